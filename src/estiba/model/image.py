@@ -1,0 +1,106 @@
+"""OCI image-spec 1.1 records: descriptor, manifest, image config."""
+
+from __future__ import annotations
+
+import msgspec
+
+from estiba.model.container import HealthConfig
+from estiba.model.digest import Digest
+
+MEDIA_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"
+MEDIA_CONFIG = "application/vnd.oci.image.config.v1+json"
+MEDIA_LAYER = "application/vnd.oci.image.layer.v1.tar"
+MEDIA_LAYER_GZIP = MEDIA_LAYER + "+gzip"
+MEDIA_LAYER_ZSTD = MEDIA_LAYER + "+zstd"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+DOCKER_LAYER_GZIP = DOCKER_LAYER + ".gzip"
+
+
+class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    os: str = "linux"
+    architecture: str = ""
+    variant: str = ""
+    os_version: str = msgspec.field(default="", name="os.version")
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+class Descriptor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    media_type: str
+    digest: Digest
+    size: int
+    urls: list[str] = []
+    annotations: dict[str, str] = {}
+    platform: Platform | None = None
+    artifact_type: str = ""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    schema_version: int
+    media_type: str = ""
+    artifact_type: str = ""
+    config: Descriptor
+    layers: list[Descriptor] = []
+    subject: Descriptor | None = None
+    annotations: dict[str, str] = {}
+
+
+class Index(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    schema_version: int
+    media_type: str = ""
+    manifests: list[Descriptor] = []
+    annotations: dict[str, str] = {}
+
+
+class ImageProcessConfig(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="pascal"
+):
+    """The `config` member of an image config, with Docker's extensions."""
+
+    user: str = ""
+    exposed_ports: dict[str, dict[str, object]] = {}
+    env: list[str] = []
+    entrypoint: list[str] | None = None
+    cmd: list[str] | None = None
+    volumes: dict[str, dict[str, object]] = {}
+    working_dir: str = ""
+    labels: dict[str, str] = {}
+    stop_signal: str = ""
+    args_escaped: bool = False
+    healthcheck: HealthConfig | None = None
+    on_build: list[str] = []
+    shell: list[str] = []
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    created: str = ""
+    created_by: str = ""
+    author: str = ""
+    comment: str = ""
+    empty_layer: bool = False
+
+
+class RootFs(msgspec.Struct, frozen=True, kw_only=True):
+    type: str = "layers"
+    diff_ids: list[Digest] = []
+
+
+class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """image-spec 1.1 config.md. `created` is RFC 3339."""
+
+    created: str = ""
+    author: str = ""
+    architecture: str = "amd64"
+    variant: str = ""
+    os: str = "linux"
+    os_version: str = msgspec.field(default="", name="os.version")
+    config: ImageProcessConfig = ImageProcessConfig()
+    rootfs: RootFs = RootFs()
+    history: list[HistoryEntry] = []
+    comment: str = ""
+    docker_version: str = ""
