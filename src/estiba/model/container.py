@@ -204,7 +204,7 @@ class HostConfig(Resources):
     volume_driver: str = ""
     volumes_from: list[str] = []
     mounts: list[Mount] = []
-    console_size: list[int] = [0, 0]
+    console_size: list[int] = msgspec.field(default_factory=lambda: [0, 0])
     annotations: dict[str, str] = {}
     cap_add: list[str] = []
     cap_drop: list[str] = []
@@ -272,7 +272,7 @@ class ProcessSpec(_Api):
     attach_stdin: bool = False
     attach_stdout: bool = False
     attach_stderr: bool = False
-    console_size: list[int] = [0, 0]
+    console_size: list[int] = msgspec.field(default_factory=lambda: [0, 0])
     detach_keys: str = ""
     tty: bool = False
     env: list[str] = []
