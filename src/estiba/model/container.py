@@ -282,7 +282,7 @@ class ProcessSpec(_Api):
     working_dir: str = ""
 
 
-class MountPoint(_Api):
+class MountPoint(_Api, frozen=True, kw_only=True):
     """One mount as inspect shows it, and as the engine performs it."""
 
     type: str
