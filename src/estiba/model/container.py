@@ -15,7 +15,7 @@ class _Api(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """Base of all API-shaped records."""
 
 
-class HealthConfig(_Api):
+class HealthConfig(_Api, frozen=True, kw_only=True):
     """Durations in nanoseconds; zero means inherit, then the engine's default."""
 
     test: list[str] = []
@@ -26,7 +26,7 @@ class HealthConfig(_Api):
     start_interval: int = 0
 
 
-class Config(_Api):
+class Config(_Api, frozen=True, kw_only=True):
     """The portable part: what an image may also say (OpenAPI ContainerConfig)."""
 
     hostname: str = ""
@@ -56,44 +56,44 @@ class Config(_Api):
     shell: list[str] | None = None
 
 
-class PortBinding(_Api):
+class PortBinding(_Api, frozen=True, kw_only=True):
     """`host_port` is a number, a range `a-b`, or empty for an ephemeral port."""
 
     host_ip: str = ""
     host_port: str = ""
 
 
-class RestartPolicy(_Api):
+class RestartPolicy(_Api, frozen=True, kw_only=True):
     """`name` is "", no, always, unless-stopped, on-failure or on-unhealthy."""
 
     name: str = ""
     maximum_retry_count: int = 0
 
 
-class LogConfig(_Api):
+class LogConfig(_Api, frozen=True, kw_only=True):
     type: str = ""
     config: dict[str, str] = {}
 
 
-class WeightDevice(_Api):
+class WeightDevice(_Api, frozen=True, kw_only=True):
     path: str = ""
     weight: int = 0
 
 
-class ThrottleDevice(_Api):
+class ThrottleDevice(_Api, frozen=True, kw_only=True):
     """`rate` is bytes or operations a second."""
 
     path: str = ""
     rate: int = 0
 
 
-class DeviceMapping(_Api):
+class DeviceMapping(_Api, frozen=True, kw_only=True):
     path_on_host: str = ""
     path_in_container: str = ""
     cgroup_permissions: str = "rwm"
 
 
-class DeviceRequest(_Api):
+class DeviceRequest(_Api, frozen=True, kw_only=True):
     driver: str = ""
     count: int = 0
     device_ids: list[str] = msgspec.field(default_factory=list, name="DeviceIDs")
@@ -101,13 +101,13 @@ class DeviceRequest(_Api):
     options: dict[str, str] = {}
 
 
-class Ulimit(_Api):
+class Ulimit(_Api, frozen=True, kw_only=True):
     name: str = ""
     soft: int = 0
     hard: int = 0
 
 
-class BindOptions(_Api):
+class BindOptions(_Api, frozen=True, kw_only=True):
     propagation: str = ""
     non_recursive: bool = False
     create_mountpoint: bool = False
@@ -115,29 +115,29 @@ class BindOptions(_Api):
     read_only_force_recursive: bool = False
 
 
-class VolumeDriverConfig(_Api):
+class VolumeDriverConfig(_Api, frozen=True, kw_only=True):
     name: str = ""
     options: dict[str, str] = {}
 
 
-class VolumeOptions(_Api):
+class VolumeOptions(_Api, frozen=True, kw_only=True):
     no_copy: bool = False
     labels: dict[str, str] = {}
     driver_config: VolumeDriverConfig | None = None
     subpath: str = ""
 
 
-class ImageOptions(_Api):
+class ImageOptions(_Api, frozen=True, kw_only=True):
     subpath: str = ""
 
 
-class TmpfsOptions(_Api):
+class TmpfsOptions(_Api, frozen=True, kw_only=True):
     size_bytes: int = 0
     mode: int = 0
     options: list[list[str]] = []
 
 
-class Mount(_Api):
+class Mount(_Api, frozen=True, kw_only=True):
     """One entry of HostConfig.Mounts (`--mount`); `type` is bind, volume, tmpfs or image."""
 
     type: str = ""
@@ -151,7 +151,7 @@ class Mount(_Api):
     tmpfs_options: TmpfsOptions | None = None
 
 
-class Resources(_Api):
+class Resources(_Api, frozen=True, kw_only=True):
     """Limits; memory in bytes (-1 is no limit), CPU period and quota in microseconds."""
 
     cpu_shares: int = 0
@@ -191,7 +191,7 @@ class Resources(_Api):
     io_maximum_bandwidth: int = msgspec.field(default=0, name="IOMaximumBandwidth")
 
 
-class HostConfig(Resources):
+class HostConfig(Resources, frozen=True, kw_only=True):
     """The part that depends on the host (OpenAPI HostConfig)."""
 
     binds: list[str] = []
@@ -236,13 +236,13 @@ class HostConfig(Resources):
     readonly_paths: list[str] | None = None
 
 
-class EndpointIpamConfig(_Api):
+class EndpointIpamConfig(_Api, frozen=True, kw_only=True):
     ipv4_address: str = msgspec.field(default="", name="IPv4Address")
     ipv6_address: str = msgspec.field(default="", name="IPv6Address")
     link_local_ips: list[str] = msgspec.field(default_factory=list, name="LinkLocalIPs")
 
 
-class EndpointSettings(_Api):
+class EndpointSettings(_Api, frozen=True, kw_only=True):
     """One attachment to a network: first what was asked for, then what was given."""
 
     ipam_config: EndpointIpamConfig | None = msgspec.field(default=None, name="IPAMConfig")
@@ -262,11 +262,11 @@ class EndpointSettings(_Api):
     dns_names: list[str] = msgspec.field(default_factory=list, name="DNSNames")
 
 
-class NetworkingConfig(_Api):
+class NetworkingConfig(_Api, frozen=True, kw_only=True):
     endpoints_config: dict[str, EndpointSettings] = {}
 
 
-class ProcessSpec(_Api):
+class ProcessSpec(_Api, frozen=True, kw_only=True):
     """One more program in a running container (OpenAPI ExecConfig)."""
 
     attach_stdin: bool = False

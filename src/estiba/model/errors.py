@@ -70,7 +70,7 @@ class Unavailable(EstibaError):
     """A part that this needs is down."""
 
 
-class NotImplemented(EstibaError):  # noqa: A001 - the tree uses the field's word
+class NotImplemented(EstibaError):
     """An operation that is not built yet."""
 
 
