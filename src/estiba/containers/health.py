@@ -1,0 +1,136 @@
+"""Health checks: a probe at intervals in the container, and what its results mean.
+
+The decisions are pure (`HealthPlan`, `after_probe`); `HealthWatch` runs them for one container.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from estiba.containers.record import Health, ProbeResult
+from estiba.model.container import Config
+from estiba.model.errors import InvalidArgument
+
+STARTING = "starting"
+HEALTHY = "healthy"
+UNHEALTHY = "unhealthy"
+
+KEPT_RESULTS = 5
+MAX_OUTPUT_BYTES = 4096
+_SECOND_NS = 1_000_000_000
+_LEAST_NS = 1_000_000
+
+RunProbe = Callable[[list[str], float], Awaitable[tuple[int, str]]]
+"""Runs argv in the container within so many seconds: (exit code, output)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthPlan:
+    """A health check with all defaults filled in; times in seconds."""
+
+    argv: list[str]
+    interval_s: float
+    timeout_s: float
+    retries: int
+    start_period_s: float
+    start_interval_s: float
+
+
+def plan_health(config: Config) -> HealthPlan | None:
+    """The plan for a container, or None when it has no check.
+
+    Raises InvalidArgument for a test of an unknown form or a time below a millisecond.
+    """
+    check = config.healthcheck
+    if check is None or not check.test or check.test[0] == "NONE":
+        return None
+    for name in ("interval", "timeout", "start_period", "start_interval"):
+        value = getattr(check, name)
+        if value != 0 and value < _LEAST_NS:
+            raise InvalidArgument(f"health check {name} cannot be less than 1ms")
+    if check.retries < 0:
+        raise InvalidArgument("health check retries cannot be negative")
+    kind, *rest = check.test
+    if kind == "CMD" and rest:
+        argv = rest
+    elif kind == "CMD-SHELL" and len(rest) == 1:
+        argv = [*(config.shell or ["/bin/sh", "-c"]), rest[0]]
+    else:
+        raise InvalidArgument(
+            f"invalid health check {check.test[:2]}: use NONE, CMD with arguments, "
+            "or CMD-SHELL with one string"
+        )
+    return HealthPlan(
+        argv=argv,
+        interval_s=(check.interval or 30 * _SECOND_NS) / _SECOND_NS,
+        timeout_s=(check.timeout or 30 * _SECOND_NS) / _SECOND_NS,
+        retries=check.retries or 3,
+        start_period_s=check.start_period / _SECOND_NS,
+        start_interval_s=(check.start_interval or 5 * _SECOND_NS) / _SECOND_NS,
+    )
+
+
+def after_probe(
+    health: Health, result: ProbeResult, plan: HealthPlan, *, in_start_period: bool
+) -> Health:
+    """The health after `result`: a failure within the start period counts only afterwards."""
+    log = [*health.log, result][-KEPT_RESULTS:]
+    if result.exit_code == 0:
+        return Health(status=HEALTHY, failing_streak=0, log=log)
+    if in_start_period and health.status == STARTING:
+        return msgspec.structs.replace(health, log=log)
+    streak = health.failing_streak + 1
+    status = UNHEALTHY if streak >= plan.retries else health.status
+    return Health(status=status, failing_streak=streak, log=log)
+
+
+def wait_before(plan: HealthPlan, health: Health, *, in_start_period: bool) -> float:
+    """Seconds until the next probe."""
+    if in_start_period and health.status == STARTING:
+        return min(plan.start_interval_s, plan.interval_s)
+    return plan.interval_s
+
+
+class HealthWatch:
+    """Probes one running container until cancelled and reports every result."""
+
+    def __init__(
+        self,
+        plan: HealthPlan,
+        probe: RunProbe,
+        report: Callable[[Health, ProbeResult], Awaitable[None]],
+    ) -> None:
+        self._plan = plan
+        self._probe = probe
+        self._report = report
+
+    async def run(self, health: Health) -> None:
+        """Runs until cancelled; `health` is the state to go on from."""
+        started = time.monotonic()
+
+        def starting() -> bool:
+            return time.monotonic() - started < self._plan.start_period_s
+
+        while True:
+            await asyncio.sleep(wait_before(self._plan, health, in_start_period=starting()))
+            result = await self._once()
+            health = after_probe(health, result, self._plan, in_start_period=starting())
+            await self._report(health, result)
+
+    async def _once(self) -> ProbeResult:
+        began = time.time_ns()
+        try:
+            code, output = await self._probe(self._plan.argv, self._plan.timeout_s)
+        except TimeoutError:
+            code, output = -1, f"Health check exceeded timeout ({self._plan.timeout_s:g}s)"
+        return ProbeResult(
+            started_ns=began,
+            ended_ns=time.time_ns(),
+            exit_code=code,
+            output=output[:MAX_OUTPUT_BYTES],
+        )

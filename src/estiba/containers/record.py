@@ -1,0 +1,100 @@
+"""The frozen state of one container: what the database keeps and every reader sees.
+
+The actor is the only writer; a change replaces the record as a whole.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from estiba.model.container import Config, EndpointSettings, HostConfig, MountPoint, PortBinding
+from estiba.model.digest import Digest
+from estiba.model.state import ContainerState
+
+KIND = "container"
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """A process by identity: the start time (clock ticks since boot) tells a reused pid apart."""
+
+    pid: int
+    start_time: int
+
+
+class AttachedNetwork(msgspec.Struct, frozen=True, kw_only=True):
+    """One network of the container: what was asked for, and what it has while it is up."""
+
+    network: str
+    requested: EndpointSettings
+    endpoint: dict[str, object] | None = None
+    """The network package's endpoint record while the container is up."""
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """`status` is starting, healthy or unhealthy; `log` the newest probe results."""
+
+    status: str = "starting"
+    failing_streak: int = 0
+    log: list[ProbeResult] = []
+
+
+class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
+    started_ns: int
+    ended_ns: int
+    exit_code: int
+    output: str
+
+
+class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that must be known of a container after a restart of the engine."""
+
+    id: str
+    name: str
+    created_ns: int
+    image_id: Digest
+    image_name: str
+    chain_ids: list[Digest]
+    config: Config
+    host_config: HostConfig
+    runtime: str
+    mounts: list[MountPoint] = []
+    networks: list[AttachedNetwork] = []
+    ports: dict[str, list[PortBinding]] = {}
+    """Published ports as bound, kept over a restart so that ephemeral ones stay."""
+
+    state: ContainerState = ContainerState.CREATED
+    container: Process | None = None
+    monitor: Process | None = None
+    started_ns: int = 0
+    finished_ns: int = 0
+    exit_code: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    restart_count: int = 0
+    stopped_by_user: bool = False
+    health: Health | None = None
+
+    @property
+    def path(self) -> str:
+        """The program, as inspect's Path shows it."""
+        return self.argv[0] if self.argv else ""
+
+    @property
+    def argv(self) -> list[str]:
+        """Entrypoint and command in one list."""
+        return [*(self.config.entrypoint or []), *(self.config.cmd or [])]
+
+    @property
+    def anonymous_volumes(self) -> list[str]:
+        """Volumes that were made for this container alone."""
+        return [
+            mount.name for mount in self.mounts if mount.type == "volume" and len(mount.name) == 64
+        ]
+
+
+def encode(record: ContainerRecord) -> bytes:
+    return msgspec.json.encode(record)
+
+
+def decode(body: bytes) -> ContainerRecord:
+    return msgspec.json.decode(body, type=ContainerRecord)
