@@ -186,11 +186,10 @@ def _line_starts(data: bytes, first: int) -> list[int]:
     return starts
 
 
-async def read_log(path: Path, query: LogQuery, ended: Callable[[], bool]) -> AsyncIterator[Chunk]:
-    """Yields the log as the query asks; with `follow` until `ended()` and no byte is left.
+async def read_log(path: Path, query: LogQuery, ended: asyncio.Event) -> AsyncIterator[Chunk]:
+    """Yields the log as the query asks; with `follow` until `ended` and no byte is left.
 
-    `ended` is asked whenever the end of the file is reached. A log that does not exist is
-    empty.
+    A log that does not exist is empty.
     """
     formatter = LogFormatter(query)
     with ExitStack() as stack:
@@ -225,6 +224,22 @@ async def read_log(path: Path, query: LogQuery, ended: Callable[[], bool]) -> As
             if last:
                 return
             await watch.wait()
+
+
+@contextmanager
+def _watch(directory: Path, ended: asyncio.Event) -> Iterator[DirectoryWatch]:
+    """A watch that also wakes when the writer has ended."""
+
+    async def wake_at_end(watch: DirectoryWatch) -> None:
+        await ended.wait()
+        watch.wake()
+
+    with DirectoryWatch(directory) as watch:
+        waker = asyncio.create_task(wake_at_end(watch), name=f"log-end {directory.name}")
+        try:
+            yield watch
+        finally:
+            waker.cancel()
 
 
 async def _drain(file: BinaryIO, carry: bytearray, formatter: LogFormatter) -> AsyncIterator[Chunk]:
