@@ -1,0 +1,213 @@
+"""Attached clients of one container: every one sees all output, none can hold it back.
+
+The monitor waits for a reader that does not read, and with it the container. So the hub
+always reads; what a client does not take at once goes to memory, then to an unlinked file,
+and a client too far behind is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO, Protocol
+
+from estiba.kernel.blocking import run_blocking
+
+MAX_MEMORY_BYTES = 1 << 20
+MAX_SPILL_BYTES = 1 << 30
+_FRAME = struct.Struct(">BI")
+
+Chunk = tuple[int, bytes]
+
+
+class Console(Protocol):
+    """The container's side: what the monitor offers while the container runs."""
+
+    def __aiter__(self) -> AsyncIterator[Chunk]: ...
+
+    async def write_stdin(self, data: bytes) -> None: ...
+
+    async def close_stdin(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class SpillQueue:
+    """A queue of output with bounded memory; put by one task, taken by another."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._memory: deque[Chunk] = deque()
+        self._memory_bytes = 0
+        self._file: IO[bytes] | None = None
+        self._written = 0
+        self._read = 0
+        self._closed = False
+        self._changed = asyncio.Event()
+        self._lock = asyncio.Lock()
+
+    async def put(self, chunk: Chunk) -> bool:
+        """Adds a chunk; False when the reader is so far behind that it must be dropped."""
+        if self._closed:
+            return True
+        if self._file is None and self._memory_bytes + len(chunk[1]) <= MAX_MEMORY_BYTES:
+            self._memory.append(chunk)
+            self._memory_bytes += len(chunk[1])
+        elif self._written - self._read > MAX_SPILL_BYTES:
+            return False
+        else:
+            async with self._lock:
+                await run_blocking(self._append, chunk)
+        self._changed.set()
+        return True
+
+    async def take(self) -> list[Chunk]:
+        """The next chunks, oldest first; empty when the queue is closed and drained."""
+        while True:
+            if self._memory:
+                chunks = list(self._memory)
+                self._memory.clear()
+                self._memory_bytes = 0
+                return chunks
+            if self._file is not None:
+                async with self._lock:
+                    chunk = await run_blocking(self._next)
+                if chunk is not None:
+                    return [chunk]
+            if self._closed:
+                return []
+            self._changed.clear()
+            await self._changed.wait()
+
+    def end(self) -> None:
+        """No more chunks will come."""
+        self._closed = True
+        self._changed.set()
+
+    def discard(self) -> None:
+        """Frees everything; what was not taken is lost."""
+        self.end()
+        self._memory.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _append(self, chunk: Chunk) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._directory)
+            self._written = self._read = 0
+        self._file.seek(self._written)
+        self._file.write(_FRAME.pack(chunk[0], len(chunk[1])))
+        self._file.write(chunk[1])
+        self._file.flush()
+        self._written += _FRAME.size + len(chunk[1])
+
+    def _next(self) -> Chunk | None:
+        """One chunk from the file; a file read to its end is given back."""
+        if self._file is None:
+            return None
+        if self._read == self._written:
+            self._file.close()
+            self._file = None
+            return None
+        self._file.seek(self._read)
+        stream, size = _FRAME.unpack(self._file.read(_FRAME.size))
+        data = self._file.read(size)
+        self._read += _FRAME.size + size
+        return stream, data
+
+
+class AttachClient:
+    """One attached client; iterate it for output, write to the hub for input."""
+
+    def __init__(self, queue: SpillQueue, *, stdout: bool, stderr: bool) -> None:
+        self.queue = queue
+        self._streams = {1: stdout, 2: stderr}
+
+    def wants(self, stream: int) -> bool:
+        return self._streams.get(stream, False)
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        while chunks := await self.queue.take():
+            for chunk in chunks:
+                yield chunk
+
+
+class AttachHub:
+    """Fans one container's output out to its clients and gathers their input."""
+
+    def __init__(self, spill_directory: Path) -> None:
+        self._directory = spill_directory
+        self._clients: set[AttachClient] = set()
+        self._console: Console | None = None
+        self._console_ready = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+
+    @property
+    def has_clients(self) -> bool:
+        return bool(self._clients)
+
+    @property
+    def is_connected(self) -> bool:
+        return self._console is not None
+
+    def join(self, *, stdout: bool, stderr: bool) -> AttachClient:
+        """A new client, which sees all output from now on."""
+        client = AttachClient(SpillQueue(self._directory), stdout=stdout, stderr=stderr)
+        self._clients.add(client)
+        return client
+
+    def leave(self, client: AttachClient) -> None:
+        self._clients.discard(client)
+        client.queue.discard()
+
+    def connect(self, console: Console, *, name: str) -> None:
+        """Starts to read `console`; it ends with the container."""
+        self._console = console
+        self._console_ready.set()
+        self._pump = asyncio.create_task(self._run(console), name=f"attach {name}")
+
+    async def write_stdin(self, data: bytes) -> None:
+        """Input from a client; waits for the container to run and to take it."""
+        await self._console_ready.wait()
+        if self._console is not None:
+            await self._console.write_stdin(data)
+
+    async def close_stdin(self) -> None:
+        await self._console_ready.wait()
+        if self._console is not None:
+            await self._console.close_stdin()
+
+    async def finish(self) -> None:
+        """Waits until all output was handed to the clients' queues; then they end."""
+        if self._pump is not None:
+            await self._pump
+        self.end_clients()
+
+    def end_clients(self) -> None:
+        for client in self._clients:
+            client.queue.end()
+        self._clients.clear()
+
+    async def close(self) -> None:
+        """Lets go of the container without waiting for its output."""
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+        self.end_clients()
+
+    async def _run(self, console: Console) -> None:
+        try:
+            async for chunk in console:
+                for client in list(self._clients):
+                    if client.wants(chunk[0]) and not await client.queue.put(chunk):
+                        client.queue.end()
+                        self._clients.discard(client)
+        finally:
+            self._console = None
+            self._console_ready.clear()
+            await console.close()
