@@ -97,8 +97,10 @@ class SpillQueue:
             self._file = None
 
     def _append(self, chunk: Chunk) -> None:
+        if self._closed:
+            return
         if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._directory)
+            self._file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115
             self._written = self._read = 0
         self._file.seek(self._written)
         self._file.write(_FRAME.pack(chunk[0], len(chunk[1])))

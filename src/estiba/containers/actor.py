@@ -1,0 +1,480 @@
+"""One container: the sole writer of its record and of its kernel resources.
+
+Every change has the same shape: decide, note the intent, take idempotent steps, then one
+commit that writes state and event and deletes the intent. The lock is held over a change and
+never over a wait for the program to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import msgspec
+
+from estiba.containers.attach import AttachHub
+from estiba.containers.health import HealthWatch, plan_health
+from estiba.containers.ports import Exit
+from estiba.containers.record import KIND, ContainerRecord, Health, ProbeResult, encode
+from estiba.containers.restart import decide_restart
+from estiba.containers.signals import SIGKILL, is_stop_signal, parse_signal
+from estiba.containers.world import World
+from estiba.model.container import Resources, RestartPolicy
+from estiba.model.errors import Conflict, EstibaError, Internal, NotFound, NotModified
+from estiba.model.event import Event, EventType
+from estiba.model.state import ContainerState, move
+from estiba.store import Intent, Transaction
+
+_GRACE_AFTER_KILL_S = 10.0
+
+
+class Actor:
+    """Made by the engine for every container that exists."""
+
+    def __init__(self, record: ContainerRecord, world: World) -> None:
+        self.record = record
+        self.hub = AttachHub(world.paths.data_root / "tmp")
+        self.ended = asyncio.Event()
+        """Set while no run is under way; a log follower ends then."""
+        self._world = world
+        self._lock = asyncio.Lock()
+        self._exit_waiters: list[asyncio.Future[Exit]] = []
+        self._removed_waiters: list[asyncio.Future[Exit]] = []
+        self._run_tasks: list[asyncio.Task[None]] = []
+        self._restart_task: asyncio.Task[None] | None = None
+        self._stopped_as_unhealthy = False
+        if not record.state.is_up:
+            self.ended.set()
+
+    # -- changes ---------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Starts the program.
+
+        Raises NotModified when it runs already, and whatever kept it from starting; the
+        record then bears the exit code and the error.
+        """
+        async with self._lock:
+            self._cancel_restart()
+            await self._start()
+
+    async def _start(self, *, restart_count: int = 0, action: str = "start") -> None:
+        record = self.record
+        if record.state == ContainerState.RUNNING:
+            raise NotModified(f"container {record.name} is already running")
+        if record.state == ContainerState.PAUSED:
+            raise Conflict(f"cannot start a paused container, try unpause: {record.name}")
+        target = move(record.state, "start", name=record.name)
+        await self._begin("start")
+        try:
+            up = await self._world.steps.bring_up(record)
+            pending = msgspec.structs.replace(
+                record,
+                container=up.container,
+                monitor=up.monitor,
+                networks=up.networks,
+                ports=up.ports,
+            )
+            self.record = pending
+            if self.hub.has_clients:
+                self.hub.connect(await self._world.steps.open_console(pending), name=record.name)
+            await self._world.steps.release(pending)
+        except BaseException as error:
+            await asyncio.shield(self._undo_start(record, error))
+            raise
+        plan = plan_health(record.config)
+        self.ended.clear()
+        await self._commit(
+            msgspec.structs.replace(
+                pending,
+                state=target,
+                started_ns=time.time_ns(),
+                finished_ns=0,
+                exit_code=0,
+                error="",
+                oom_killed=False,
+                stopped_by_user=False,
+                restart_count=restart_count,
+                health=Health() if plan else None,
+            ),
+            action,
+            intent="start",
+        )
+        self.watch_run()
+
+    async def _undo_start(self, record: ContainerRecord, error: BaseException) -> None:
+        code = getattr(error, "exit_code", 128)
+        await self.hub.close()
+        with contextlib.suppress(EstibaError, OSError):
+            await self._world.steps.tear_down(self.record)
+        failed = msgspec.structs.replace(
+            record, exit_code=code, error=str(error), container=None, monitor=None
+        )
+        await self._commit(failed, None, intent="start")
+        self._resolve(self._exit_waiters, Exit(code, error=str(error)))
+        if record.host_config.auto_remove:
+            await self._remove(volumes=True)
+
+    async def undo_interrupted_start(self) -> None:
+        """What recovery does with a start that a crash cut off: as if it had not begun."""
+        await self._world.steps.tear_down(self.record)
+        stopped = msgspec.structs.replace(self.record, container=None, monitor=None)
+        await self._commit(stopped, None, intent="start")
+
+    def watch_run(self) -> None:
+        """Watches a container that is up, after a start or after the engine's own restart."""
+        name = self.record.name
+        tasks = self._world.tasks
+        self.ended.clear()
+        self._run_tasks = [tasks.spawn(self._watch_exit(self.record), name=f"exit {name}")]
+        plan = plan_health(self.record.config)
+        if plan is not None:
+            probe = self._world.probe(self.record)
+            watch = HealthWatch(plan, probe, self._report_health)
+            health = self.record.health or Health()
+            self._run_tasks.append(tasks.spawn(watch.run(health), name=f"health {name}"))
+
+    async def stop(self, *, signal: str | None = None, timeout_s: float | None = None) -> None:
+        """Asks the program to end, and after `timeout_s` (negative: never) kills it.
+
+        Raises NotModified when it does not run.
+        """
+        async with self._lock:
+            if self._cancel_restart():
+                await self._give_up_restart()
+                return
+            if not self.record.state.is_up:
+                raise NotModified(f"container {self.record.name} is not running")
+            exit_future = self._next_exit()
+            number = parse_signal(signal or self.record.config.stop_signal or "SIGTERM")
+            await self._send(number, by_user=True)
+        if timeout_s is None:
+            configured = self.record.config.stop_timeout
+            timeout_s = 10.0 if configured is None else float(configured)
+        await self._await_end(exit_future, timeout_s)
+        await self.announce("stop")
+
+    async def _await_end(self, exit_future: asyncio.Future[Exit], timeout_s: float) -> None:
+        done, _ = await asyncio.wait([exit_future], timeout=None if timeout_s < 0 else timeout_s)
+        if done:
+            return
+        async with self._lock:
+            if self.record.state.is_up and not exit_future.done():
+                await self._send(SIGKILL, by_user=True)
+        done, _ = await asyncio.wait([exit_future], timeout=_GRACE_AFTER_KILL_S)
+        if not done:
+            raise Internal(
+                f"container {self.record.name} does not end after SIGKILL: a process may hang "
+                "in the kernel; see `ps` for state D on the host"
+            )
+
+    async def kill(self, signal: str) -> None:
+        """Sends a signal to the program. Raises Conflict when it does not run."""
+        number = parse_signal(signal)
+        async with self._lock:
+            record = self.record
+            if self._restart_task is not None and is_stop_signal(number, record.config.stop_signal):
+                self._cancel_restart()
+                await self._give_up_restart()
+                return
+            if not record.state.is_up:
+                raise Conflict(f"cannot kill container: {record.id}: container is not running")
+            exit_future = self._next_exit()
+            stops = is_stop_signal(number, record.config.stop_signal)
+            await self._send(number, by_user=stops)
+        if number == SIGKILL:
+            await asyncio.wait([exit_future], timeout=_GRACE_AFTER_KILL_S)
+
+    async def _send(self, number: int, *, by_user: bool) -> None:
+        record = self.record
+        if by_user and not record.stopped_by_user:
+            record = msgspec.structs.replace(record, stopped_by_user=True)
+        await self._world.controls.signal(record, number)
+        await self._commit(record, "kill", attributes={"signal": str(number)})
+        if record.state == ContainerState.PAUSED and number == SIGKILL:
+            await self._world.controls.unpause(record)
+
+    async def restart(self, *, signal: str | None = None, timeout_s: float | None = None) -> None:
+        """Stops, if it runs, and starts."""
+        with contextlib.suppress(NotModified):
+            await self.stop(signal=signal, timeout_s=timeout_s)
+        async with self._lock:
+            await self._start()
+        await self.announce("restart")
+
+    async def pause(self) -> None:
+        """Freezes all processes. Raises Conflict unless it runs."""
+        async with self._lock:
+            target = move(self.record.state, "pause", name=self.record.name)
+            await self._world.controls.pause(self.record)
+            await self._commit(msgspec.structs.replace(self.record, state=target), "pause")
+
+    async def unpause(self) -> None:
+        async with self._lock:
+            target = move(self.record.state, "unpause", name=self.record.name)
+            await self._world.controls.unpause(self.record)
+            await self._commit(msgspec.structs.replace(self.record, state=target), "unpause")
+
+    async def rename(self, name: str) -> None:
+        """Raises AlreadyExists when the name is taken."""
+        async with self._lock:
+            old = self.record.name
+            renamed = msgspec.structs.replace(self.record, name=name)
+            await self._commit(renamed, "rename", attributes={"oldName": f"/{old}"})
+
+    async def update(self, resources: Resources, policy: RestartPolicy | None) -> None:
+        """Changes limits, of the running container too, and the restart policy."""
+        async with self._lock:
+            host = self.record.host_config
+            changed = {
+                name: value
+                for name in resources.__struct_fields__
+                if (value := getattr(resources, name)) != getattr(Resources(), name)
+            }
+            if policy is not None and policy.name:
+                changed["restart_policy"] = policy
+            updated = msgspec.structs.replace(
+                self.record, host_config=msgspec.structs.replace(host, **changed)
+            )
+            if updated.state.is_up:
+                await self._world.controls.update(updated, resources)
+            await self._commit(updated, "update")
+
+    async def remove(self, *, force: bool = False, volumes: bool = False) -> None:
+        """Removes the container and what it owns.
+
+        Raises Conflict while it is up, unless `force`.
+        """
+        if force and self.record.state.is_up:
+            with contextlib.suppress(Conflict):
+                await self.kill("SIGKILL")
+        async with self._lock:
+            await self._remove(volumes=volumes)
+
+    async def _remove(self, *, volumes: bool) -> None:
+        record = self.record
+        if self._world.is_gone(record.id):
+            raise NotFound(f"No such container: {record.id}")
+        if record.state.is_up:
+            paused = record.state == ContainerState.PAUSED
+            advice = "unpause and then stop the container" if paused else "stop the container"
+            raise Conflict(
+                f"cannot remove container {record.name!r}: container is {record.state}: "
+                f"{advice} before removing or force remove"
+            )
+        self._cancel_restart()
+        body = b'{"volumes":true}' if volumes else b"{}"
+        removing = msgspec.structs.replace(
+            record, state=move(record.state, "remove", name=record.name)
+        )
+        intent = Intent(f"remove {record.id}", KIND, record.id, "remove", body)
+        await self._commit(removing, None, begin=intent)
+        await self.finish_removal(volumes=volumes)
+
+    async def finish_removal(self, *, volumes: bool) -> None:
+        """Rolls a removal forward: from the intent on there is no way back."""
+        record = self.record
+        await self.hub.close()
+        await self._world.steps.tear_down(record)
+        await self._world.steps.discard(record)
+        if volumes:
+            await self._world.remove_volumes(record)
+
+        def write(tx: Transaction) -> None:
+            tx.delete(KIND, record.id)
+            tx.delete_intent(f"remove {record.id}")
+            tx.add_event(self._event("destroy"))
+
+        await self._world.store.commit(write, durable=True)
+        self._world.forget(record.id)
+        outcome = Exit(record.exit_code, error=record.error)
+        self._resolve(self._exit_waiters, outcome)
+        self._resolve(self._removed_waiters, outcome)
+
+    # -- the end of a run ------------------------------------------------------------------
+
+    async def _watch_exit(self, record: ContainerRecord) -> None:
+        outcome = await self._world.steps.wait_exit(record)
+        async with self._lock:
+            if self.record.container == record.container and self.record.state.is_up:
+                await self._ended(outcome)
+
+    async def _ended(self, outcome: Exit) -> None:
+        for task in self._run_tasks[1:]:
+            task.cancel()
+        self._run_tasks = self._run_tasks[:1]
+        await self.hub.finish()
+        await self._world.steps.tear_down(self.record)
+        record = self.record
+        ran_s = (time.time_ns() - record.started_ns) / 1e9
+        restart = decide_restart(
+            record, exit_code=outcome.code, ran_s=ran_s, unhealthy=self._stopped_as_unhealthy
+        )
+        self._stopped_as_unhealthy = False
+        state = move(record.state, "exit", name=record.name)
+        if restart is not None and not self._world.is_closing:
+            state = move(state, "await restart", name=record.name)
+        finished = msgspec.structs.replace(
+            record,
+            state=state,
+            finished_ns=time.time_ns(),
+            exit_code=outcome.code,
+            oom_killed=outcome.oom_killed,
+            error=outcome.error,
+            container=None,
+            monitor=None,
+        )
+        attributes = {"exitCode": str(outcome.code), "execDuration": str(int(ran_s))}
+        if outcome.oom_killed:
+            await self.announce("oom")
+        await self._commit(finished, "die", attributes=attributes)
+        self.ended.set()
+        self._resolve(self._exit_waiters, outcome)
+        if state == ContainerState.RESTARTING and restart is not None:
+            self._schedule_restart(restart.delay_s, restart.count)
+        elif record.host_config.auto_remove and not self._world.is_closing:
+            await self._remove(volumes=True)
+
+    def _schedule_restart(self, delay_s: float, count: int) -> None:
+        async def restart_later() -> None:
+            await asyncio.sleep(delay_s)
+            async with self._lock:
+                if self.record.state == ContainerState.RESTARTING:
+                    self._restart_task = None
+                    await self._restart_once(count)
+
+        self._restart_task = self._world.tasks.spawn(
+            restart_later(), name=f"restart {self.record.name}"
+        )
+
+    async def _restart_once(self, count: int) -> None:
+        try:
+            await self._start(restart_count=count)
+        except (EstibaError, OSError) as error:
+            record = msgspec.structs.replace(
+                self.record, restart_count=count, state=ContainerState.EXITED
+            )
+            restart = decide_restart(record, exit_code=record.exit_code or 128, ran_s=0)
+            if restart is None:
+                await self._commit(record, None)
+                return
+            waiting = msgspec.structs.replace(
+                record, state=ContainerState.RESTARTING, error=str(error)
+            )
+            await self._commit(waiting, None)
+            self._schedule_restart(restart.delay_s, restart.count)
+
+    def _cancel_restart(self) -> bool:
+        task, self._restart_task = self._restart_task, None
+        if task is not None:
+            task.cancel()
+        return task is not None
+
+    async def _give_up_restart(self) -> None:
+        state = move(self.record.state, "give up restart", name=self.record.name)
+        given_up = msgspec.structs.replace(self.record, state=state, stopped_by_user=True)
+        await self._commit(given_up, "stop")
+
+    async def _report_health(self, health: Health, _result: ProbeResult) -> None:
+        async with self._lock:
+            before = self.record.health
+            if not self.record.state.is_up:
+                return
+            changed = before is None or before.status != health.status
+            action = f"health_status: {health.status}" if changed else None
+            await self._commit(msgspec.structs.replace(self.record, health=health), action)
+            policy = self.record.host_config.restart_policy.name
+            if changed and health.status == "unhealthy" and policy == "on-unhealthy":
+                self._stopped_as_unhealthy = True
+                self._world.tasks.spawn(
+                    self._stop_unhealthy(), name=f"unhealthy {self.record.name}"
+                )
+
+    async def _stop_unhealthy(self) -> None:
+        async with self._lock:
+            if not self.record.state.is_up:
+                return
+            exit_future = self._next_exit()
+            number = parse_signal(self.record.config.stop_signal or "SIGTERM")
+            await self._send(number, by_user=False)
+        timeout = self.record.config.stop_timeout
+        done, _ = await asyncio.wait([exit_future], timeout=10.0 if timeout is None else timeout)
+        if not done:
+            async with self._lock:
+                if self.record.state.is_up and not exit_future.done():
+                    await self._send(SIGKILL, by_user=False)
+
+    # -- waiting ---------------------------------------------------------------------------
+
+    def wait_future(self, condition: str) -> asyncio.Future[Exit]:
+        """A future for `not-running`, `next-exit` or `removed`, registered at once."""
+        if condition == "removed":
+            return self._waiter(self._removed_waiters)
+        if condition == "next-exit":
+            return self._next_exit()
+        if self.record.state.is_up or self.record.state == ContainerState.RESTARTING:
+            return self._next_exit()
+        done: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        done.set_result(Exit(self.record.exit_code, error=self.record.error))
+        return done
+
+    def _next_exit(self) -> asyncio.Future[Exit]:
+        return self._waiter(self._exit_waiters)
+
+    def _waiter(self, waiters: list[asyncio.Future[Exit]]) -> asyncio.Future[Exit]:
+        future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        waiters[:] = [waiter for waiter in waiters if not waiter.done()]
+        waiters.append(future)
+        return future
+
+    def _resolve(self, waiters: list[asyncio.Future[Exit]], outcome: Exit) -> None:
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(outcome)
+        waiters.clear()
+
+    # -- commits ---------------------------------------------------------------------------
+
+    async def _begin(self, verb: str) -> None:
+        record = self.record
+        intent = Intent(f"{verb} {record.id}", KIND, record.id, verb)
+        await self._world.store.commit(lambda tx: tx.add_intent(intent))
+
+    async def _commit(
+        self,
+        record: ContainerRecord,
+        action: str | None,
+        *,
+        intent: str | None = None,
+        begin: Intent | None = None,
+        attributes: dict[str, str] | None = None,
+    ) -> None:
+        """The one commit of a change; readers see the record once it is written."""
+
+        def write(tx: Transaction) -> None:
+            tx.put(KIND, record.id, encode(record), record.name)
+            if begin is not None:
+                tx.add_intent(begin)
+            if intent is not None:
+                tx.delete_intent(f"{intent} {record.id}")
+            if action is not None:
+                tx.add_event(self._event(action, record, attributes))
+
+        await self._world.store.commit(write, durable=True)
+        self.record = record
+
+    async def announce(self, action: str, attributes: dict[str, str] | None = None) -> None:
+        """Records an event that changes no state, such as attach or exec_start."""
+        event = self._event(action, None, attributes)
+        await self._world.store.commit(lambda tx: tx.add_event(event))
+
+    def _event(
+        self,
+        action: str,
+        record: ContainerRecord | None = None,
+        attributes: dict[str, str] | None = None,
+    ) -> Event:
+        record = record or self.record
+        facts = {**record.config.labels, "image": record.image_name, "name": record.name}
+        return Event(EventType.CONTAINER, action, record.id, {**facts, **(attributes or {})})

@@ -1,0 +1,248 @@
+"""All containers of one engine: by id, by name, made, found, recovered.
+
+Owns the index; every container's own state belongs to its actor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from estiba.containers.actor import Actor
+from estiba.containers.record import KIND, ContainerRecord, decode, encode
+from estiba.containers.restart import owes_start
+from estiba.containers.world import World
+from estiba.kernel import failpoint
+from estiba.model.errors import AlreadyExists, Conflict, EstibaError, InvalidArgument, NotFound
+from estiba.model.event import Event, EventType
+from estiba.model.ids import random_name
+from estiba.model.state import ContainerState
+from estiba.store import Intent, Record, Transaction
+
+_log = logging.getLogger(__name__)
+
+_NAME_ATTEMPTS = 12
+
+
+@dataclass(slots=True)
+class Engine:
+    """Call `recover` once before anything else."""
+
+    world: World
+    actors: dict[str, Actor] = field(default_factory=dict)
+    _names: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.world.forget = self._forget
+        self.world.is_gone = lambda container_id: container_id not in self.actors
+
+    # -- finding ---------------------------------------------------------------------------
+
+    def find(self, reference: str) -> Actor:
+        """The container with that id, name or unambiguous beginning of an id.
+
+        Raises NotFound, or InvalidArgument when several ids begin so.
+        """
+        actor = self.actors.get(reference)
+        if actor is not None:
+            return actor
+        container_id = self._names.get(reference.removeprefix("/"))
+        if container_id is not None:
+            return self.actors[container_id]
+        matches = [key for key in self.actors if key.startswith(reference)] if reference else []
+        if len(matches) > 1:
+            raise InvalidArgument(f"multiple IDs found with provided prefix: {reference}")
+        if not matches:
+            raise NotFound(f"No such container: {reference[:128]}")
+        return self.actors[matches[0]]
+
+    def records(self) -> list[ContainerRecord]:
+        """All containers, newest first."""
+        found = [actor.record for actor in self.actors.values()]
+        return sorted(found, key=lambda record: record.created_ns, reverse=True)
+
+    # -- making ----------------------------------------------------------------------------
+
+    def free_name(self) -> str:
+        """A random name that no container bears."""
+        for attempt in range(_NAME_ATTEMPTS):
+            name = random_name(attempt)
+            if name not in self._names:
+                return name
+        raise Conflict("no free random name found: give the container a name")
+
+    def check_free(self, name: str) -> None:
+        """Raises AlreadyExists, in Docker's words, when the name is taken."""
+        holder = self._names.get(name)
+        if holder is not None:
+            raise AlreadyExists(
+                f'Conflict. The container name "/{name}" is already in use by container '
+                f'"{holder}". You have to remove (or rename) that container to be able to '
+                "reuse that name."
+            )
+
+    async def create(self, record: ContainerRecord) -> Actor:
+        """Makes the container of `record`, which is in state created.
+
+        Raises AlreadyExists when the name is taken; nothing is left then.
+        """
+        self.check_free(record.name)
+        self._names[record.name] = record.id
+        try:
+            actor = await self._create(record)
+        except BaseException:
+            self._names.pop(record.name, None)
+            raise
+        self.actors[record.id] = actor
+        return actor
+
+    async def _create(self, record: ContainerRecord) -> Actor:
+        store = self.world.store
+        intent = Intent(f"create {record.id}", KIND, record.id, "create", encode(record))
+        await store.commit(lambda tx: tx.add_intent(intent))
+        try:
+            failpoint.hit("create.begun")
+            await self.world.steps.prepare(record)
+            failpoint.hit("create.prepared")
+            attributes = {
+                **record.config.labels,
+                "image": record.image_name,
+                "name": record.name,
+            }
+
+            def write(tx: Transaction) -> None:
+                tx.put(KIND, record.id, encode(record), record.name)
+                tx.delete_intent(intent.id)
+                tx.add_event(Event(EventType.CONTAINER, "create", record.id, attributes))
+
+            await store.commit(write, durable=True)
+        except BaseException:
+            await asyncio.shield(self._undo_create(record, intent))
+            raise
+        return Actor(record, self.world)
+
+    async def _undo_create(self, record: ContainerRecord, intent: Intent) -> None:
+        await self.world.steps.discard(record)
+        await self.world.remove_volumes(record)
+
+        def write(tx: Transaction) -> None:
+            tx.delete(KIND, record.id)
+            tx.delete_intent(intent.id)
+
+        await self.world.store.commit(write)
+
+    async def rename(self, actor: Actor, name: str) -> None:
+        """Raises AlreadyExists when the name is taken."""
+        old = actor.record.name
+        if name == old:
+            raise InvalidArgument("Renaming a container with the same name as its current name")
+        self.check_free(name)
+        self._names[name] = actor.record.id
+        try:
+            await actor.rename(name)
+        except BaseException:
+            self._names.pop(name, None)
+            raise
+        self._names.pop(old, None)
+
+    # -- recovery --------------------------------------------------------------------------
+
+    async def recover(self) -> list[Actor]:
+        """Makes the state true after a crash or a restart; returns containers that are up.
+
+        Finishes or undoes open intents, re-adopts live monitors, and gives runs that ended
+        meanwhile their exit code. Removal only rolls forward.
+        """
+        loop = asyncio.get_running_loop()
+        records = await loop.run_in_executor(None, self.world.store.load, KIND)
+        for row in records:
+            self._adopt(row)
+        intents = await loop.run_in_executor(None, self.world.store.intents, KIND)
+        for intent in intents:
+            await self._settle(intent)
+        up = [actor for actor in self.actors.values() if actor.record.state.is_up]
+        for actor in up:
+            actor.watch_run()
+        return up
+
+    def _adopt(self, row: Record) -> None:
+        try:
+            record = decode(row.body)
+        except msgspec.ValidationError:
+            _log.exception("container %s: its record cannot be read; it is left alone", row.id)
+            return
+        self.actors[record.id] = Actor(record, self.world)
+        self._names[record.name] = record.id
+
+    async def _settle(self, intent: Intent) -> None:
+        _log.info("recovery: %s", intent.id)
+        actor = self.actors.get(intent.object_id)
+        if intent.verb == "create":
+            await self._undo_create(decode(intent.body), intent)
+            return
+        if actor is None:
+            await self.world.store.commit(lambda tx: tx.delete_intent(intent.id))
+        elif intent.verb == "remove":
+            await actor.finish_removal(volumes=bool(json.loads(intent.body).get("volumes")))
+        elif intent.verb == "start":
+            await actor.undo_interrupted_start()
+
+    async def start_owed(self) -> None:
+        """Starts what restart policies owe, after the network is up; errors are logged."""
+        owed = [
+            actor
+            for actor in self.actors.values()
+            if not actor.record.state.is_up and self._owed(actor.record)
+        ]
+        await asyncio.gather(*(self._start_quietly(actor) for actor in owed))
+        leftovers = [
+            actor
+            for actor in self.actors.values()
+            if actor.record.state == ContainerState.EXITED and actor.record.host_config.auto_remove
+        ]
+        for actor in leftovers:
+            await actor.remove(volumes=True)
+
+    @staticmethod
+    def _owed(record: ContainerRecord) -> bool:
+        if record.state == ContainerState.RESTARTING:
+            return True
+        return record.state == ContainerState.EXITED and owes_start(record)
+
+    @staticmethod
+    async def _start_quietly(actor: Actor) -> None:
+        try:
+            await actor.start()
+        except (EstibaError, OSError):
+            _log.exception("container %s: cannot start it again", actor.record.name)
+
+    def _forget(self, container_id: str) -> None:
+        actor = self.actors.pop(container_id, None)
+        if actor is not None:
+            self._names.pop(actor.record.name, None)
+
+    # -- many at once ----------------------------------------------------------------------
+
+    async def prune(self, candidates: Iterable[ContainerRecord]) -> list[str]:
+        """Removes those of `candidates` that are not up; the ids removed."""
+        removed = []
+        for record in candidates:
+            if record.state.is_up or record.id not in self.actors:
+                continue
+            try:
+                await self.actors[record.id].remove()
+            except (Conflict, NotFound):
+                continue
+            removed.append(record.id)
+        return removed
+
+    async def close(self) -> None:
+        """Lets go of everything; containers run on."""
+        self.world.is_closing = True
+        await self.world.tasks.close()
+        await asyncio.gather(*(actor.hub.close() for actor in self.actors.values()))

@@ -1,0 +1,28 @@
+"""What every actor shares: the store, the effects, the tasks, and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from estiba.containers.health import RunProbe
+from estiba.containers.ports import Controls, Paths, Steps
+from estiba.containers.record import ContainerRecord
+from estiba.containers.tasks import Tasks
+from estiba.store import Store
+
+
+@dataclass(slots=True)
+class World:
+    """Made once by the wiring and handed to the engine."""
+
+    store: Store
+    steps: Steps
+    controls: Controls
+    paths: Paths
+    probe: Callable[[ContainerRecord], RunProbe]
+    remove_volumes: Callable[[ContainerRecord], Awaitable[None]]
+    tasks: Tasks = field(default_factory=Tasks)
+    is_closing: bool = False
+    forget: Callable[[str], None] = lambda _id: None
+    is_gone: Callable[[str], bool] = lambda _id: False
