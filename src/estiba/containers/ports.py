@@ -11,7 +11,7 @@ from typing import Protocol
 
 from estiba.containers.attach import Console
 from estiba.containers.record import AttachedNetwork, ContainerRecord, Process
-from estiba.model.container import MountPoint, PortBinding, Resources
+from estiba.model.container import PortBinding, Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,6 @@ class BroughtUp:
     monitor: Process
     networks: list[AttachedNetwork] = field(default_factory=list)
     ports: dict[str, list[PortBinding]] = field(default_factory=dict)
-    mounts: list[MountPoint] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import msgspec
 
-from estiba.model.container import Config, EndpointSettings, HostConfig, MountPoint, PortBinding
+from estiba.model.container import (
+    Config,
+    EndpointSettings,
+    HostConfig,
+    PortBinding,
+    TmpfsOptions,
+)
 from estiba.model.digest import Digest
 from estiba.model.state import ContainerState
 
@@ -19,6 +25,29 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
 
     pid: int
     start_time: int
+
+
+class MountPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One mount of a container: what inspect shows and what the start performs."""
+
+    type: str
+    destination: str
+    name: str = ""
+    source: str = ""
+    driver: str = ""
+    driver_options: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    mode: str = ""
+    rw: bool = True
+    propagation: str = ""
+    anonymous: bool = False
+    no_copy: bool = False
+    subpath: str = ""
+    create_source: bool = False
+    non_recursive: bool = False
+    read_only_non_recursive: bool = False
+    read_only_force_recursive: bool = False
+    tmpfs_options: TmpfsOptions | None = None
 
 
 class AttachedNetwork(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +86,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     config: Config
     host_config: HostConfig
     runtime: str
-    mounts: list[MountPoint] = []
+    mounts: list[MountPlan] = []
     networks: list[AttachedNetwork] = []
     ports: dict[str, list[PortBinding]] = {}
     """Published ports as bound, kept over a restart so that ephemeral ones stay."""
@@ -87,9 +116,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def anonymous_volumes(self) -> list[str]:
         """Volumes that were made for this container alone."""
-        return [
-            mount.name for mount in self.mounts if mount.type == "volume" and len(mount.name) == 64
-        ]
+        return [mount.name for mount in self.mounts if mount.anonymous]
 
 
 def encode(record: ContainerRecord) -> bytes:

@@ -1,0 +1,193 @@
+"""Which mounts a container gets: binds, `--mount`, the image's volumes, `--volumes-from`. Pure.
+
+A name of 64 hex digits is an anonymous volume, made for this container.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from estiba.containers.record import ContainerRecord, MountPlan
+from estiba.model.container import BindOptions, Config, HostConfig, Mount
+from estiba.model.errors import InvalidArgument
+
+_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
+_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_BIND_MODES = {"ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated", "volume-nocopy"}
+
+NewName = Callable[[], str]
+
+
+def plan_mounts(
+    config: Config,
+    host: HostConfig,
+    *,
+    find: Callable[[str], ContainerRecord],
+    new_name: NewName,
+) -> list[MountPlan]:
+    """All mounts of a new container, one for each destination.
+
+    `find` resolves the containers of `volumes_from`. Raises InvalidArgument for a mount that
+    makes no sense and for two mounts at one place.
+    """
+    plans: dict[str, MountPlan] = {}
+    for source in host.volumes_from:
+        for plan in _inherited(source, find):
+            plans[plan.destination] = plan
+    explicit = [parse_bind(bind, driver=host.volume_driver) for bind in host.binds]
+    explicit += [_from_mount(mount, new_name) for mount in host.mounts]
+    seen: set[str] = set()
+    for plan in explicit:
+        if plan.destination in seen or plan.destination in host.tmpfs:
+            raise InvalidArgument(f"Duplicate mount point: {plan.destination}")
+        seen.add(plan.destination)
+        plans[plan.destination] = plan
+    for destination in config.volumes:
+        path = _destination(destination)
+        if path not in plans and path not in host.tmpfs:
+            plans[path] = MountPlan(
+                type="volume", name=new_name(), destination=path, driver="local", anonymous=True
+            )
+    for destination in host.tmpfs:
+        _destination(destination)
+    return sorted(plans.values(), key=lambda plan: plan.destination)
+
+
+def parse_bind(text: str, *, driver: str = "") -> MountPlan:
+    """One entry of HostConfig.Binds: `source:destination[:options]`.
+
+    Raises InvalidArgument in Docker's words.
+    """
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not all(parts[:2]):
+        raise InvalidArgument(f"invalid volume specification: '{text}'")
+    source, destination = parts[0], _destination(parts[1])
+    options = [option for option in parts[2].split(",") if option] if len(parts) == 3 else []
+    propagation = ""
+    for option in options:
+        if option in _PROPAGATIONS:
+            propagation = option
+        elif option not in _BIND_MODES:
+            raise InvalidArgument(f"invalid mode: {','.join(options)} in '{text}'")
+    rw = "ro" not in options
+    mode = ",".join(options)
+    if source.startswith("/"):
+        return MountPlan(
+            type="bind",
+            source=posixpath.normpath(source),
+            destination=destination,
+            mode=mode,
+            rw=rw,
+            propagation=propagation or "rprivate",
+            create_source=True,
+        )
+    _check_volume_name(source)
+    return MountPlan(
+        type="volume",
+        name=source,
+        destination=destination,
+        driver=driver or "local",
+        mode=mode or "z",
+        rw=rw,
+        no_copy="nocopy" in options,
+    )
+
+
+def _from_mount(mount: Mount, new_name: NewName) -> MountPlan:
+    destination = _destination(mount.target)
+    if mount.type == "bind":
+        return _bind_mount(mount, destination)
+    if mount.type == "tmpfs":
+        if mount.source:
+            raise InvalidArgument('invalid mount config for type "tmpfs": source must not be given')
+        return MountPlan(
+            type="tmpfs",
+            destination=destination,
+            rw=not mount.read_only,
+            tmpfs_options=mount.tmpfs_options,
+        )
+    if mount.type == "volume":
+        options = mount.volume_options
+        if mount.source:
+            _check_volume_name(mount.source)
+        driver = options.driver_config if options else None
+        return MountPlan(
+            type="volume",
+            name=mount.source or new_name(),
+            destination=destination,
+            driver=(driver.name if driver else "") or "local",
+            driver_options=driver.options if driver else {},
+            labels=options.labels if options else {},
+            mode="z",
+            rw=not mount.read_only,
+            no_copy=options.no_copy if options else False,
+            subpath=_subpath(options.subpath if options else ""),
+            anonymous=not mount.source,
+        )
+    raise InvalidArgument(
+        f"invalid mount config: mount type {mount.type!r} unknown: use bind, volume or tmpfs"
+    )
+
+
+def _bind_mount(mount: Mount, destination: str) -> MountPlan:
+    if not mount.source.startswith("/"):
+        raise InvalidArgument(
+            'invalid mount config for type "bind": invalid mount path: '
+            f"'{mount.source}' mount path must be absolute"
+        )
+    options = mount.bind_options or BindOptions()
+    if options.propagation and options.propagation not in _PROPAGATIONS:
+        raise InvalidArgument(f"invalid propagation mode: {options.propagation}")
+    return MountPlan(
+        type="bind",
+        source=posixpath.normpath(mount.source),
+        destination=destination,
+        rw=not mount.read_only,
+        propagation=options.propagation or "rprivate",
+        create_source=options.create_mountpoint,
+        non_recursive=options.non_recursive,
+        read_only_non_recursive=options.read_only_non_recursive,
+        read_only_force_recursive=options.read_only_force_recursive,
+    )
+
+
+def _inherited(text: str, find: Callable[[str], ContainerRecord]) -> Iterable[MountPlan]:
+    name, _, mode = text.partition(":")
+    if mode not in ("", "ro", "rw", "z", "Z"):
+        raise InvalidArgument(f"invalid mode for volumes-from: {mode}")
+    for plan in find(name).mounts:
+        if plan.type in ("volume", "bind"):
+            rw = plan.rw and mode != "ro"
+            yield msgspec.structs.replace(plan, rw=rw, no_copy=True, anonymous=False)
+
+
+def _destination(path: str) -> str:
+    if not path.startswith("/"):
+        raise InvalidArgument(
+            f"invalid mount config: invalid mount path: '{path}' mount path must be absolute"
+        )
+    normal = posixpath.normpath(path)
+    if normal in ("/", "//"):
+        raise InvalidArgument("invalid specification: destination can't be '/'")
+    if "\0" in normal or len(normal) > 4095:
+        raise InvalidArgument("invalid mount config: bad characters or over 4095 in the path")
+    return normal
+
+
+def _subpath(path: str) -> str:
+    if path and (path.startswith("/") or ".." in path.split("/")):
+        raise InvalidArgument(f"invalid volume subpath '{path}': it must stay in the volume")
+    return path
+
+
+def _check_volume_name(name: str) -> None:
+    if not _VOLUME_NAME.fullmatch(name) or len(name) > 255:
+        raise InvalidArgument(
+            f'"{name[:64]}" includes invalid characters for a local volume name, only '
+            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host '
+            "directory, use absolute path"
+        )
