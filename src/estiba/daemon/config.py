@@ -1,0 +1,315 @@
+"""The daemon's settings: dockerd's words on the command line and in daemon.json.
+
+A setting may stand in one of the two places; given in both, the daemon refuses to start, as
+dockerd does, because nobody could say which was meant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from estiba.model.container import LogConfig, Ulimit
+from estiba.model.errors import InvalidArgument
+
+DEFAULT_HOST = "unix:///run/estiba/estiba.sock"
+DEFAULT_CONFIG_FILE = Path("/etc/estiba/daemon.json")
+DEFAULT_LOG_OPTIONS = {"max-size": "100m", "max-file": "3"}
+
+_NAMES_IN_FILE = {
+    "hosts": "host",
+    "insecure-registries": "insecure-registry",
+    "registry-mirrors": "registry-mirror",
+    "default-address-pools": "default-address-pool",
+    "default-ulimits": "default-ulimit",
+    "log-opts": "log-opt",
+    "runtimes": "add-runtime",
+    "authorization-plugins": "authorization-plugin",
+}
+_POOL = re.compile(r"base=([^,]+),size=(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """Paths of PEM files; `verify` asks clients for a certificate of `ca`."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+    verify: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """Everything the wiring needs, checked."""
+
+    hosts: list[str] = field(default_factory=lambda: [DEFAULT_HOST])
+    data_root: Path = Path("/var/lib/estiba")
+    exec_root: Path = Path("/run/estiba")
+    pidfile: Path | None = None
+    socket_group: str = ""
+    bridge: str = "estiba0"
+    bip: str = ""
+    fixed_cidr: str = ""
+    mtu: int = 1500
+    icc: bool = True
+    ip_masquerade: bool = True
+    host_binding_ip: str = "0.0.0.0"
+    address_pools: list[tuple[str, int]] = field(default_factory=list)
+    runtimes: dict[str, Path] = field(default_factory=dict)
+    default_runtime: str = "crun"
+    default_ulimits: list[Ulimit] = field(default_factory=list)
+    log: LogConfig = LogConfig(type="json-file", config=DEFAULT_LOG_OPTIONS)
+    tls: TlsConfig | None = None
+    allow_insecure_tcp: bool = False
+    labels: list[str] = field(default_factory=list)
+    dns: list[str] = field(default_factory=list)
+    dns_options: list[str] = field(default_factory=list)
+    dns_search: list[str] = field(default_factory=list)
+    init: bool = False
+    init_path: Path = Path("/usr/bin/tini-static")
+    seccomp_profile: str = ""
+    no_new_privileges: bool = False
+    cgroup_parent: str = "/estiba"
+    default_shm_bytes: int = 64 << 20
+    log_level: str = "info"
+    max_request_hosts: list[str] = field(default_factory=list)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; every flag is named in docs/daemon.md."""
+    cli = argparse.ArgumentParser(
+        prog="estibad",
+        description="The estiba daemon: serves the Docker Engine API.",
+        argument_default=argparse.SUPPRESS,
+    )
+    add = cli.add_argument
+    add("-H", "--host", action="append", metavar="URL", help="unix://PATH, tcp://HOST:PORT, fd://")
+    add("--config-file", type=Path, help=f"settings as JSON (default {DEFAULT_CONFIG_FILE})")
+    add("--data-root", type=Path, help="what outlives a reboot (default /var/lib/estiba)")
+    add("--exec-root", type=Path, help="what does not (default /run/estiba)")
+    add("-p", "--pidfile", type=Path, help="where to write the daemon's pid")
+    add("-G", "--group", metavar="NAME", help="group of the UNIX socket")
+    add("-b", "--bridge", metavar="NAME", help="the default bridge, made if absent")
+    add("--bip", metavar="CIDR", help="address and subnet of the default bridge")
+    add("--fixed-cidr", metavar="CIDR", help="part of the subnet that containers get")
+    add("--mtu", type=int, help="MTU of the default bridge")
+    add("--default-address-pool", action="append", metavar="base=CIDR,size=N")
+    add("--icc", type=_boolean, metavar="BOOL", help="containers may talk to one another")
+    add("--ip-masq", type=_boolean, metavar="BOOL", help="NAT for outgoing traffic")
+    add("--ip", metavar="IP", help="default host address of published ports")
+    add("--dns", action="append", metavar="IP")
+    add("--dns-opt", action="append", metavar="OPTION")
+    add("--dns-search", action="append", metavar="DOMAIN")
+    add("--default-runtime", metavar="NAME")
+    add("--add-runtime", action="append", metavar="NAME=PATH", help="another OCI runtime")
+    add("--default-ulimit", action="append", metavar="NAME=SOFT[:HARD]")
+    add("--log-driver", metavar="NAME", help="json-file, local, journald, syslog, none")
+    add("--log-opt", action="append", metavar="NAME=VALUE")
+    add("--log-level", choices=["debug", "info", "warn", "error", "fatal"])
+    add("-D", "--debug", action="store_true", help="the same as --log-level debug")
+    add("--init", action="store_true", help="run an init in every container")
+    add("--init-path", type=Path)
+    add("--seccomp-profile", metavar="FILE", help="default profile, builtin or unconfined")
+    add("--no-new-privileges", action="store_true")
+    add("--cgroup-parent", metavar="PATH")
+    add("--default-shm-size", type=int, metavar="BYTES")
+    add("--label", action="append", metavar="KEY=VALUE")
+    add("--tls", action="store_true", help="TLS; implied by --tlsverify")
+    add("--tlsverify", action="store_true", help="TLS, and clients need a certificate")
+    add("--tlscacert", type=Path, metavar="FILE")
+    add("--tlscert", type=Path, metavar="FILE")
+    add("--tlskey", type=Path, metavar="FILE")
+    add(
+        "--allow-insecure-tcp",
+        action="store_true",
+        help="serve TCP without client certificates: whoever reaches the port is root here",
+    )
+    add("--allow-host", action="append", metavar="NAME", help="Host header accepted on TCP")
+    add("--insecure-registry", action="append", metavar="HOST")
+    add("--registry-mirror", action="append", metavar="URL")
+    add("--userns-remap", metavar="USER", help="not built yet: refused unless empty")
+    add("--metrics-addr", metavar="ADDRESS", help="not built yet: refused unless empty")
+    add("--authorization-plugin", action="append", help="not built yet: refused unless empty")
+    add("--api-coverage", action="store_true", help="print which API operations are served")
+    add("-v", "--version", action="store_true")
+    return cli
+
+
+def load(arguments: argparse.Namespace) -> DaemonConfig:
+    """The settings of the command line and of the configuration file together.
+
+    Raises InvalidArgument naming the setting that is wrong.
+    """
+    flags = dict(vars(arguments))
+    explicit = "config_file" in flags
+    path = flags.pop("config_file", DEFAULT_CONFIG_FILE)
+    merged = _merge(flags, _read_file(path, required=explicit))
+    for name in ("userns-remap", "metrics-addr", "authorization-plugin"):
+        if merged.get(name):
+            raise InvalidArgument(f"--{name} is not built yet: start without it")
+    return _build(merged)
+
+
+def _read_file(path: Path, *, required: bool) -> dict[str, object]:
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        if required:
+            raise InvalidArgument(f"the configuration file {path} does not exist") from None
+        return {}
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise InvalidArgument(f"the configuration file {path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InvalidArgument(f"the configuration file {path} must hold one JSON object")
+    return content
+
+
+def _merge(flags: dict[str, object], content: dict[str, object]) -> dict[str, object]:
+    known = {
+        option.removeprefix("--")
+        for action in parser()._actions
+        for option in action.option_strings
+        if option.startswith("--")
+    }
+    merged = {name.replace("_", "-"): value for name, value in flags.items()}
+    for key, value in content.items():
+        name = _NAMES_IN_FILE.get(key, key)
+        if name not in known:
+            raise InvalidArgument(f"the configuration file has an unknown setting: {key}")
+        if name in merged:
+            raise InvalidArgument(
+                f"{name} is given as a flag and in the configuration file: use one of them"
+            )
+        merged[name] = _from_json(name, value)
+    return merged
+
+
+def _from_json(name: str, value: object) -> object:
+    if name in ("data-root", "exec-root", "pidfile", "tlscacert", "tlscert", "tlskey", "init-path"):
+        return Path(str(value))
+    if name == "log-opt" and isinstance(value, dict):
+        return [f"{key}={item}" for key, item in value.items()]
+    if name == "default-address-pool" and isinstance(value, list):
+        return [f"base={pool['base']},size={pool['size']}" for pool in value]
+    if name == "default-ulimit" and isinstance(value, dict):
+        return [f"{key}={item['Soft']}:{item['Hard']}" for key, item in value.items()]
+    if name == "add-runtime" and isinstance(value, dict):
+        return [f"{key}={item['path']}" for key, item in value.items()]
+    return value
+
+
+def _build(merged: dict[str, object]) -> DaemonConfig:
+    def text(name: str, default: str) -> str:
+        return str(merged.get(name, default))
+
+    def many(name: str) -> list[str]:
+        value = merged.get(name, [])
+        return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+    def path(name: str, default: str) -> Path:
+        return Path(text(name, default)).absolute()
+
+    def flag(name: str, default: bool) -> bool:
+        return bool(merged.get(name, default))
+
+    options = dict(_pair(item, "log-opt") for item in many("log-opt"))
+    driver = text("log-driver", "json-file")
+    if driver in ("json-file", "local"):
+        options = {**DEFAULT_LOG_OPTIONS, **options}
+    bip = text("bip", "")
+    _check_interface(bip, "bip")
+    runtimes = {
+        name: Path(item) for name, item in (_pair(r, "runtime") for r in many("add-runtime"))
+    }
+    return DaemonConfig(
+        hosts=many("host") or [DEFAULT_HOST],
+        data_root=path("data-root", "/var/lib/estiba"),
+        exec_root=path("exec-root", "/run/estiba"),
+        pidfile=path("pidfile", "") if "pidfile" in merged else None,
+        socket_group=text("group", ""),
+        bridge=text("bridge", "estiba0"),
+        bip=bip,
+        fixed_cidr=text("fixed-cidr", ""),
+        mtu=int(text("mtu", "1500")),
+        icc=flag("icc", True),
+        ip_masquerade=flag("ip-masq", True),
+        host_binding_ip=text("ip", "0.0.0.0"),
+        address_pools=[_pool(item) for item in many("default-address-pool")],
+        runtimes=runtimes,
+        default_runtime=text("default-runtime", "crun"),
+        default_ulimits=[_ulimit(item) for item in many("default-ulimit")],
+        log=LogConfig(type=driver, config=options),
+        tls=_tls(merged),
+        allow_insecure_tcp=flag("allow-insecure-tcp", False),
+        labels=many("label"),
+        dns=many("dns"),
+        dns_options=many("dns-opt"),
+        dns_search=many("dns-search"),
+        init=flag("init", False),
+        init_path=path("init-path", "/usr/bin/tini-static"),
+        seccomp_profile=text("seccomp-profile", ""),
+        no_new_privileges=flag("no-new-privileges", False),
+        cgroup_parent=text("cgroup-parent", "/estiba"),
+        default_shm_bytes=int(text("default-shm-size", str(64 << 20))),
+        log_level="debug" if merged.get("debug") else text("log-level", "info"),
+        max_request_hosts=many("allow-host"),
+    )
+
+
+def _tls(merged: dict[str, object]) -> TlsConfig | None:
+    verify = bool(merged.get("tlsverify"))
+    if not verify and not merged.get("tls"):
+        return None
+    home = Path("/etc/estiba")
+    return TlsConfig(
+        ca=Path(str(merged.get("tlscacert", home / "ca.pem"))),
+        certificate=Path(str(merged.get("tlscert", home / "cert.pem"))),
+        key=Path(str(merged.get("tlskey", home / "key.pem"))),
+        verify=verify,
+    )
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
+    return text.lower() in ("true", "1")
+
+
+def _pair(text: str, what: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InvalidArgument(f"invalid {what} {text!r}: expected NAME=VALUE")
+    return name, value
+
+
+def _pool(text: str) -> tuple[str, int]:
+    match = _POOL.fullmatch(text)
+    if match is None:
+        raise InvalidArgument(f"invalid address pool {text!r}: expected base=10.0.0.0/8,size=24")
+    _check_interface(match[1], "default-address-pool")
+    return match[1], int(match[2])
+
+
+def _ulimit(text: str) -> Ulimit:
+    name, value = _pair(text, "ulimit")
+    soft, _, hard = value.partition(":")
+    try:
+        return Ulimit(name=name, soft=int(soft), hard=int(hard or soft))
+    except ValueError:
+        raise InvalidArgument(f"invalid ulimit {text!r}: expected NAME=SOFT[:HARD]") from None
+
+
+def _check_interface(text: str, what: str) -> None:
+    if not text:
+        return
+    try:
+        ipaddress.ip_interface(text)
+    except ValueError:
+        raise InvalidArgument(f"invalid {what} {text!r}: expected an address and prefix") from None
