@@ -63,7 +63,9 @@ class DaemonConfig:
     runtimes: dict[str, Path] = field(default_factory=dict)
     default_runtime: str = "crun"
     default_ulimits: list[Ulimit] = field(default_factory=list)
-    log: LogConfig = LogConfig(type="json-file", config=DEFAULT_LOG_OPTIONS)
+    log: LogConfig = field(
+        default_factory=lambda: LogConfig(type="json-file", config=DEFAULT_LOG_OPTIONS)
+    )
     tls: TlsConfig | None = None
     allow_insecure_tcp: bool = False
     labels: list[str] = field(default_factory=list)

@@ -1,0 +1,157 @@
+"""The filters of `GET /containers/json` and of prune. Pure."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from estiba.containers.record import ContainerRecord
+from estiba.model.errors import InvalidArgument
+from estiba.model.state import ContainerState
+
+Filters = Mapping[str, list[str]]
+_Test = Callable[[ContainerRecord, str], bool]
+
+ANCESTOR = "ancestor"
+_ORDERED = ("before", "since")
+
+
+def filter_containers(
+    records: Iterable[ContainerRecord],
+    filters: Filters,
+    *,
+    find: Callable[[str], ContainerRecord],
+    is_ancestor: _Test,
+) -> list[ContainerRecord]:
+    """Those of `records` that match every filter, in some value of each.
+
+    `find` resolves the containers of before and since. Raises InvalidArgument for an unknown
+    filter or value.
+    """
+    for name in filters:
+        if name not in _TESTS and name not in (ANCESTOR, *_ORDERED):
+            raise InvalidArgument(f"invalid filter '{name}'")
+    for value in filters.get("status", []):
+        if value not in ContainerState:
+            raise InvalidArgument(f"invalid filter 'status={value}'")
+    found = list(records)
+    for name in _ORDERED:
+        for value in filters.get(name, []):
+            edge = find(value).created_ns
+            if name == "before":
+                found = [record for record in found if record.created_ns < edge]
+            else:
+                found = [record for record in found if record.created_ns > edge]
+    for name, values in filters.items():
+        if name in _ORDERED or not values:
+            continue
+        test = is_ancestor if name == ANCESTOR else _TESTS[name]
+        combine = all if name == "label" else any
+        found = [record for record in found if combine(test(record, value) for value in values)]
+    return found
+
+
+def prune_candidates(records: Iterable[ContainerRecord], filters: Filters) -> list[ContainerRecord]:
+    """What `POST /containers/prune` removes; filters are until, label and label!."""
+    for name in filters:
+        if name not in ("until", "label", "label!"):
+            raise InvalidArgument(f"invalid filter '{name}'")
+    limit_ns = min(map(parse_until, filters.get("until", [])), default=None)
+    return [
+        record
+        for record in records
+        if record.state in (ContainerState.CREATED, ContainerState.EXITED, ContainerState.DEAD)
+        and (limit_ns is None or record.created_ns < limit_ns)
+        and all(matches_label(record.config.labels, value) for value in filters.get("label", []))
+        and not any(
+            matches_label(record.config.labels, value) for value in filters.get("label!", [])
+        )
+    ]
+
+
+def matches_label(labels: Mapping[str, str], wanted: str) -> bool:
+    """`key` or `key=value`."""
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)
+
+
+_UNITS_NS = {"h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+_GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|ns|m|s)")
+
+
+def parse_until(text: str) -> int:
+    """Nanoseconds since the epoch of a UNIX time, an RFC 3339 time or a Go duration ago."""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return int(float(text) * 1e9)
+    parts = _GO_DURATION.findall(text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        ago = sum(float(number) * _UNITS_NS[unit] for number, unit in parts)
+        return time.time_ns() - int(ago)
+    from datetime import UTC, datetime
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidArgument(
+            f"invalid time {text[:64]!r}: use a duration such as 10m, a UNIX time or RFC 3339"
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1e9)
+
+
+def _name(record: ContainerRecord, value: str) -> bool:
+    try:
+        pattern = re.compile(value)
+    except re.error:
+        return value in record.name
+    return bool(pattern.search(record.name) or pattern.search(f"/{record.name}"))
+
+
+def _health(record: ContainerRecord, value: str) -> bool:
+    if value not in ("starting", "healthy", "unhealthy", "none"):
+        raise InvalidArgument(f"invalid filter 'health={value}'")
+    return value == (record.health.status if record.health else "none")
+
+
+def _exited(record: ContainerRecord, value: str) -> bool:
+    if not value.lstrip("-").isdecimal():
+        raise InvalidArgument(f"invalid filter 'exited={value}'")
+    return record.state == ContainerState.EXITED and record.exit_code == int(value)
+
+
+def _is_task(record: ContainerRecord, value: str) -> bool:
+    return value.lower() in ("false", "0")
+
+
+def _port(ports: Iterable[str], value: str) -> bool:
+    numbers, _, protocol = value.partition("/")
+    low, _, high = numbers.partition("-")
+    if not low.isdecimal() or (high and not high.isdecimal()):
+        raise InvalidArgument(f"invalid port in a filter: {value[:32]!r}")
+    wanted = range(int(low), int(high or low) + 1)
+    for port in ports:
+        number, _, kind = port.partition("/")
+        if number.isdecimal() and int(number) in wanted and (kind or "tcp") == (protocol or "tcp"):
+            return True
+    return False
+
+
+_TESTS: dict[str, _Test] = {
+    "id": lambda record, value: record.id.startswith(value),
+    "name": _name,
+    "label": lambda record, value: matches_label(record.config.labels, value),
+    "status": lambda record, value: record.state == value,
+    "exited": _exited,
+    "health": _health,
+    "is-task": _is_task,
+    "volume": lambda record, value: any(
+        value in (plan.name, plan.destination) for plan in record.mounts
+    ),
+    "network": lambda record, value: any(
+        value in (net.network, (net.endpoint or {}).get("NetworkID")) for net in record.networks
+    ),
+    "expose": lambda record, value: _port(record.config.exposed_ports, value),
+    "publish": lambda record, value: _port(record.ports if record.state.is_up else (), value),
+}
