@@ -33,7 +33,7 @@ def filter_containers(
         if name not in _TESTS and name not in (ANCESTOR, *_ORDERED):
             raise InvalidArgument(f"invalid filter '{name}'")
     for value in filters.get("status", []):
-        if value not in ContainerState:
+        if value not in [state.value for state in ContainerState]:
             raise InvalidArgument(f"invalid filter 'status={value}'")
     found = list(records)
     for name in _ORDERED:

@@ -1,0 +1,145 @@
+"""Further programs in running containers: made, started once, inspected, forgotten.
+
+An exec lives in memory only, as in Docker: it does not outlive the engine's knowledge of it,
+but a detached program runs on when the engine ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from estiba.containers.attach import Chunk
+from estiba.containers.record import ContainerRecord
+from estiba.containers.tasks import Tasks
+from estiba.model.container import ProcessSpec
+from estiba.model.errors import Conflict, InvalidArgument, NotFound
+from estiba.model.ids import new_id
+from estiba.model.state import ContainerState
+
+KEPT_AFTER_EXIT_S = 300.0
+MAX_EXECS = 10_000
+
+
+class ExecProcess(Protocol):
+    """A program that the runtime started in a container."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def __aiter__(self) -> AsyncIterator[Chunk]: ...
+
+    async def write_stdin(self, data: bytes) -> None: ...
+
+    async def close_stdin(self) -> None: ...
+
+    def resize(self, height: int, width: int) -> None: ...
+
+    async def wait(self) -> int: ...
+
+    async def kill(self) -> None: ...
+
+
+class ExecStarter(Protocol):
+    """Starts programs; raises CommandNotFound and CommandNotExecutable as a start does."""
+
+    async def exec(self, record: ContainerRecord, spec: ProcessSpec) -> ExecProcess: ...
+
+
+@dataclass(slots=True)
+class Exec:
+    """One exec instance; `exit_code` is None until it ended."""
+
+    id: str
+    container_id: str
+    spec: ProcessSpec
+    started: bool = False
+    running: bool = False
+    exit_code: int | None = None
+    pid: int = 0
+    process: ExecProcess | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    ended_at: float = 0.0
+
+
+class Execs:
+    """All exec instances of the engine."""
+
+    def __init__(self, starter: ExecStarter, tasks: Tasks) -> None:
+        self._starter = starter
+        self._tasks = tasks
+        self._execs: dict[str, Exec] = {}
+
+    def create(self, record: ContainerRecord, spec: ProcessSpec) -> Exec:
+        """A new instance for a container that runs.
+
+        Raises Conflict when it does not run, InvalidArgument without a command.
+        """
+        _check_running(record)
+        if not spec.cmd:
+            raise InvalidArgument("No exec command specified")
+        self._forget_old()
+        instance = Exec(new_id(), record.id, spec)
+        self._execs[instance.id] = instance
+        return instance
+
+    def find(self, exec_id: str) -> Exec:
+        instance = self._execs.get(exec_id)
+        if instance is None:
+            raise NotFound(f"No such exec instance: {exec_id[:128]}")
+        return instance
+
+    def of_container(self, container_id: str) -> list[str]:
+        """Ids of those that run in the container."""
+        return [
+            instance.id
+            for instance in self._execs.values()
+            if instance.container_id == container_id and instance.running
+        ]
+
+    async def start(self, instance: Exec, record: ContainerRecord) -> ExecProcess:
+        """Starts the program. Raises Conflict when it was started before."""
+        if instance.started:
+            raise Conflict(f"exec {instance.id} has already been started")
+        _check_running(record)
+        instance.started = True
+        try:
+            process = await self._starter.exec(record, instance.spec)
+        except BaseException as error:
+            instance.exit_code = getattr(error, "exit_code", 126)
+            self._end(instance)
+            raise
+        instance.process, instance.pid, instance.running = process, process.pid, True
+        self._tasks.spawn(self._watch(instance, process), name=f"exec {instance.id[:12]}")
+        return process
+
+    def end_of_container(self, container_id: str) -> None:
+        """Forgets the instances of a container that was removed."""
+        for exec_id in [e.id for e in self._execs.values() if e.container_id == container_id]:
+            del self._execs[exec_id]
+
+    async def _watch(self, instance: Exec, process: ExecProcess) -> None:
+        instance.exit_code = await process.wait()
+        self._end(instance)
+
+    def _end(self, instance: Exec) -> None:
+        instance.running = False
+        instance.ended_at = time.monotonic()
+        instance.ended.set()
+
+    def _forget_old(self) -> None:
+        limit = time.monotonic() - KEPT_AFTER_EXIT_S
+        if len(self._execs) >= MAX_EXECS:
+            raise Conflict(f"{MAX_EXECS} exec instances exist: start or wait for some first")
+        for exec_id in [e.id for e in self._execs.values() if e.ended_at and e.ended_at < limit]:
+            del self._execs[exec_id]
+
+
+def _check_running(record: ContainerRecord) -> None:
+    if record.state == ContainerState.PAUSED:
+        raise Conflict(f"Container {record.name} is paused, unpause the container before exec")
+    if record.state != ContainerState.RUNNING:
+        raise Conflict(f"container {record.id} is not running")
