@@ -1,0 +1,56 @@
+"""Process identities: a reused pid is another process, a waited one is seen to end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from estiba.kernel import pidfd, spawn
+
+
+async def test_identity_of_a_live_process() -> None:
+    me = pidfd.identify(os.getpid())
+    assert pidfd.is_alive(me)
+    assert not pidfd.is_alive(pidfd.ProcessIdentity(me.pid, me.start_time + 1))
+
+
+async def test_another_start_time_is_another_process() -> None:
+    me = pidfd.identify(os.getpid())
+    with pytest.raises(ProcessLookupError):
+        pidfd.open_pidfd(pidfd.ProcessIdentity(me.pid, me.start_time - 1))
+    with pytest.raises(ProcessLookupError):
+        pidfd.send_signal(pidfd.ProcessIdentity(me.pid, me.start_time - 1), signal.SIGKILL)
+
+
+async def test_a_missing_process_cannot_be_identified() -> None:
+    with pytest.raises(ProcessLookupError):
+        pidfd.identify(2**22 - 1)
+
+
+async def test_waiting_for_a_process_that_is_not_a_child() -> None:
+    done = await spawn.run(["sh", "-c", "sleep 0.2 >/dev/null 2>&1 & echo $!"])
+    grandchild = pidfd.identify(int(done.stdout))
+    await asyncio.wait_for(pidfd.wait_exit(grandchild), 5)
+    assert not pidfd.is_alive(grandchild)
+    await pidfd.wait_exit(grandchild)
+
+
+@pytest.mark.skipif(not pidfd.can_read_exit_code(), reason="needs Linux 6.15")
+async def test_exit_code_of_a_process_that_is_not_a_child() -> None:
+    script = "sh -c 'sleep 0.1; exit 9' >/dev/null 2>&1 & echo $!"
+    done = await spawn.run(["sh", "-c", script])
+    fd = os.pidfd_open(int(done.stdout))
+    try:
+        status = await asyncio.wait_for(pidfd.wait_exit_code(fd), 5)
+    finally:
+        os.close(fd)
+    assert os.waitstatus_to_exitcode(status) == 9
+
+
+async def test_signal_reaches_the_process() -> None:
+    child = spawn.start(["sleep", "100"])
+    pidfd.send_signal(child.identity(), signal.SIGTERM)
+    assert await child.wait() == -signal.SIGTERM
