@@ -46,12 +46,19 @@ class LogKeeper:
                     await self.check(record)
 
     async def check(self, record: ContainerRecord) -> None:
-        """Rotates the log of one container if it is over its size."""
+        """Rotates the log of one container if it is over its size.
+
+        A log that is missing was renamed by an engine that died before it told the monitor.
+        """
+        if record.host_config.log_config.type == "none":
+            return
         size, files = limits(record)
         path = self._paths.log(record.id)
-        if size < 0 or not await run_blocking(_is_over, path, size):
-            return
-        await run_blocking(rotate, path, files)
+        length = await run_blocking(_length, path)
+        if length is not None:
+            if size < 0 or length <= size:
+                return
+            await run_blocking(rotate, path, files)
         await self._controls.reopen_log(record)
 
     async def truncate(self, record: ContainerRecord) -> None:
@@ -62,11 +69,11 @@ class LogKeeper:
             await self._controls.reopen_log(record)
 
 
-def _is_over(path: Path, size: int) -> bool:
+def _length(path: Path) -> int | None:
     try:
-        return path.stat().st_size > size
+        return path.stat().st_size
     except FileNotFoundError:
-        return False
+        return None
 
 
 def rotate(path: Path, files: int) -> None:
