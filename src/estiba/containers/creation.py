@@ -1,0 +1,160 @@
+"""From a create request to the record of a new container. Decides, touches nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from estiba.containers.defaults import fill_host, merge_image
+from estiba.containers.mounts import plan_mounts
+from estiba.containers.record import AttachedNetwork, ContainerRecord
+from estiba.containers.validate import (
+    HostFacts,
+    check_config,
+    check_host,
+    check_network_conflicts,
+    warnings_for,
+)
+from estiba.model.container import (
+    Config,
+    EndpointSettings,
+    HostConfig,
+    LogConfig,
+    NetworkingConfig,
+    Ulimit,
+)
+from estiba.model.digest import Digest
+from estiba.model.errors import InvalidArgument
+from estiba.model.ids import new_id
+from estiba.model.image import ImageProcessConfig
+
+_SHARED = "container:"
+
+
+class SourceImage(Protocol):
+    """What creation reads of an image."""
+
+    @property
+    def id(self) -> Digest: ...
+
+    @property
+    def chain_ids(self) -> list[Digest]: ...
+
+    @property
+    def process_config(self) -> ImageProcessConfig: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """The daemon's settings that a container inherits."""
+
+    runtime: str
+    log: LogConfig
+    init: bool
+    ulimits: list[Ulimit]
+    no_new_privileges: bool
+    shm_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A create request as it came in."""
+
+    name: str
+    config: Config
+    host_config: HostConfig
+    networking: NetworkingConfig
+
+
+def decide_creation(
+    request: Request,
+    image: SourceImage,
+    *,
+    facts: HostFacts,
+    defaults: Defaults,
+    find: Callable[[str], ContainerRecord],
+) -> tuple[ContainerRecord, list[str]]:
+    """The record of the new container, and warnings for the user.
+
+    `find` resolves other containers named in the request. Raises InvalidArgument for what
+    makes no sense, NotFound for a container that does not exist.
+    """
+    check_config(request.config)
+    host = _inherit(request.host_config, defaults)
+    check_host(host, facts)
+    check_network_conflicts(request.config, host)
+    warnings = list(warnings_for(request.config, host, facts))
+    host = _resolve_modes(fill_host(host, runtime=defaults.runtime, log=defaults.log), find)
+    config = merge_image(request.config, image.process_config)
+    check_config(config)
+    container_id = new_id()
+    record = ContainerRecord(
+        id=container_id,
+        name=request.name,
+        created_ns=time.time_ns(),
+        image_id=image.id,
+        image_name=request.config.image,
+        chain_ids=image.chain_ids,
+        config=config,
+        host_config=host,
+        runtime=host.runtime,
+        mounts=plan_mounts(config, host, find=find, new_name=new_id),
+        networks=_networks(config, host, request.networking),
+    )
+    return record, warnings
+
+
+def _inherit(host: HostConfig, defaults: Defaults) -> HostConfig:
+    names = {limit.name for limit in host.ulimits}
+    inherited = [limit for limit in defaults.ulimits if limit.name not in names]
+    security = host.security_opt
+    if defaults.no_new_privileges and not any(o.startswith("no-new-privileges") for o in security):
+        security = [*security, "no-new-privileges"]
+    return msgspec.structs.replace(
+        host,
+        init=defaults.init if host.init is None else host.init,
+        ulimits=[*host.ulimits, *inherited],
+        security_opt=security,
+        shm_size=host.shm_size or defaults.shm_bytes,
+    )
+
+
+def _resolve_modes(host: HostConfig, find: Callable[[str], ContainerRecord]) -> HostConfig:
+    """`container:NAME` becomes `container:ID`, so that a rename changes nothing."""
+    changed = {}
+    for name in ("network_mode", "ipc_mode", "pid_mode"):
+        mode: str = getattr(host, name)
+        if mode.startswith(_SHARED):
+            changed[name] = _SHARED + find(mode.removeprefix(_SHARED)).id
+    return msgspec.structs.replace(host, **changed)
+
+
+def _networks(
+    config: Config, host: HostConfig, networking: NetworkingConfig
+) -> list[AttachedNetwork]:
+    """The networks to join at start; a shared or absent network joins none."""
+    mode = host.network_mode
+    wanted = dict(networking.endpoints_config)
+    if "default" in wanted:
+        wanted.setdefault("bridge", wanted.pop("default"))
+    if config.network_disabled:
+        mode = "none"
+    if mode.startswith(_SHARED):
+        if wanted:
+            raise InvalidArgument(
+                "conflicting options: a container that shares another's network joins no networks"
+            )
+        return []
+    first = wanted.pop(mode, EndpointSettings())
+    if config.mac_address and not first.mac_address:
+        first = msgspec.structs.replace(first, mac_address=config.mac_address)
+    if wanted and mode in ("host", "none"):
+        raise InvalidArgument(
+            f"conflicting options: network mode {mode} and networks {', '.join(wanted)}"
+        )
+    chosen = {mode: first, **wanted}
+    return [AttachedNetwork(network=name, requested=spec) for name, spec in chosen.items()]
