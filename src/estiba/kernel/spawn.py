@@ -18,6 +18,7 @@ import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from estiba.kernel.pidfd import ProcessIdentity, identify, wait_pidfd
 
@@ -118,6 +119,7 @@ def start(
     stdout: int = DEVNULL,
     stderr: int = DEVNULL,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
     pass_fds: Iterable[int] = (),
     new_session: bool = False,
 ) -> Child:
@@ -142,6 +144,7 @@ def start(
             stdout=theirs[1],
             stderr=theirs[2],
             env=env,
+            cwd=cwd,
             pass_fds=tuple(pass_fds),
             start_new_session=new_session,
         )
