@@ -16,6 +16,7 @@ from estiba.model.container import (
 )
 from estiba.model.digest import Digest
 from estiba.model.state import ContainerState
+from estiba.network.record import Endpoint
 
 KIND = "container"
 
@@ -55,8 +56,8 @@ class AttachedNetwork(msgspec.Struct, frozen=True, kw_only=True):
 
     network: str
     requested: EndpointSettings
-    endpoint: dict[str, object] | None = None
-    """The network package's endpoint record while the container is up."""
+    endpoint: Endpoint | None = None
+    """What the container has on the network while it is up."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

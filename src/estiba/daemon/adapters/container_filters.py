@@ -150,7 +150,8 @@ _TESTS: dict[str, _Test] = {
         value in (plan.name, plan.destination) for plan in record.mounts
     ),
     "network": lambda record, value: any(
-        value in (net.network, (net.endpoint or {}).get("NetworkID")) for net in record.networks
+        value in (net.network, net.endpoint.network_id if net.endpoint else "")
+        for net in record.networks
     ),
     "expose": lambda record, value: _port(record.config.exposed_ports, value),
     "publish": lambda record, value: _port(record.ports if record.state.is_up else (), value),

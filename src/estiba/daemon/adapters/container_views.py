@@ -9,7 +9,6 @@ import msgspec
 
 from estiba.containers.ports import Paths
 from estiba.containers.record import AttachedNetwork, ContainerRecord, Health, MountPlan
-from estiba.model.container import EndpointSettings
 from estiba.model.state import ContainerState
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
@@ -152,13 +151,8 @@ def network_settings_view(record: ContainerRecord) -> Json:
 
 def endpoint_view(net: AttachedNetwork) -> Json:
     """What was asked for, with what the endpoint has while the container is up."""
-    view: Json = msgspec.to_builtins(net.requested)
-    if net.endpoint is not None:
-        for name in EndpointSettings.__struct_encode_fields__:
-            if net.endpoint.get(name):
-                view[name] = net.endpoint[name]
-    if net.requested.ipam_config is None:
-        view["IPAMConfig"] = None
+    settings = net.endpoint.settings if net.endpoint is not None else net.requested
+    view: Json = msgspec.to_builtins(settings)
     return view
 
 
