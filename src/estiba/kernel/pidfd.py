@@ -6,18 +6,11 @@ Works for any process, not only children. Never reaps: that is the parent's part
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import os
 import signal
-import struct
 from dataclasses import dataclass
 
-# ioctl(2) on a pidfd: _IOWR(0xFF, 11, struct pidfd_info), the 64 bytes of its first version.
-_PIDFD_GET_INFO = 0xC040FF0B
-_PIDFD_INFO = struct.Struct("QQ11Ii")
-_PIDFD_INFO_EXIT = 1 << 3
-_REAP_POLL_S = 0.002
+from estiba.kernel.ready import wait_readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +71,7 @@ async def wait_exit(identity: ProcessIdentity) -> None:
 
 async def wait_pidfd(fd: int) -> None:
     """Waits until the process behind `fd` has ended, reaped or not."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        loop.remove_reader(fd)
-        if not ended.done():
-            ended.set_result(None)
-
-    loop.add_reader(fd, wake)
-    try:
-        await ended
-    finally:
-        loop.remove_reader(fd)
+    await wait_readable(fd)
 
 
 def send_signal(identity: ProcessIdentity, number: int) -> None:
@@ -100,28 +81,6 @@ def send_signal(identity: ProcessIdentity, number: int) -> None:
         signal.pidfd_send_signal(fd, number)
     finally:
         os.close(fd)
-
-
-def can_read_exit_code() -> bool:
-    """Whether the kernel tells the exit code of a process that is not a child (Linux 6.15)."""
-    release = os.uname().release.split(".")
-    return (int(release[0]), int(release[1].partition("-")[0])) >= (6, 15)
-
-
-async def wait_exit_code(fd: int) -> int:
-    """Waits for the end of the process behind `fd`, not a child; its wait status.
-
-    The kernel knows it from the moment when its parent has reaped it. Needs
-    `can_read_exit_code`; raises OSError otherwise.
-    """
-    await wait_pidfd(fd)
-    while True:
-        request = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *([0] * 13)))
-        fcntl.ioctl(fd, _PIDFD_GET_INFO, request)
-        values = _PIDFD_INFO.unpack(request)
-        if values[0] & _PIDFD_INFO_EXIT:
-            return int(values[-1])
-        await asyncio.sleep(_REAP_POLL_S)
 
 
 def _start_time(pid: int) -> int:

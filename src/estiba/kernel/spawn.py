@@ -99,6 +99,12 @@ class Child:
             setattr(self, name, None)
             os.close(fd)
 
+    def take_pipes(self) -> tuple[int | None, int | None, int | None]:
+        """Hands the pipe ends to the caller, who closes them."""
+        taken = (self.stdin, self.stdout, self.stderr)
+        self.stdin = self.stdout = self.stderr = None
+        return taken
+
     def close_pipes(self) -> None:
         for name in ("stdin", "stdout", "stderr"):
             self.close_pipe(name)

@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from estiba.kernel.ready import settle
 from estiba.model.errors import FailedPrecondition
 from estiba.runtime.monitor import STDERR, STDOUT
 
@@ -66,8 +67,7 @@ class SocketAttachment:
         loop.remove_writer(self._socket)
         self._socket.close()
         for ready in self._waiting:
-            if not ready.done():
-                ready.set_result(None)
+            settle(ready)
 
     async def _receive(self) -> list[tuple[int, bytes]]:
         """All packets that are there, neighbours of one stream joined; empty at the end."""
@@ -101,17 +101,12 @@ class SocketAttachment:
         """Until the socket is ready or closed."""
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
-
-        def wake() -> None:
-            if not ready.done():
-                ready.set_result(None)
-
         add, remove = (
             (loop.add_writer, loop.remove_writer)
             if writable
             else (loop.add_reader, loop.remove_reader)
         )
-        add(self._socket, wake)
+        add(self._socket, settle, ready)
         self._waiting.append(ready)
         try:
             await ready

@@ -28,6 +28,11 @@ class OciRuntime:
     root: Path
     args: Sequence[str] = ()
 
+    @property
+    def hands_over_terminals(self) -> bool:
+        """Whether `exec --console-socket` works without `--detach`; runc refuses that."""
+        return self.path.name == "crun"
+
     def command(self, *words: str, log: Path | None = None) -> list[str]:
         """A whole command line; with `log` errors go there, else to stderr, as JSON lines."""
         destination = ["--log", str(log)] if log else []
