@@ -1,0 +1,189 @@
+"""`version` and `info` as the Engine API shows them. Pure."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from estiba import __version__
+from estiba.containers.record import ContainerRecord
+from estiba.containers.validate import LOG_DRIVERS, HostFacts
+from estiba.daemon.config import DaemonConfig
+from estiba.daemon.hostinfo import HostInfo
+from estiba.model.state import ContainerState
+
+API_VERSION = "1.51"
+MIN_API_VERSION = "1.24"
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What only the running engine knows."""
+
+    id: str
+    storage_driver: str
+    storage_status: list[list[str]]
+    images: int
+    event_listeners: int
+    tasks: int
+    networks: list[str]
+    warnings: list[str]
+    security_options: list[str]
+    runtimes: Mapping[str, str]
+    versions: Mapping[str, str]
+    """Component name (crun, runc, conmon, tini) → version."""
+
+
+def version_view(host: HostInfo, engine: EngineFacts) -> Json:
+    """The body of `GET /version`."""
+    components = [
+        {
+            "Name": "Engine",
+            "Version": __version__,
+            "Details": {
+                "ApiVersion": API_VERSION,
+                "MinAPIVersion": MIN_API_VERSION,
+                "Arch": host.go_architecture,
+                "Os": "linux",
+                "KernelVersion": host.kernel,
+                "GitCommit": "",
+                "GoVersion": f"python{platform.python_version()}",
+                "Experimental": "false",
+                "BuildTime": "",
+            },
+        },
+        *(
+            {"Name": name, "Version": version, "Details": {"GitCommit": ""}}
+            for name, version in engine.versions.items()
+        ),
+    ]
+    return {
+        "Platform": {"Name": "Estiba"},
+        "Components": components,
+        "Version": __version__,
+        "ApiVersion": API_VERSION,
+        "MinAPIVersion": MIN_API_VERSION,
+        "GitCommit": "",
+        "GoVersion": f"python{platform.python_version()}",
+        "Os": "linux",
+        "Arch": host.go_architecture,
+        "KernelVersion": host.kernel,
+        "BuildTime": "",
+    }
+
+
+def info_view(
+    config: DaemonConfig,
+    host: HostInfo,
+    facts: HostFacts,
+    engine: EngineFacts,
+    records: list[ContainerRecord],
+) -> Json:
+    """The body of `GET /info`."""
+    states = [record.state for record in records]
+    running = sum(state in (ContainerState.RUNNING, ContainerState.RESTARTING) for state in states)
+    paused = states.count(ContainerState.PAUSED)
+    return {
+        "ID": engine.id,
+        "Containers": len(records),
+        "ContainersRunning": running,
+        "ContainersPaused": paused,
+        "ContainersStopped": len(records) - running - paused,
+        "Images": engine.images,
+        "Driver": engine.storage_driver,
+        "DriverStatus": engine.storage_status,
+        "DockerRootDir": str(config.data_root),
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": engine.networks,
+            "Authorization": None,
+            "Log": sorted(LOG_DRIVERS),
+        },
+        "MemoryLimit": True,
+        "SwapLimit": facts.swap_limit,
+        "KernelMemoryTCP": False,
+        "CpuCfsPeriod": True,
+        "CpuCfsQuota": True,
+        "CPUShares": True,
+        "CPUSet": True,
+        "PidsLimit": facts.pids,
+        "OomKillDisable": not facts.cgroup_v2,
+        "IPv4Forwarding": True,
+        "BridgeNfIptables": False,
+        "BridgeNfIp6tables": False,
+        "Debug": config.log_level == "debug",
+        "NFd": len(os.listdir("/proc/self/fd")),
+        "NGoroutines": engine.tasks,
+        "SystemTime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "LoggingDriver": config.log.type,
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": host.cgroup_version,
+        "NEventsListener": engine.event_listeners,
+        "KernelVersion": host.kernel,
+        "OperatingSystem": host.operating_system,
+        "OSVersion": host.os_version,
+        "OSType": "linux",
+        "Architecture": host.architecture,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": {
+            "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
+            "IndexConfigs": {},
+            "Mirrors": [],
+        },
+        "NCPU": host.cpus,
+        "MemTotal": host.memory_bytes,
+        "GenericResources": None,
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Name": host.name,
+        "Labels": config.labels,
+        "ExperimentalBuild": False,
+        "ServerVersion": __version__,
+        "Runtimes": {name: {"path": path} for name, path in engine.runtimes.items()},
+        "DefaultRuntime": config.default_runtime,
+        "Swarm": {
+            "NodeID": "",
+            "NodeAddr": "",
+            "LocalNodeState": "inactive",
+            "ControlAvailable": False,
+            "Error": "",
+            "RemoteManagers": None,
+        },
+        "LiveRestoreEnabled": True,
+        "Isolation": "",
+        "InitBinary": config.init_path.name,
+        "ContainerdCommit": {"ID": ""},
+        "RuncCommit": {"ID": engine.versions.get("runc", "")},
+        "InitCommit": {"ID": engine.versions.get("tini", "")},
+        "SecurityOptions": engine.security_options,
+        "DefaultAddressPools": [
+            {"Base": base, "Size": size} for base, size in config.address_pools
+        ],
+        "FirewallBackend": {"Driver": "nftables"},
+        "CDISpecDirs": [],
+        "Warnings": engine.warnings,
+    }
+
+
+def host_warnings(config: DaemonConfig, facts: HostFacts) -> list[str]:
+    """What `info` warns of, in the words that dockerd uses where it has them."""
+    warnings = []
+    if config.allow_insecure_tcp and any(url.startswith("tcp://") for url in config.hosts):
+        url = next(url for url in config.hosts if url.startswith("tcp://"))
+        warnings.append(
+            f"WARNING: API is accessible on {url} without client certificates: "
+            "access to it is equivalent to root access on the host"
+        )
+    if not facts.swap_limit:
+        warnings.append("WARNING: No swap limit support")
+    if not facts.blkio_weight:
+        warnings.append("WARNING: No blkio weight support")
+    if not facts.blkio_throttle:
+        warnings.append("WARNING: No blkio throttle support")
+    return warnings
