@@ -1,0 +1,106 @@
+"""Network namespaces that live as files: bind mounts of a thread's namespace (nsfs).
+
+A namespace is only ever entered by a thread made for that call, which ends with it: a thread
+of a pool that failed to return would poison whoever runs on it next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from estiba.kernel.libc import check, libc
+from estiba.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
+
+T = TypeVar("T")
+
+_CLONE_NEWNET = 0x40000000
+_MS_BIND = 0x1000
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
+
+
+def ensure_netns(path: Path, prepare: Callable[[], None] | None = None) -> None:
+    """A new namespace at `path`, with `prepare` run inside it; one that is there stays.
+
+    What `prepare` raises is raised here, and nothing is left at `path` then.
+    """
+    if is_netns(path):
+        return
+    path.touch(mode=0o400)
+
+    def make() -> None:
+        check(libc.unshare(_CLONE_NEWNET), "unshare the network namespace")
+        if prepare is not None:
+            prepare()
+        own = f"/proc/self/task/{threading.get_native_id()}/ns/net"
+        check(
+            libc.mount(own.encode(), os.fsencode(path), None, _MS_BIND, None),
+            f"mount a network namespace on {path}",
+        )
+
+    try:
+        _in_new_thread(make)
+    except BaseException:
+        remove_netns(path)
+        raise
+
+
+def remove_netns(path: Path) -> None:
+    """Takes the file away; the kernel ends the namespace when its last process has.
+
+    One that is gone is no error.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        while libc.umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW) == 0:
+            pass
+        path.unlink()
+
+
+def is_netns(path: Path) -> bool:
+    """Whether a namespace is mounted there: a file that a crash left behind is empty."""
+    try:
+        return path.stat().st_dev == os.stat("/proc/self/ns/net").st_dev
+    except FileNotFoundError:
+        return False
+
+
+def run_in_netns(path: Path, function: Callable[[], T]) -> T:
+    """What `function` returns or raises when it runs inside the namespace at `path`."""
+
+    def enter() -> T:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            check(libc.setns(fd, _CLONE_NEWNET), f"enter the network namespace {path}")
+        finally:
+            os.close(fd)
+        return function()
+
+    return _in_new_thread(enter)
+
+
+def open_netlink(path: Path, protocol: int = NETLINK_ROUTE) -> NetlinkSocket:
+    """A netlink socket that belongs to the namespace at `path`, for use from any thread."""
+    return run_in_netns(path, lambda: NetlinkSocket(protocol))
+
+
+def _in_new_thread(function: Callable[[], T]) -> T:
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(function())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="netns")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]

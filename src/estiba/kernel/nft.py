@@ -1,0 +1,96 @@
+"""nftables through libnftables, in the nft language: one call is one atomic transaction.
+
+One library context serves all threads under a lock. After a command that failed it is
+replaced, because libnftables 1.0 keeps objects of the failed batch in its cache.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import re
+import threading
+from typing import Any
+
+import msgspec
+
+from estiba.model.errors import Internal, NotFound, Unavailable
+
+_LIBRARY = "libnftables.so.1"
+_NFT_CTX_OUTPUT_JSON = 1 << 4
+_MISSING = re.compile(r"No such file or directory")
+
+
+class Nft:
+    """A libnftables context; `run` and `list_json` may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._library = _load()
+        self._lock = threading.Lock()
+        self._context: int | None = None
+
+    def run(self, commands: str) -> None:
+        """Executes `commands` wholly or not at all.
+
+        Raises NotFound when they name something that does not exist, Internal otherwise.
+        """
+        self._execute(commands, flags=0)
+
+    def list_json(self, command: str) -> list[dict[str, Any]]:
+        """The objects that a `list` command prints. Raises as `run` does."""
+        output = self._execute(command, flags=_NFT_CTX_OUTPUT_JSON)
+        answer: dict[str, list[dict[str, Any]]] = msgspec.json.decode(output or b"{}")
+        return [entry for entry in answer.get("nftables", []) if "metainfo" not in entry]
+
+    def close(self) -> None:
+        with self._lock:
+            self._discard()
+
+    def _execute(self, commands: str, *, flags: int) -> bytes:
+        with self._lock:
+            if self._context is None:
+                self._context = self._library.nft_ctx_new(0)
+                self._library.nft_ctx_buffer_output(self._context)
+                self._library.nft_ctx_buffer_error(self._context)
+            self._library.nft_ctx_output_set_flags(self._context, flags)
+            failed = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
+            output: bytes = self._library.nft_ctx_get_output_buffer(self._context) or b""
+            if not failed:
+                return output
+            raw: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
+            self._discard()
+        reason = raw.decode(errors="replace").strip()
+        if _MISSING.search(reason):
+            raise NotFound(f"nftables: {reason}")
+        raise Internal(f"nftables refused a change: {reason}")
+
+    def _discard(self) -> None:
+        if self._context is not None:
+            self._library.nft_ctx_free(self._context)
+            self._context = None
+
+
+@functools.cache
+def _load() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(_LIBRARY)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot load {_LIBRARY}: {error}; install nftables (Debian: libnftables1)"
+        ) from error
+    library.nft_ctx_new.restype = ctypes.c_void_p
+    library.nft_ctx_new.argtypes = [ctypes.c_uint32]
+    library.nft_ctx_free.restype = None
+    library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+    for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
+        getattr(library, name).restype = ctypes.c_char_p
+    for name in (
+        "nft_ctx_free",
+        "nft_ctx_buffer_output",
+        "nft_ctx_buffer_error",
+        "nft_ctx_get_output_buffer",
+        "nft_ctx_get_error_buffer",
+    ):
+        getattr(library, name).argtypes = [ctypes.c_void_p]
+    return library

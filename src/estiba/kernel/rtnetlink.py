@@ -1,0 +1,262 @@
+"""Links, addresses and routes as netlink requests (rtnetlink(7)); sends nothing by itself.
+
+Numbers are those of linux/if_link.h, if_addr.h and rtnetlink.h.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from dataclasses import dataclass
+
+from estiba.kernel.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    NetlinkSocket,
+    Request,
+    attribute,
+    nested,
+    parse_attributes,
+    text,
+    u8,
+    u32,
+)
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+IFF_UP = 0x1
+IFF_LOWER_UP = 0x10000
+
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 17, 18, 19
+_RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
+_RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
+
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
+_IFLA_LINKINFO, _IFLA_STATS64, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 18, 23, 28, 29
+_IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
+_IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 4, 5
+_VETH_INFO_PEER = 1
+_IFLA_BRPORT_MODE, _IFLA_BRPORT_LEARNING, _IFLA_BRPORT_ISOLATED = 4, 8, 33
+_RTEXT_FILTER_SKIP_STATS = 8
+
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_IFA_F_NODAD = 0x02
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
+_RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 254, 3, 0, 1
+
+_LINK = struct.Struct("=BxHiII")
+_ADDRESS = struct.Struct("=BBBBI")
+_ROUTE = struct.Struct("=BBBBBBBBI")
+_STATS64 = struct.Struct("=8Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The first eight of rtnl_link_stats64, in its order."""
+
+    rx_packets: int = 0
+    tx_packets: int = 0
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    rx_errors: int = 0
+    tx_errors: int = 0
+    rx_dropped: int = 0
+    tx_dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One network interface; `master` is the index of the bridge that it is a port of."""
+
+    index: int
+    name: str
+    kind: str
+    master: int
+    mac: str
+    mtu: int
+    flags: int
+    counters: Counters | None
+
+    @property
+    def is_up(self) -> bool:
+        return bool(self.flags & IFF_UP)
+
+
+def add_bridge(name: str, *, mac: str, mtu: int) -> Request:
+    """A bridge that is up. With a MAC of its own it does not change with its ports."""
+    body = _link_header(flags=IFF_UP)
+    body += text(_IFLA_IFNAME, name) + attribute(_IFLA_ADDRESS, _mac(mac)) + u32(_IFLA_MTU, mtu)
+    body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "bridge"))
+    return Request(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add bridge {name}")
+
+
+def add_veth(
+    name: str, *, master: int, mtu: int, peer: str, peer_mac: str, peer_netns_fd: int
+) -> Request:
+    """A pair whose first end is a port of bridge `master` and whose peer lives elsewhere.
+
+    The peer is made in its namespace, so that its name never clashes with the host's.
+    """
+    there = _link_header() + text(_IFLA_IFNAME, peer) + attribute(_IFLA_ADDRESS, _mac(peer_mac))
+    there += u32(_IFLA_MTU, mtu) + u32(_IFLA_NET_NS_FD, peer_netns_fd)
+    body = _link_header() + text(_IFLA_IFNAME, name)
+    body += u32(_IFLA_MTU, mtu) + u32(_IFLA_MASTER, master)
+    body += nested(
+        _IFLA_LINKINFO,
+        text(_IFLA_INFO_KIND, "veth"),
+        nested(_IFLA_INFO_DATA, attribute(_VETH_INFO_PEER, there)),
+    )
+    return Request(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add veth {name}")
+
+
+def set_link(
+    name: str,
+    *,
+    up: bool | None = None,
+    master: int | None = None,
+    mac: str | None = None,
+    mtu: int | None = None,
+    netns_fd: int | None = None,
+) -> Request:
+    """Changes what is given; `master` 0 takes the link out of its bridge."""
+    flags, change = (IFF_UP if up else 0), (0 if up is None else IFF_UP)
+    body = _link_header(flags=flags, change=change) + text(_IFLA_IFNAME, name)
+    if master is not None:
+        body += u32(_IFLA_MASTER, master)
+    if mac is not None:
+        body += attribute(_IFLA_ADDRESS, _mac(mac))
+    if mtu is not None:
+        body += u32(_IFLA_MTU, mtu)
+    if netns_fd is not None:
+        body += u32(_IFLA_NET_NS_FD, netns_fd)
+    return Request(_RTM_SETLINK, 0, body, f"set link {name}")
+
+
+def set_bridge_port(
+    name: str, *, up: bool = True, isolated: bool = False, hairpin: bool = False
+) -> Request:
+    """Sets a port's flags. An isolated port reaches the bridge but no other isolated port.
+
+    A hairpin port gets frames back that it sent.
+    """
+    body = _link_header(flags=IFF_UP if up else 0, change=IFF_UP) + text(_IFLA_IFNAME, name)
+    body += nested(
+        _IFLA_LINKINFO,
+        text(_IFLA_INFO_SLAVE_KIND, "bridge"),
+        nested(
+            _IFLA_INFO_SLAVE_DATA,
+            u8(_IFLA_BRPORT_MODE, hairpin),
+            u8(_IFLA_BRPORT_LEARNING, 1),
+            u8(_IFLA_BRPORT_ISOLATED, isolated),
+        ),
+    )
+    return Request(_RTM_NEWLINK, 0, body, f"set bridge port {name}")
+
+
+def delete_link(link: str | int) -> Request:
+    """By name, or by index, which unlike a name is not given to another link soon."""
+    if isinstance(link, int):
+        return Request(_RTM_DELLINK, 0, _link_header(index=link), f"delete link {link}")
+    body = _link_header() + text(_IFLA_IFNAME, link)
+    return Request(_RTM_DELLINK, 0, body, f"delete link {link}")
+
+
+def add_address(index: int, address: Interface) -> Request:
+    """An address that exists already is no error."""
+    packed = address.ip.packed
+    flags = 0 if address.version == 4 else _IFA_F_NODAD
+    body = _ADDRESS.pack(_family(address), address.network.prefixlen, flags, 0, index)
+    body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
+    if address.version == 4 and address.network.prefixlen < 31:
+        body += attribute(_IFA_BROADCAST, address.network.broadcast_address.packed)
+    return Request(_RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body, f"add address {address}")
+
+
+def delete_address(index: int, address: Interface) -> Request:
+    body = _ADDRESS.pack(_family(address), address.network.prefixlen, 0, 0, index)
+    body += attribute(_IFA_LOCAL, address.ip.packed)
+    return Request(_RTM_DELADDR, 0, body, f"delete address {address}")
+
+
+def set_default_route(index: int, gateway: Address) -> Request:
+    """Makes `gateway` the default route, instead of another one."""
+    body = _ROUTE.pack(
+        _family(gateway), 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0
+    )
+    body += attribute(_RTA_GATEWAY, gateway.packed) + u32(_RTA_OIF, index)
+    return Request(
+        _RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, f"set default route via {gateway}"
+    )
+
+
+def get_link(handle: NetlinkSocket, name: str) -> Link:
+    """Raises NetlinkError with ENODEV when there is none of that name."""
+    body = _link_header() + text(_IFLA_IFNAME, name)
+    return _parse_link(handle.query(Request(_RTM_GETLINK, 0, body, f"get link {name}")))
+
+
+def list_links(handle: NetlinkSocket, *, counters: bool = False) -> list[Link]:
+    body = _link_header()
+    if not counters:
+        body += u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+    return [
+        _parse_link(entry) for entry in handle.dump(Request(_RTM_GETLINK, 0, body, "list links"))
+    ]
+
+
+def list_addresses(handle: NetlinkSocket) -> list[tuple[int, Interface]]:
+    """Interface index and address, of both families."""
+    found: list[tuple[int, Interface]] = []
+    for entry in handle.dump(Request(_RTM_GETADDR, 0, _ADDRESS.pack(0, 0, 0, 0, 0), "list addr")):
+        _, prefix, _, _, index = _ADDRESS.unpack_from(entry)
+        attributes = parse_attributes(entry, _ADDRESS.size)
+        packed = attributes.get(_IFA_LOCAL) or attributes[_IFA_ADDRESS]
+        found.append((index, ipaddress.ip_interface((packed, prefix))))
+    return found
+
+
+def list_routes(handle: NetlinkSocket) -> list[tuple[int, Network]]:
+    """Output interface (0 for none) and destination of all routes of the main table."""
+    found: list[tuple[int, Network]] = []
+    for entry in handle.dump(Request(_RTM_GETROUTE, 0, _ROUTE.pack(*[0] * 9), "list routes")):
+        family, length, _, _, table, *_ = _ROUTE.unpack_from(entry)
+        attributes = parse_attributes(entry, _ROUTE.size)
+        if family not in (socket.AF_INET, socket.AF_INET6) or table != _RT_TABLE_MAIN:
+            continue
+        packed = attributes.get(_RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
+        index = int.from_bytes(attributes.get(_RTA_OIF, b""), "little")
+        found.append((index, ipaddress.ip_network((packed, length))))
+    return found
+
+
+def _link_header(*, flags: int = 0, change: int | None = None, index: int = 0) -> bytes:
+    return _LINK.pack(0, 0, index, flags, flags if change is None else change)
+
+
+def _parse_link(body: bytes) -> Link:
+    _, _, index, flags, _ = _LINK.unpack_from(body)
+    attributes = parse_attributes(body, _LINK.size)
+    info = parse_attributes(attributes.get(_IFLA_LINKINFO, b""))
+    stats = attributes.get(_IFLA_STATS64)
+    return Link(
+        index=index,
+        name=attributes[_IFLA_IFNAME].rstrip(b"\0").decode(),
+        kind=info.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode(),
+        master=int.from_bytes(attributes.get(_IFLA_MASTER, b""), "little"),
+        mac=attributes.get(_IFLA_ADDRESS, b"").hex(":"),
+        mtu=int.from_bytes(attributes.get(_IFLA_MTU, b""), "little"),
+        flags=flags,
+        counters=Counters(*_STATS64.unpack_from(stats)) if stats else None,
+    )
+
+
+def _family(address: Interface | Address) -> int:
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6
+
+
+def _mac(text_form: str) -> bytes:
+    return bytes.fromhex(text_form.replace(":", ""))
