@@ -1,0 +1,235 @@
+"""The engine's nftables table: translation of published ports, masquerading, isolation.
+
+One table of family inet for each engine, so that two engines and a genuine dockerd live side
+by side. The chains never change; bridges and published ports are elements of sets and maps,
+so that publishing a port costs one element, whatever else is published.
+
+    guard         nobody outside reaches the host's loopback, although bridges route it
+    prerouting    published port at an address of the host → container
+    output        the same for the host's own programs, 127.0.0.1 included
+    forward       within a bridge if its containers may talk; into one only to published ports
+                  and in answer; nothing crosses the edge of an internal network
+    postrouting   containers leave with the host's address; a container that reaches a
+                  neighbour by a published port does so with the bridge's, or the answer would
+                  go past the translation
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from estiba.kernel.nft import Nft
+from estiba.model.errors import InvalidArgument, NotFound
+from estiba.network.ports import ANY_ADDRESS
+
+_INTERFACE_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,15}")
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeRule:
+    """One bridge network as the firewall sees it."""
+
+    bridge: str
+    subnet: IPv4Network
+    icc: bool = True
+    masquerade: bool = True
+    internal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PortRule:
+    """One published port."""
+
+    protocol: str
+    host_ip: str
+    host_port: int
+    address: IPv4Address
+    port: int
+
+    @property
+    def _is_anywhere(self) -> bool:
+        return self.host_ip == ANY_ADDRESS
+
+    @property
+    def map(self) -> str:
+        return "published" if self._is_anywhere else "published_at"
+
+    @property
+    def key(self) -> str:
+        where = "" if self._is_anywhere else f"{self.host_ip} . "
+        return f"{where}{self.protocol} . {self.host_port}"
+
+    def __str__(self) -> str:
+        return f"{self.key} : {self.address} . {self.port}"
+
+
+class Firewall:
+    """Sole writer of one table. It remembers what the table holds and can write it anew."""
+
+    def __init__(self, table: str, nft: Nft | None = None) -> None:
+        self.table = table
+        self._nft = nft or Nft()
+        self._lock = threading.Lock()
+        self._bridges: dict[str, BridgeRule] = {}
+        self._ports: dict[tuple[str, str], PortRule] = {}
+
+    def start(self, bridges: Iterable[BridgeRule]) -> None:
+        """Writes a table without ports, unless an earlier engine left one: then its ports go on
+        working until `adopt` says which are still wanted.
+        """
+        with self._lock:
+            self._bridges = {rule.bridge: rule for rule in bridges}
+            try:
+                self._nft.list_json(f"list table inet {self.table}")
+            except NotFound:
+                self._rebuild()
+
+    def adopt(self, ports: Iterable[PortRule]) -> None:
+        """Writes the whole table with these ports too, in one transaction."""
+        with self._lock:
+            self._ports.update({(rule.map, rule.key): rule for rule in ports})
+            self._rebuild()
+
+    def add_bridge(self, rule: BridgeRule) -> None:
+        with self._lock:
+            self._bridges[rule.bridge] = rule
+            self._rebuild()
+
+    def remove_bridge(self, bridge: str) -> None:
+        with self._lock:
+            if self._bridges.pop(bridge, None) is not None:
+                self._rebuild()
+
+    def publish(self, ports: Iterable[PortRule]) -> None:
+        """Adds translations. A table that somebody flushed is written anew."""
+        rules = list(ports)
+        with self._lock:
+            self._ports.update({(rule.map, rule.key): rule for rule in rules})
+            self._change(f"add element inet {self.table} {rule.map} {{ {rule} }}" for rule in rules)
+
+    def unpublish(self, ports: Iterable[PortRule]) -> None:
+        """Takes translations away; those that are gone are no error."""
+        rules = list(ports)
+        with self._lock:
+            known = [rule for rule in rules if self._ports.pop((rule.map, rule.key), None)]
+            self._change(
+                f"delete element inet {self.table} {rule.map} {{ {rule.key} }}" for rule in known
+            )
+
+    def delete(self) -> None:
+        """Deletes the table; none is no error."""
+        with self._lock:
+            self._bridges, self._ports = {}, {}
+            self._nft.run(f"add table inet {self.table}\ndelete table inet {self.table}\n")
+            self._nft.close()
+
+    def _change(self, commands: Iterable[str]) -> None:
+        batch = "\n".join(commands)
+        if not batch:
+            return
+        try:
+            self._nft.run(batch)
+        except NotFound:
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        name = f"inet {self.table}"
+        table = render_table(self.table, self._bridges.values(), self._ports.values())
+        self._nft.run(f"add table {name}\ndelete table {name}\n{table}")
+
+
+def table_name(bridge: str) -> str:
+    """The name of the table that belongs to the engine with that default bridge."""
+    return "estiba_" + re.sub(r"[^a-zA-Z0-9_]", "_", bridge)
+
+
+def check_interface_name(name: str) -> str:
+    """Raises InvalidArgument for a name that no Linux interface can have."""
+    if not _INTERFACE_NAME.fullmatch(name) or name in (".", ".."):
+        raise InvalidArgument(
+            f"invalid bridge name {name[:32]!r}: at most 15 of [a-zA-Z0-9_.-] are allowed"
+        )
+    return name
+
+
+def render_table(table: str, bridges: Iterable[BridgeRule], ports: Iterable[PortRule]) -> str:
+    """The whole table in the nft language."""
+    rules = list(bridges)
+    by_map: dict[str, list[str]] = {"published": [], "published_at": []}
+    for port in ports:
+        by_map[port.map].append(str(port))
+    return _TABLE.format(
+        table=table,
+        bridges=_elements(f'"{rule.bridge}"' for rule in rules),
+        talking=_elements(f'"{rule.bridge}" . "{rule.bridge}"' for rule in rules if rule.icc),
+        internal=_elements(f'"{rule.bridge}"' for rule in rules if rule.internal),
+        own=_elements(f'"{rule.bridge}" . {rule.subnet}' for rule in rules),
+        leaving=_elements(
+            str(rule.subnet) for rule in rules if rule.masquerade and not rule.internal
+        ),
+        published=_elements(by_map["published"]),
+        published_at=_elements(by_map["published_at"]),
+    )
+
+
+def _elements(members: Iterable[str]) -> str:
+    joined = ", ".join(members)
+    return f"elements = {{ {joined} }}" if joined else ""
+
+
+_TABLE = """\
+table inet {table} {{
+  set bridges {{ type ifname; {bridges}; }}
+  set talking {{ type ifname . ifname; {talking}; }}
+  set internal {{ type ifname; {internal}; }}
+  set own {{ type ifname . ipv4_addr; flags interval; {own}; }}
+  set leaving {{ type ipv4_addr; flags interval; {leaving}; }}
+  map published {{
+    type inet_proto . inet_service : ipv4_addr . inet_service; {published};
+  }}
+  map published_at {{
+    type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; {published_at};
+  }}
+
+  chain guard {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname != "lo" ip daddr 127.0.0.0/8 drop
+    iifname @bridges ip saddr 127.0.0.0/8 drop
+  }}
+  chain prerouting {{
+    type nat hook prerouting priority dstnat; policy accept;
+    fib daddr type local jump publish
+  }}
+  chain output {{
+    type nat hook output priority -100; policy accept;
+    fib daddr type local jump publish
+  }}
+  chain publish {{
+    dnat ip to ip daddr . meta l4proto . th dport map @published_at
+    dnat ip to meta l4proto . th dport map @published
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    iifname . oifname @talking accept
+    iifname @internal drop
+    oifname @internal drop
+    oifname @bridges jump inbound
+  }}
+  chain inbound {{
+    ct state established,related accept
+    ct status dnat accept
+    drop
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname . ip saddr @own ct status dnat masquerade
+    oifname . ip saddr @own accept
+    oifname @bridges ip saddr 127.0.0.0/8 masquerade
+    ip saddr @leaving masquerade
+  }}
+}}
+"""

@@ -1,0 +1,412 @@
+"""All networks of an engine: their records, their drivers, and who is connected to what.
+
+All methods block; they may be called from any thread. The lock guards the tables in memory
+and is never held over work in the kernel.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+
+import msgspec
+
+from estiba.kernel import rtnetlink
+from estiba.model.container import EndpointSettings
+from estiba.model.errors import (
+    AlreadyExists,
+    EstibaError,
+    Forbidden,
+    InvalidArgument,
+    NotFound,
+)
+from estiba.model.ids import check_name, new_id, short
+from estiba.network import sandbox
+from estiba.network.bridge import BridgeDriver
+from estiba.network.driver import Attachment, Driver, HostDriver
+from estiba.network.firewall import check_interface_name, table_name
+from estiba.network.ipam import DEFAULT_POOLS, AddressPool
+from estiba.network.plan import plan_pool
+from estiba.network.record import (
+    KIND,
+    Endpoint,
+    IpamConfig,
+    NetworkRecord,
+    NetworkSpec,
+    PortRequest,
+    decode,
+    encode,
+    endpoint_id,
+    network_event,
+)
+from estiba.network.sandbox import Sandboxes
+from estiba.store import Store, Transaction
+
+PREDEFINED = ("bridge", "host", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConfig:
+    """What the daemon's flags say; `bridge` is the default network's link."""
+
+    netns_root: Path
+    bridge: str = "estiba0"
+    bip: str = ""
+    pools: tuple[AddressPool, ...] = DEFAULT_POOLS
+    mtu: int = 1500
+    icc: bool = True
+    masquerade: bool = True
+    ip_forward: bool = True
+    host_ip: str = "0.0.0.0"
+
+
+class Networks:
+    """Made once a daemon: `start`, then `restore`, then everything else."""
+
+    def __init__(
+        self, config: NetworkConfig, store: Store, *, make_id: Callable[[], str] = new_id
+    ) -> None:
+        check_interface_name(config.bridge)
+        self._config = config
+        self._store = store
+        self._make_id = make_id
+        self._lock = threading.Lock()
+        self._sandboxes = Sandboxes(config.netns_root)
+        self._bridges = BridgeDriver(table=table_name(config.bridge), pools=config.pools)
+        plain = HostDriver()
+        self._drivers: dict[str, Driver] = {
+            "bridge": self._bridges,
+            "host": plain,
+            "null": plain,
+        }
+        self._records: dict[str, NetworkRecord] = {}
+        self._endpoints: dict[str, dict[str, Endpoint]] = {}
+        """Endpoints by container, then by network; one under way is there already."""
+
+    # -- the engine's life -----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Makes all networks on the host; the predefined ones are recorded the first time.
+
+        Raises Unavailable, FailedPrecondition or OSError when the host does not allow it.
+        """
+        if self._config.ip_forward:
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        stored = {record.id: decode(record.body) for record in self._store.load(KIND)}
+        by_name = {record.name: record for record in stored.values()}
+        wanted = [self._plan_predefined(name, by_name.get(name)) for name in PREDEFINED]
+        wanted += [record for record in stored.values() if not record.predefined]
+        for record in wanted:
+            made = self._drivers[record.driver].ensure(record)
+            self._records[made.id] = made
+            if stored.get(made.id) != made:
+                self._save(made)
+        self._bridges.start_firewall()
+
+    def restore(self, endpoints: Iterable[Endpoint]) -> None:
+        """Takes over the endpoints of containers that outlived an earlier engine."""
+        by_driver: dict[str, list[Endpoint]] = {name: [] for name in self._drivers}
+        with self._lock:
+            for endpoint in endpoints:
+                self._endpoints.setdefault(endpoint.container_id, {})[endpoint.network_id] = (
+                    endpoint
+                )
+                by_driver[endpoint.driver].append(endpoint)
+        for name, driver in self._drivers.items():
+            driver.adopt(by_driver[name])
+
+    def sweep(self, live_container_ids: Iterable[str]) -> None:
+        """Removes sandboxes, links and rules of this engine that no live container has."""
+        live = set(live_container_ids)
+        with self._lock:
+            dead = [
+                endpoint
+                for container_id, endpoints in self._endpoints.items()
+                for endpoint in endpoints.values()
+                if container_id not in live
+            ]
+        for endpoint in dead:
+            self.disconnect(endpoint.container_id, endpoint)
+        for container_id in set(self._sandboxes.ids()) - live:
+            self._sandboxes.close(container_id)
+        with self._lock:
+            kept = {
+                endpoint.host_interface
+                for endpoints in self._endpoints.values()
+                for endpoint in endpoints.values()
+            }
+        self._bridges.sweep(kept)
+
+    def stop(self) -> None:
+        """Lets go of everything; bridges, rules and running containers stay as they are."""
+        self._bridges.drain()
+        self._bridges.close()
+
+    def remove_all_traces(self) -> None:
+        """Stops, and takes away the table and every bridge that the engine made."""
+        for record in self._records.values():
+            self._drivers[record.driver].remove(record)
+        self._bridges.close(delete_table=True)
+
+    def drain(self) -> None:
+        """Waits until the links of everything disconnected so far are gone."""
+        self._bridges.drain()
+
+    # -- networks --------------------------------------------------------------------------
+
+    def networks(self) -> list[NetworkRecord]:
+        with self._lock:
+            return list(self._records.values())
+
+    def network(self, name_or_id: str) -> NetworkRecord:
+        """By name, id, or the beginning of an id that is the only one like it.
+
+        Raises NotFound or InvalidArgument.
+        """
+        with self._lock:
+            records = list(self._records.values())
+        wanted = "bridge" if name_or_id == "default" else name_or_id
+        for record in records:
+            if wanted in (record.name, record.id):
+                return record
+        matches = [record for record in records if wanted and record.id.startswith(wanted)]
+        if len(matches) > 1:
+            raise InvalidArgument(f"network {name_or_id} is ambiguous: give more of its id")
+        if not matches:
+            raise NotFound(f"network {name_or_id} not found")
+        return matches[0]
+
+    def endpoints(self, network_id: str) -> list[Endpoint]:
+        """Who is connected to a network."""
+        with self._lock:
+            return [
+                endpoints[network_id]
+                for endpoints in self._endpoints.values()
+                if network_id in endpoints
+            ]
+
+    def create(self, spec: NetworkSpec) -> NetworkRecord:
+        """Makes a network. Raises AlreadyExists, InvalidArgument, NotFound or Conflict."""
+        check_name(spec.name, what="network")
+        if spec.name in (*PREDEFINED, "default") or spec.driver in ("host", "null"):
+            raise Forbidden(
+                f"operation is not permitted on predefined {spec.name} network: "
+                "choose another name, and the driver bridge"
+            )
+        driver = self._drivers.get(spec.driver)
+        if driver is None:
+            raise NotFound(f"could not find plugin {spec.driver} in v1 plugin registry: not found")
+        record = driver.plan(self._make_id(), spec, time.time_ns())
+        with self._lock:
+            if any(other.name == spec.name for other in self._records.values()):
+                raise AlreadyExists(f"network with name {spec.name} already exists")
+            self._records[record.id] = record
+        try:
+            made = driver.ensure(record)
+            self._bridges.admit(made)
+            self._save(made, "create")
+        except BaseException:
+            driver.remove(record)
+            with self._lock:
+                del self._records[record.id]
+            raise
+        with self._lock:
+            self._records[made.id] = made
+        return made
+
+    def remove(self, name_or_id: str) -> NetworkRecord:
+        """Removes a network that nobody is connected to. Raises NotFound, Forbidden."""
+        record = self.network(name_or_id)
+        if record.predefined:
+            raise Forbidden(f"{record.name} is a pre-defined network and cannot be removed")
+        with self._lock:
+            users = [
+                found[record.id].container_name
+                for found in self._endpoints.values()
+                if record.id in found
+            ]
+            if users:
+                raise Forbidden(
+                    f"error while removing network: network {record.name} has active endpoints: "
+                    f"disconnect {', '.join(sorted(users))} first"
+                )
+            self._records.pop(record.id, None)
+
+        def write(tx: Transaction) -> None:
+            tx.delete(KIND, record.id)
+            tx.add_event(network_event(record, "destroy"))
+
+        self._store.commit_blocking(write, durable=True)
+        self._drivers[record.driver].remove(record)
+        return record
+
+    # -- containers ------------------------------------------------------------------------
+
+    def sandbox_path(self, container_id: str) -> Path:
+        return self._sandboxes.path(container_id)
+
+    def open_sandbox(self, container_id: str) -> Path:
+        """The network namespace for a container, with loopback up; made if it is not there."""
+        return self._sandboxes.open(container_id)
+
+    def close_sandbox(self, container_id: str) -> None:
+        """Takes it away; none is no error. Processes inside keep it alive, without links."""
+        self._sandboxes.close(container_id)
+
+    def connect(
+        self,
+        container_id: str,
+        *,
+        container_name: str,
+        network: str,
+        settings: EndpointSettings | None = None,
+        ports: Sequence[PortRequest] = (),
+        hostname: str = "",
+    ) -> Endpoint:
+        """Joins an open sandbox to a network; connecting again begins anew.
+
+        Raises NotFound, InvalidArgument, Conflict or FailedPrecondition; nothing is left then.
+        """
+        settings = settings or EndpointSettings()
+        record = self.network(network)
+        with self._lock:
+            earlier = self._endpoints.get(container_id, {}).get(record.id)
+        if earlier is not None:
+            self.disconnect(container_id, earlier)
+        names = [container_name, *settings.aliases, short(container_id), hostname]
+        attachment = Attachment(
+            container_id=container_id,
+            container_name=container_name,
+            sandbox=self._sandboxes.path(container_id),
+            interface="",
+            settings=settings,
+            ports=tuple(ports),
+            dns_names=() if record.predefined else tuple(dict.fromkeys(filter(None, names))),
+        )
+        attachment = self._enrol(record, attachment)
+        try:
+            endpoint = self._drivers[record.driver].connect(record, attachment)
+        except BaseException:
+            self._strike(container_id, record.id)
+            raise
+        with self._lock:
+            self._endpoints[container_id][record.id] = endpoint
+        return endpoint
+
+    def disconnect(self, container_id: str, endpoint: Endpoint) -> None:
+        """Undoes `connect`; an endpoint that is gone is no error."""
+        self._drivers[endpoint.driver].disconnect(endpoint)
+        left = self._strike(container_id, endpoint.network_id)
+        rest = [other for other in left if other.gateway]
+        if endpoint.gateway and rest and self._sandboxes.path(container_id).exists():
+            heir = min(rest, key=lambda other: other.gateway_rank)
+            sandbox.set_default_route(
+                self._sandboxes.path(container_id), heir.interface, IPv4Address(heir.gateway)
+            )
+
+    def interface_statistics(self, container_id: str) -> dict[str, rtnetlink.Counters]:
+        """Traffic counters by the interface's name inside the container."""
+        with self._lock:
+            endpoints = list(self._endpoints.get(container_id, {}).values())
+        found = ((endpoint.interface, self._bridges.counters(endpoint)) for endpoint in endpoints)
+        return {name: counters for name, counters in found if counters is not None}
+
+    def _enrol(self, record: NetworkRecord, attachment: Attachment) -> Attachment:
+        """Notes an endpoint before it is made, so that its network stays; picks its name."""
+        container_id = attachment.container_id
+        with self._lock:
+            if record.id not in self._records:
+                raise NotFound(f"network {record.name} not found")
+            mine = self._endpoints.setdefault(container_id, {})
+            used = {endpoint.interface for endpoint in mine.values()}
+            number = next(n for n in range(len(used) + 1) if f"eth{n}" not in used)
+            pending = Endpoint(
+                id=endpoint_id(container_id, record.id),
+                network_id=record.id,
+                network_name=record.name,
+                driver=record.driver,
+                container_id=container_id,
+                container_name=attachment.container_name,
+                requested=attachment.settings,
+                interface=f"eth{number}" if record.driver == "bridge" else "",
+            )
+            others = [endpoint for endpoint in mine.values() if endpoint.gateway]
+            mine[record.id] = pending
+        first = all(pending.gateway_rank < other.gateway_rank for other in others)
+        return replace(attachment, interface=pending.interface, is_gateway=first)
+
+    def _strike(self, container_id: str, network_id: str) -> list[Endpoint]:
+        """Forgets an endpoint; returns the others of the container."""
+        with self._lock:
+            mine = self._endpoints.get(container_id, {})
+            mine.pop(network_id, None)
+            if not mine:
+                self._endpoints.pop(container_id, None)
+            return list(mine.values())
+
+    # -- records ---------------------------------------------------------------------------
+
+    def _plan_predefined(self, name: str, earlier: NetworkRecord | None) -> NetworkRecord:
+        base = earlier or NetworkRecord(
+            id=self._make_id(),
+            name=name,
+            driver={"none": "null"}.get(name, name),
+            created_ns=time.time_ns(),
+            predefined=True,
+        )
+        if name != "bridge":
+            return base
+        config = self._config
+        pool = self._default_pool(base)
+        return msgspec.structs.replace(
+            base,
+            pools=[pool],
+            bridge=config.bridge,
+            owns_bridge=base.owns_bridge and base.bridge == config.bridge,
+            mtu=config.mtu,
+            icc=config.icc,
+            masquerade=config.masquerade,
+            host_ip=config.host_ip,
+            options={
+                "com.docker.network.bridge.default_bridge": "true",
+                "com.docker.network.bridge.enable_icc": str(config.icc).lower(),
+                "com.docker.network.bridge.enable_ip_masquerade": str(config.masquerade).lower(),
+                "com.docker.network.bridge.host_binding_ipv4": config.host_ip,
+                "com.docker.network.bridge.name": config.bridge,
+                "com.docker.network.driver.mtu": str(config.mtu),
+            },
+        )
+
+    def _default_pool(self, earlier: NetworkRecord) -> IpamConfig:
+        """`--bip`, else the address that the bridge has, else the subnet of last time, else one
+        that is free.
+        """
+        config = self._config
+        if config.bip:
+            try:
+                bip = IPv4Interface(config.bip)
+            except ValueError as error:
+                raise InvalidArgument(f"invalid --bip {config.bip[:64]!r}: {error}") from error
+            return IpamConfig(subnet=str(bip.network), gateway=str(bip.ip))
+        existing = self._bridges.bridge_address(config.bridge)
+        if existing is not None:
+            return IpamConfig(subnet=str(existing.network), gateway=str(existing.ip))
+        taken = self._bridges.taken_subnets(but=config.bridge)
+        if earlier.pools and earlier.bridge == config.bridge:
+            try:
+                return plan_pool(earlier.pools, pools=config.pools, taken=taken)
+            except EstibaError:
+                pass
+        return plan_pool([], pools=config.pools, taken=taken)
+
+    def _save(self, record: NetworkRecord, action: str = "") -> None:
+        def write(tx: Transaction) -> None:
+            tx.put(KIND, record.id, encode(record), record.name)
+            if action:
+                tx.add_event(network_event(record, action))
+
+        self._store.commit_blocking(write, durable=True)

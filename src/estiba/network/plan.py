@@ -1,0 +1,129 @@
+"""From a request to a bridge network's record: options, subnet and gateway. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, ip_network
+
+from estiba.model.errors import FailedPrecondition, InvalidArgument
+from estiba.model.ids import short
+from estiba.network.firewall import check_interface_name
+from estiba.network.ipam import AddressPool, choose_subnet
+from estiba.network.record import IpamConfig, NetworkRecord, NetworkSpec
+
+OPTION_BRIDGE = "com.docker.network.bridge.name"
+OPTION_ICC = "com.docker.network.bridge.enable_icc"
+OPTION_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+OPTION_HOST_IP = "com.docker.network.bridge.host_binding_ipv4"
+OPTION_MTU = "com.docker.network.driver.mtu"
+_MIN_MTU, _MAX_MTU = 68, 65535
+
+
+def plan_bridge(
+    network_id: str,
+    spec: NetworkSpec,
+    *,
+    created_ns: int,
+    pools: Iterable[AddressPool],
+    taken: Iterable[IPv4Network],
+) -> NetworkRecord:
+    """The record of a new bridge network.
+
+    `taken` are the subnets of the host's addresses and routes and of other networks.
+    Raises InvalidArgument, NotImplemented or FailedPrecondition.
+    """
+    if spec.enable_ipv6:
+        raise NotImplementedError("IPv6 networks are not built yet: leave out --ipv6")
+    options = spec.options
+    return NetworkRecord(
+        id=network_id,
+        name=spec.name,
+        driver=spec.driver,
+        created_ns=created_ns,
+        internal=spec.internal,
+        attachable=spec.attachable,
+        pools=[plan_pool(spec.pools, pools=pools, taken=taken)],
+        options=options,
+        labels=spec.labels,
+        bridge=check_interface_name(options.get(OPTION_BRIDGE) or f"br-{short(network_id)}"),
+        mtu=_mtu(options.get(OPTION_MTU)),
+        icc=_truth(options, OPTION_ICC),
+        masquerade=_truth(options, OPTION_MASQUERADE),
+        host_ip=_host_ip(options.get(OPTION_HOST_IP)),
+    )
+
+
+def plan_pool(
+    wanted: list[IpamConfig], *, pools: Iterable[AddressPool], taken: Iterable[IPv4Network]
+) -> IpamConfig:
+    """The pool of a network with its gaps filled. Raises as `plan_bridge` does."""
+    if len(wanted) > 1:
+        raise NotImplementedError("more than one address pool in a network is not built yet")
+    config = wanted[0] if wanted else IpamConfig()
+    if config.subnet:
+        subnet = parse_subnet(config.subnet)
+        if subnet.prefixlen > 30:
+            raise InvalidArgument(f"invalid subnet {subnet}: it has no room for containers")
+        for other in taken:
+            if subnet.overlaps(other) and other.prefixlen:
+                raise FailedPrecondition(
+                    f"invalid pool request: Pool overlaps with other one on this address space: "
+                    f"{subnet} and {other}"
+                )
+    else:
+        subnet = choose_subnet(pools, [other for other in taken if other.prefixlen])
+    area = parse_subnet(config.ip_range) if config.ip_range else None
+    if area is not None and not area.subnet_of(subnet):
+        raise InvalidArgument(f"invalid ip-range {area}: it does not lie in the subnet {subnet}")
+    gateway = IPv4Address(_in_subnet(config.gateway, subnet)) if config.gateway else subnet[1]
+    for address in config.auxiliary_addresses.values():
+        _in_subnet(address, subnet)
+    return IpamConfig(
+        subnet=str(subnet),
+        gateway=str(gateway),
+        ip_range=str(area) if area else "",
+        auxiliary_addresses=config.auxiliary_addresses,
+    )
+
+
+def parse_subnet(text: str) -> IPv4Network:
+    """Raises InvalidArgument for what is no IPv4 subnet, NotImplemented for IPv6."""
+    try:
+        subnet = ip_network(text)
+    except ValueError as error:
+        raise InvalidArgument(f"invalid subnet {text[:64]}: {error}") from error
+    if not isinstance(subnet, IPv4Network):
+        raise NotImplementedError(f"IPv6 networks are not built yet: leave out the subnet {subnet}")
+    return subnet
+
+
+def _in_subnet(text: str, subnet: IPv4Network) -> str:
+    try:
+        inside = IPv4Address(text) in subnet
+    except ValueError as error:
+        raise InvalidArgument(f"invalid IPv4 address {text[:64]!r}") from error
+    if not inside:
+        raise InvalidArgument(f"no matching subnet for gateway or address {text} in {subnet}")
+    return text
+
+
+def _truth(options: dict[str, str], name: str) -> bool:
+    value = options.get(name, "true").lower()
+    if value not in ("true", "false", "1", "0", "t", "f"):
+        raise InvalidArgument(f"invalid value {value!r} for {name}: use true or false")
+    return value in ("true", "1", "t")
+
+
+def _mtu(text: str | None) -> int:
+    if not text:
+        return 1500
+    if not text.isdecimal() or not _MIN_MTU <= int(text) <= _MAX_MTU:
+        raise InvalidArgument(f"invalid MTU {text[:16]!r}: use {_MIN_MTU} to {_MAX_MTU}")
+    return int(text)
+
+
+def _host_ip(text: str | None) -> str:
+    try:
+        return str(IPv4Address(text or "0.0.0.0"))
+    except ValueError as error:
+        raise InvalidArgument(f"invalid value for {OPTION_HOST_IP}: {text!r}") from error

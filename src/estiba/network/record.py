@@ -1,0 +1,146 @@
+"""Networks and endpoints as frozen records: what the database keeps and inspect shows."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from estiba.model.container import EndpointSettings, PortBinding
+from estiba.model.event import Event, EventType
+from estiba.model.ids import short
+
+KIND = "network"
+LINK_PREFIX = "es"
+
+
+class IpamConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=True):
+    """One address pool of a network (OpenAPI IPAMConfig); empty strings mean: choose."""
+
+    subnet: str = ""
+    gateway: str = ""
+    ip_range: str = msgspec.field(default="", name="IPRange")
+    auxiliary_addresses: dict[str, str] = {}
+
+
+class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A network that is asked for (the body of POST /networks/create)."""
+
+    name: str
+    driver: str = "bridge"
+    internal: bool = False
+    attachable: bool = False
+    enable_ipv6: bool = False
+    pools: list[IpamConfig] = []
+    options: dict[str, str] = {}
+    labels: dict[str, str] = {}
+
+
+class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A network that exists. `bridge` is the name of its link, where it has one."""
+
+    id: str
+    name: str
+    driver: str
+    created_ns: int
+    internal: bool = False
+    attachable: bool = False
+    pools: list[IpamConfig] = []
+    options: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    bridge: str = ""
+    owns_bridge: bool = False
+    """The engine made the bridge, and so it may delete it."""
+
+    mtu: int = 1500
+    icc: bool = True
+    masquerade: bool = True
+    host_ip: str = "0.0.0.0"
+    """Where ports are published that name no host address."""
+
+    predefined: bool = False
+    scope: str = "local"
+
+
+class PortRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A port to publish; `host_port` is a number, a range `a-b`, or empty for any free one.
+
+    Of all free ones `preferred` is tried first: the port that the container had before.
+    """
+
+    container_port: int
+    protocol: str = "tcp"
+    host_ip: str = ""
+    host_port: str = ""
+    preferred: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.container_port}/{self.protocol}"
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One container on one network, with everything that it was given."""
+
+    id: str
+    network_id: str
+    network_name: str
+    driver: str
+    container_id: str
+    container_name: str
+    requested: EndpointSettings
+    interface: str = ""
+    """The name inside the container, for example eth0."""
+
+    host_interface: str = ""
+    mac_address: str = ""
+    ip_address: str = ""
+    ip_prefix_len: int = 0
+    gateway: str = ""
+    dns_names: list[str] = []
+    ports: dict[str, list[PortBinding]] = {}
+
+    @property
+    def settings(self) -> EndpointSettings:
+        """What inspect shows: the request with the values given."""
+        return msgspec.structs.replace(
+            self.requested,
+            network_id=self.network_id,
+            endpoint_id=self.id,
+            gateway=self.gateway,
+            ip_address=self.ip_address,
+            ip_prefix_len=self.ip_prefix_len,
+            mac_address=self.mac_address,
+            dns_names=self.dns_names,
+        )
+
+    @property
+    def gateway_rank(self) -> tuple[int, str]:
+        """The endpoint of the lowest rank gives the container its default route."""
+        return (-self.requested.gw_priority, self.network_name)
+
+
+def endpoint_id(container_id: str, network_id: str) -> str:
+    """Derived, so that connecting again after a crash means the same endpoint."""
+    return hashlib.sha256(f"{container_id}:{network_id}".encode()).hexdigest()
+
+
+def link_name(endpoint: str) -> str:
+    """The host's end of the endpoint's veth pair; at most 15 characters (IFNAMSIZ)."""
+    return f"{LINK_PREFIX}{short(endpoint)}"
+
+
+def encode(record: NetworkRecord) -> bytes:
+    return msgspec.json.encode(record)
+
+
+def decode(body: bytes) -> NetworkRecord:
+    return msgspec.json.decode(body, type=NetworkRecord)
+
+
+def network_event(network: NetworkRecord, action: str, container_id: str = "") -> Event:
+    """`create`, `destroy`, `connect` or `disconnect`, as the Engine API announces them."""
+    attributes = {"name": network.name, "type": network.driver}
+    if container_id:
+        attributes["container"] = container_id
+    return Event(EventType.NETWORK, action, network.id, attributes)
