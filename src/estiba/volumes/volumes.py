@@ -1,0 +1,233 @@
+"""Volumes of the local driver: directories that outlive containers.
+
+    <root>/<name>/_data       what containers mount
+    <root>/.removed.*         a removal under way; always finished
+
+A directory without a record is taken in as a volume: data is never deleted because a record
+of it is missing. All methods block and may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from estiba.kernel import failpoint
+from estiba.model.errors import Conflict, InvalidArgument, NotFound
+from estiba.model.ids import check_name, new_id
+from estiba.store import Store, Transaction
+from estiba.volumes.populate import populate
+from estiba.volumes.record import (
+    ANONYMOUS_LABEL,
+    KIND,
+    VolumeRecord,
+    decode,
+    encode,
+    volume_event,
+)
+
+_REMOVED = ".removed."
+
+
+class Volumes:
+    """Made once a daemon; `start` comes first."""
+
+    def __init__(self, root: Path, store: Store, *, make_name: Callable[[], str] = new_id) -> None:
+        self._root = root
+        self._store = store
+        self._make_name = make_name
+        self._lock = threading.Lock()
+        self._records: dict[str, VolumeRecord] = {}
+        self._filling: dict[str, threading.Lock] = {}
+
+    def start(self) -> None:
+        """Reads the records, finishes removals, and takes in directories without a record."""
+        self._root.mkdir(mode=0o701, parents=True, exist_ok=True)
+        self._root.chmod(0o701)
+        stored = (decode(record.body) for record in self._store.load(KIND))
+        self._records = {record.name: record for record in stored}
+        for entry in list(self._root.iterdir()):
+            if entry.name.startswith(_REMOVED):
+                self._finish_removal(entry)
+            elif entry.name not in self._records and (entry / "_data").is_dir():
+                created_ns = entry.stat().st_ctime_ns
+                self._add(VolumeRecord(name=entry.name, created_ns=created_ns))
+        for name in self._records:
+            self._make_directories(name)
+
+    def create(
+        self,
+        name: str = "",
+        *,
+        driver: str = "local",
+        options: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        anonymous: bool = False,
+    ) -> VolumeRecord:
+        """The volume of that name, made if there is none; without a name an anonymous one.
+
+        Raises InvalidArgument, NotFound for another driver, Conflict for other options.
+        """
+        if driver not in ("", "local"):
+            raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
+        marked = dict(labels or {})
+        if anonymous or not name:
+            marked[ANONYMOUS_LABEL] = ""
+        name = name or self._make_name()
+        check_name(name, what="volume")
+        if options:
+            _check_options(options)
+        with self._lock:
+            existing = self._records.get(name)
+            if existing is not None:
+                if options and dict(options) != existing.options:
+                    raise Conflict(
+                        f"create {name}: conflict: a volume of that name has other options: "
+                        "remove it or choose another name"
+                    )
+                return existing
+            self._make_directories(name)
+            failpoint.hit("volumes.directory-made")
+            record = VolumeRecord(
+                name=name, created_ns=time.time_ns(), labels=marked, options=dict(options or {})
+            )
+            self._add(record, "create")
+        return record
+
+    def get(self, name: str) -> VolumeRecord:
+        """Raises NotFound."""
+        record = self._records.get(name)
+        if record is None:
+            raise NotFound(f"get {name}: no such volume")
+        return record
+
+    def volumes(self) -> list[VolumeRecord]:
+        """All, by name."""
+        with self._lock:
+            return sorted(self._records.values(), key=lambda record: record.name)
+
+    def path(self, name: str) -> Path:
+        """The directory that containers mount. Raises NotFound."""
+        return self._root / self.get(name).name / "_data"
+
+    def fill(self, name: str, source: int) -> bool:
+        """Copies the directory `source`, a descriptor opened within the container's root, into
+        the volume if that is empty; returns whether it did.
+        """
+        directory = self.path(name).parent
+        with self._lock:
+            lock = self._filling.setdefault(name, threading.Lock())
+        with lock:
+            return populate(directory, source)
+
+    def remove(self, name: str, *, users: Iterable[str] = (), force: bool = False) -> None:
+        """Removes a volume and its data; `users` are the ids of the containers that have it.
+
+        Raises Conflict when there are any, NotFound unless `force`.
+        """
+        containers = list(users)
+        with self._lock:
+            record = self._records.get(name)
+            if record is None:
+                if force:
+                    return
+                raise NotFound(f"get {name}: no such volume")
+            if containers:
+                raise Conflict(
+                    f"remove {name}: volume is in use - [{', '.join(containers)}]: "
+                    "remove these containers first"
+                )
+            aside = self._root / f"{_REMOVED}{secrets.token_hex(4)}.{name}"
+            (self._root / name).rename(aside)
+            failpoint.hit("volumes.set-aside")
+            self._forget(record)
+        shutil.rmtree(aside)
+
+    def prune(
+        self,
+        *,
+        is_used: Callable[[str], bool],
+        is_wanted: Callable[[VolumeRecord], bool] = lambda record: record.is_anonymous,
+    ) -> dict[str, int]:
+        """Removes the volumes that nobody uses and that `is_wanted` names; bytes by name."""
+        freed: dict[str, int] = {}
+        for record in self.volumes():
+            if is_used(record.name) or not is_wanted(record):
+                continue
+            size = self.usage(record.name)
+            try:
+                self.remove(record.name)
+            except NotFound:
+                continue
+            freed[record.name] = size
+        return freed
+
+    def usage(self, name: str) -> int:
+        """Bytes in the volume's files, each file counted once."""
+        return _size_bytes(self.path(name))
+
+    # -- directories and records -----------------------------------------------------------
+
+    def _make_directories(self, name: str) -> None:
+        directory = self._root / name
+        directory.mkdir(mode=0o701, exist_ok=True)
+        data = directory / "_data"
+        if not data.exists():
+            data.mkdir(mode=0o755)
+            data.chmod(0o755)
+
+    def _finish_removal(self, aside: Path) -> None:
+        name = aside.name.removeprefix(_REMOVED).partition(".")[2]
+        record = self._records.get(name)
+        if record is not None and not (self._root / name).exists():
+            self._forget(record)
+        shutil.rmtree(aside)
+
+    def _add(self, record: VolumeRecord, action: str = "") -> None:
+        def write(tx: Transaction) -> None:
+            tx.put(KIND, record.name, encode(record), record.name)
+            if action:
+                tx.add_event(volume_event(record, action))
+
+        self._store.commit_blocking(write, durable=True)
+        self._records[record.name] = record
+
+    def _forget(self, record: VolumeRecord) -> None:
+        def write(tx: Transaction) -> None:
+            tx.delete(KIND, record.name)
+            tx.add_event(volume_event(record, "destroy"))
+
+        self._store.commit_blocking(write, durable=True)
+        del self._records[record.name]
+        self._filling.pop(record.name, None)
+
+
+def _check_options(options: Mapping[str, str]) -> None:
+    for name in options:
+        if name not in ("type", "device", "o", "size"):
+            raise InvalidArgument(f'create: invalid option: "{name}": use type, device, o, size')
+
+
+def _size_bytes(root: Path) -> int:
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    pending = [os.fspath(root)]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    pending.append(entry.path)
+                elif status.st_nlink == 1 or (status.st_dev, status.st_ino) not in seen:
+                    seen.add((status.st_dev, status.st_ino))
+                    total += status.st_size
+    return total
