@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from private_host import Host, configure_outside, entered, make_uplink, traces
+
+from estiba.kernel.netns import ensure_netns, remove_netns, run_in_netns
+from estiba.network.networks import NetworkConfig, Networks
+from estiba.store import Store
+from estiba.store.events import EventBus
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    here, outside = tmp_path / "host", tmp_path / "outside"
+    ensure_netns(outside)
+    ensure_netns(here)
+    store = Store.open(tmp_path / "estiba.db", EventBus())
+    with ExitStack() as stack:
+        stack.callback(store.close)
+        stack.callback(remove_netns, here)
+        stack.callback(remove_netns, outside)
+        stack.enter_context(entered(here))
+        make_uplink(outside)
+        run_in_netns(outside, configure_outside)
+        before = traces(tmp_path)
+        config = NetworkConfig(netns_root=tmp_path / "netns", bridge="estiba9")
+        networks = Networks(config, store)
+        networks.start()
+        networks.restore([])
+        made = Host(tmp_path, outside, config, store, networks)
+        try:
+            yield made
+        finally:
+            made.stack.close()
+            made.networks.sweep([])
+            made.networks.drain()
+            made.networks.remove_all_traces()
+        assert traces(tmp_path) == before
