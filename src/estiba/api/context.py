@@ -1,0 +1,201 @@
+"""One request as a handler sees it: parameters, query, decoded body, and ways to answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
+
+import msgspec
+
+from estiba.api.http1 import Body, HttpRequest, HttpResponse
+from estiba.model.errors import InvalidArgument, LimitExceeded
+
+T = TypeVar("T")
+
+MAX_JSON_BYTES = 4 << 20
+_MAX_DEPTH = 64
+_JSON = "application/json"
+_encoder = msgspec.json.Encoder()
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)")
+_UNITS_NS = {"h": 3600e9, "m": 60e9, "s": 1e9, "ms": 1e6, "us": 1e3, "µs": 1e3, "ns": 1}
+
+
+@dataclass(slots=True)
+class Context:
+    """Made by the server for each request."""
+
+    request: HttpRequest
+    parameters: Mapping[str, str]
+    query: Mapping[str, list[str]]
+    version: tuple[int, int]
+
+    @property
+    def body(self) -> Body:
+        return self.request.body
+
+    # -- query -----------------------------------------------------------------------------
+
+    def text(self, name: str, default: str = "") -> str:
+        values = self.query.get(name)
+        return values[0] if values else default
+
+    def texts(self, name: str) -> list[str]:
+        return self.query.get(name, [])
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """Docker's rule: "", 0, no, false and none are false, all else is true."""
+        values = self.query.get(name)
+        if values is None:
+            return default
+        return values[0].strip().lower() not in ("", "0", "no", "false", "none")
+
+    def number(self, name: str) -> int | None:
+        """Raises InvalidArgument naming the parameter."""
+        text = self.text(name)
+        if not text:
+            return None
+        try:
+            return int(text)
+        except ValueError:
+            raise InvalidArgument(f"invalid value for {name}: {text[:32]!r}") from None
+
+    def filters(self) -> dict[str, list[str]]:
+        """The `filters` parameter, as a map of lists or, in its old form, a map of maps."""
+        text = self.text("filters")
+        if not text:
+            return {}
+        try:
+            value = json.loads(text)
+            if not isinstance(value, dict):
+                raise ValueError("not an object")
+            return {str(name): _filter_values(items) for name, items in value.items()}
+        except (ValueError, RecursionError) as error:
+            raise InvalidArgument(f"invalid filter: {error}") from error
+
+    def time_ns(self, name: str) -> int:
+        """Nanoseconds since the epoch; 0 without the parameter."""
+        text = self.text(name)
+        return 0 if text in ("", "0") else parse_time(text, name)
+
+    # -- body ------------------------------------------------------------------------------
+
+    async def json(self) -> dict[str, Any]:
+        """The JSON object of the body, nulls removed; `{}` without a body.
+
+        Raises InvalidArgument, or LimitExceeded for more than 4 MiB.
+        """
+        pieces, size = [], 0
+        while piece := await self.body.read():
+            size += len(piece)
+            if size > MAX_JSON_BYTES:
+                raise LimitExceeded(f"the request body is larger than {MAX_JSON_BYTES} bytes")
+            pieces.append(piece)
+        data = b"".join(pieces)
+        if not data.strip():
+            return {}
+        kind = self.request.headers.get("content-type", "")
+        if kind and not kind.lower().startswith(_JSON):
+            raise InvalidArgument(f"unsupported Content-Type header ({kind}): must be '{_JSON}'")
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise InvalidArgument(f"invalid JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise InvalidArgument("invalid JSON: expected an object")
+        stripped: dict[str, Any] = without_nulls(value, _MAX_DEPTH)
+        return stripped
+
+
+def _filter_values(items: Any) -> list[str]:
+    if isinstance(items, dict):
+        return [str(item) for item, wanted in items.items() if wanted]
+    if isinstance(items, list):
+        return [str(item) for item in items]
+    raise ValueError("expected a list or an object of values")
+
+
+def without_nulls(value: Any, depth: int) -> Any:
+    """JSON null is the zero value, as in Go."""
+    if depth == 0:
+        raise InvalidArgument("invalid JSON: nested too deeply")
+    if isinstance(value, dict):
+        return {
+            key: without_nulls(item, depth - 1) for key, item in value.items() if item is not None
+        }
+    if isinstance(value, list):
+        return [without_nulls(item, depth - 1) for item in value]
+    return value
+
+
+def decode(value: dict[str, Any], kind: type[T]) -> tuple[T, list[str]]:
+    """`value` as a record, and the names of fields that the record does not know.
+
+    Keys match in any case, as in Go. Raises InvalidArgument naming the field that is wrong.
+    """
+    fields = {name.lower(): name for name in kind.__struct_encode_fields__}  # type: ignore[attr-defined]
+    known: dict[str, Any] = {}
+    unknown = []
+    for key, item in value.items():
+        name = fields.get(key.lower())
+        if name is None:
+            unknown.append(key)
+        else:
+            known[name] = item
+    try:
+        return msgspec.convert(known, kind), unknown
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"invalid JSON: {error}") from error
+
+
+def parse_time(text: str, name: str = "time") -> int:
+    """Nanoseconds since the epoch of a UNIX time, RFC 3339, or a Go duration before now.
+
+    Raises InvalidArgument.
+    """
+    seconds, _, fraction = text.partition(".")
+    if seconds.isdecimal() and (not fraction or fraction.isdecimal()):
+        return int(seconds) * 10**9 + int((fraction + "0" * 9)[:9])
+    parts = _DURATION.findall(text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        ago = sum(float(number) * _UNITS_NS[unit] for number, unit in parts)
+        return int(datetime.now(UTC).timestamp() * 1e9 - ago)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidArgument(f"invalid value for {name}: {text[:40]!r}") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1e9)
+
+
+def parse_query(text: str) -> dict[str, list[str]]:
+    """Raises InvalidArgument for more than a thousand fields."""
+    try:
+        return parse_qs(text, keep_blank_values=True, max_num_fields=1000)
+    except ValueError as error:
+        raise InvalidArgument(f"invalid query: {error}") from error
+
+
+def answer(value: object, status: int = 200) -> HttpResponse:
+    """A JSON answer."""
+    return HttpResponse(status, {"Content-Type": _JSON}, _encoder.encode(value) + b"\n")
+
+
+def empty(status: int = 204) -> HttpResponse:
+    return HttpResponse(status)
+
+
+def stream(pieces: AsyncIterator[bytes], content_type: str) -> HttpResponse:
+    """An answer sent as it comes."""
+    return HttpResponse(200, {"Content-Type": content_type}, pieces)
+
+
+async def json_lines(values: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    """One JSON value a line, as progress and event streams have it."""
+    async for value in values:
+        yield _encoder.encode(value) + b"\r\n"

@@ -1,0 +1,34 @@
+"""The one table from the error tree to HTTP status, and the body of an error answer."""
+
+from __future__ import annotations
+
+import json
+
+from estiba.model import errors
+
+STATUS: dict[type[errors.EstibaError], int] = {
+    errors.NotFound: 404,
+    errors.InvalidArgument: 400,
+    errors.Conflict: 409,
+    errors.FailedPrecondition: 409,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
+    errors.NotModified: 304,
+    errors.Unavailable: 503,
+    errors.NotImplemented: 501,
+    errors.Cancelled: 500,
+    errors.DeadlineExceeded: 504,
+    errors.LimitExceeded: 413,
+    errors.DataLoss: 500,
+    errors.Internal: 500,
+}
+
+
+def status_of(error: errors.EstibaError) -> int:
+    """The status of the nearest class in the tree."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def error_body(message: str) -> bytes:
+    """`{"message": …}`, the form of every error of the Engine API."""
+    return json.dumps({"message": message}).encode() + b"\n"

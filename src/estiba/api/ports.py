@@ -1,0 +1,247 @@
+"""What the routes need of the engine; `daemon.wiring` fills these with adapters.
+
+Answers are plain dictionaries in the Engine API's own form (OpenAPI 1.51).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from estiba.api.http1 import Body
+from estiba.api.streams import ClientStream
+from estiba.model.container import (
+    Config,
+    EndpointSettings,
+    HostConfig,
+    NetworkingConfig,
+    ProcessSpec,
+    Resources,
+    RestartPolicy,
+)
+
+Json = dict[str, Any]
+Filters = Mapping[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """Times in nanoseconds since the epoch (0: open), `tail` in lines (None: all)."""
+
+    stdout: bool
+    stderr: bool
+    follow: bool = False
+    timestamps: bool = False
+    details: bool = False
+    since_ns: int = 0
+    until_ns: int = 0
+    tail: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttachOptions:
+    logs: bool
+    stream: bool
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    detach_keys: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CommitOptions:
+    container: str
+    repository: str
+    tag: str
+    comment: str
+    author: str
+    pause: bool
+    changes: list[str]
+    config: Config | None
+
+
+class ContainerQueries(Protocol):
+    async def list_all(
+        self, *, all: bool, limit: int, size: bool, filters: Filters
+    ) -> list[Json]: ...
+
+    async def inspect(self, ref: str, *, size: bool) -> Json: ...
+
+    async def top(self, ref: str, ps_args: str) -> Json: ...
+
+    def stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[Json]: ...
+
+    async def changes(self, ref: str) -> list[Json]: ...
+
+    async def logs(
+        self, ref: str, options: LogOptions
+    ) -> tuple[bool, AsyncIterator[tuple[int, bytes]]]:
+        """Whether the container has a TTY, and its log."""
+
+
+class ContainerCommands(Protocol):
+    async def create(
+        self,
+        name: str,
+        platform: str,
+        config: Config,
+        host_config: HostConfig,
+        networking: NetworkingConfig,
+    ) -> tuple[str, list[str]]:
+        """The new id, and warnings."""
+
+    async def start(self, ref: str) -> None: ...
+
+    async def stop(self, ref: str, *, signal: str | None, timeout_s: float | None) -> None: ...
+
+    async def restart(self, ref: str, *, signal: str | None, timeout_s: float | None) -> None: ...
+
+    async def kill(self, ref: str, signal: str) -> None: ...
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None: ...
+
+    async def pause(self, ref: str) -> None: ...
+
+    async def unpause(self, ref: str) -> None: ...
+
+    async def rename(self, ref: str, name: str) -> None: ...
+
+    async def update(
+        self, ref: str, resources: Resources, policy: RestartPolicy | None
+    ) -> list[str]: ...
+
+    async def resize(self, ref: str, height: int, width: int) -> None: ...
+
+    async def prune(self, filters: Filters) -> Json: ...
+
+    async def truncate_log(self, ref: str) -> None: ...
+
+    def wait(self, ref: str, condition: str) -> AsyncIterator[Json]:
+        """One answer, when the condition holds; registered before the first step returns."""
+
+
+class ContainerStreams(Protocol):
+    async def has_tty(self, ref: str) -> bool: ...
+
+    async def attach(self, ref: str, options: AttachOptions, stream: ClientStream) -> None: ...
+
+    async def check_attach(self, ref: str, options: AttachOptions) -> None:
+        """Raises what would keep `attach` from working, while HTTP can still say it."""
+
+    def export(self, ref: str) -> AsyncIterator[bytes]: ...
+
+    async def stat_archive(self, ref: str, path: str) -> Json: ...
+
+    async def get_archive(self, ref: str, path: str) -> tuple[Json, AsyncIterator[bytes]]: ...
+
+    async def put_archive(
+        self, ref: str, path: str, body: Body, *, no_overwrite: bool, copy_owner: bool
+    ) -> None: ...
+
+    async def commit(self, options: CommitOptions) -> str: ...
+
+
+class Execs(Protocol):
+    async def create(self, ref: str, spec: ProcessSpec) -> str: ...
+
+    async def inspect(self, exec_id: str) -> Json: ...
+
+    async def is_tty(self, exec_id: str) -> bool: ...
+
+    async def start(
+        self, exec_id: str, stream: ClientStream | None, console_size: list[int]
+    ) -> None:
+        """Starts; with a stream returns when both sides are done."""
+
+    async def check_start(self, exec_id: str) -> None: ...
+
+    async def resize(self, exec_id: str, height: int, width: int) -> None: ...
+
+
+class Images(Protocol):
+    async def list_all(self, *, all: bool, filters: Filters, shared_size: bool) -> list[Json]: ...
+
+    async def inspect(self, name: str) -> Json: ...
+
+    async def history(self, name: str) -> list[Json]: ...
+
+    async def tag(self, name: str, repository: str, tag: str) -> None: ...
+
+    async def remove(self, name: str, *, force: bool, prune: bool) -> list[Json]: ...
+
+    async def prune(self, filters: Filters) -> Json: ...
+
+
+class ImageTransfers(Protocol):
+    def load(self, body: Body, *, quiet: bool) -> AsyncIterator[Json]: ...
+
+    def save(self, names: list[str]) -> AsyncIterator[bytes]: ...
+
+    def import_(
+        self,
+        body: Body,
+        *,
+        source: str,
+        repository: str,
+        tag: str,
+        message: str,
+        changes: list[str],
+    ) -> AsyncIterator[Json]: ...
+
+    async def check_save(self, names: list[str]) -> None: ...
+
+
+class System(Protocol):
+    async def version(self) -> Json: ...
+
+    async def info(self) -> Json: ...
+
+    def events(self, *, since_ns: int, until_ns: int, filters: Filters) -> AsyncIterator[Json]: ...
+
+    async def disk_usage(self, types: list[str]) -> Json: ...
+
+    async def authenticate(self, credentials: Json) -> Json: ...
+
+
+class Networks(Protocol):
+    async def list_all(self, filters: Filters) -> list[Json]: ...
+
+    async def inspect(self, ref: str, *, verbose: bool) -> Json: ...
+
+    async def create(self, body: Json) -> Json: ...
+
+    async def remove(self, ref: str) -> None: ...
+
+    async def connect(self, ref: str, container: str, settings: EndpointSettings) -> None: ...
+
+    async def disconnect(self, ref: str, container: str, *, force: bool) -> None: ...
+
+    async def prune(self, filters: Filters) -> Json: ...
+
+
+class Volumes(Protocol):
+    async def list_all(self, filters: Filters) -> Json: ...
+
+    async def inspect(self, name: str) -> Json: ...
+
+    async def create(self, body: Json) -> Json: ...
+
+    async def remove(self, name: str, *, force: bool) -> None: ...
+
+    async def prune(self, filters: Filters) -> Json: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """All of them, for the routes."""
+
+    queries: ContainerQueries
+    commands: ContainerCommands
+    streams: ContainerStreams
+    execs: Execs
+    images: Images
+    transfers: ImageTransfers
+    system: System
+    networks: Networks
+    volumes: Volumes

@@ -1,0 +1,21 @@
+"""All routes, registered in one place."""
+
+from __future__ import annotations
+
+from estiba.api.ports import Backends
+from estiba.api.router import Router
+from estiba.api.routes_containers import ContainerRoutes, ExecRoutes
+from estiba.api.routes_images import ImageRoutes
+from estiba.api.routes_system import NetworkRoutes, SystemRoutes, VolumeRoutes
+
+
+def build_router(backends: Backends) -> Router:
+    """A router that serves everything that is built."""
+    router = Router()
+    ContainerRoutes(backends).register(router)
+    ExecRoutes(backends).register(router)
+    ImageRoutes(backends).register(router)
+    SystemRoutes(backends).register(router)
+    NetworkRoutes(backends).register(router)
+    VolumeRoutes(backends).register(router)
+    return router

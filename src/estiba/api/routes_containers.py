@@ -1,0 +1,447 @@
+"""Routes of containers and execs (OpenAPI tags Container, Exec)."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from estiba.api.context import Context, answer, decode, empty, json_lines, stream
+from estiba.api.http1 import HttpResponse
+from estiba.api.ports import AttachOptions, Backends, CommitOptions, LogOptions
+from estiba.api.router import Router
+from estiba.api.streams import (
+    MULTIPLEXED_STREAM,
+    RAW_STREAM,
+    ClientStream,
+    RawStream,
+    WebSocketStream,
+    frame,
+)
+from estiba.model.container import (
+    Config,
+    HostConfig,
+    NetworkingConfig,
+    ProcessSpec,
+    Resources,
+    RestartPolicy,
+)
+from estiba.model.errors import EstibaError, InvalidArgument
+from estiba.model.ids import check_name
+
+_TAR = "application/x-tar"
+_CREATE_PARTS = ("HostConfig", "NetworkingConfig")
+_WAIT_CONDITIONS = ("", "not-running", "next-exit", "removed")
+
+
+class ContainerRoutes:
+    """Registers itself with a router."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._queries = backends.queries
+        self._commands = backends.commands
+        self._streams = backends.streams
+
+    def register(self, router: Router) -> None:
+        for operation, handler in (
+            ("ContainerList", self.list_all),
+            ("ContainerCreate", self.create),
+            ("ContainerInspect", self.inspect),
+            ("ContainerTop", self.top),
+            ("ContainerLogs", self.logs),
+            ("ContainerLogsTruncate", self.truncate_logs),
+            ("ContainerChanges", self.changes),
+            ("ContainerExport", self.export),
+            ("ContainerStats", self.stats),
+            ("ContainerResize", self.resize),
+            ("ContainerStart", self.start),
+            ("ContainerStop", self.stop),
+            ("ContainerRestart", self.restart),
+            ("ContainerKill", self.kill),
+            ("ContainerUpdate", self.update),
+            ("ContainerRename", self.rename),
+            ("ContainerPause", self.pause),
+            ("ContainerUnpause", self.unpause),
+            ("ContainerAttach", self.attach),
+            ("ContainerAttachWebsocket", self.attach_websocket),
+            ("ContainerWait", self.wait),
+            ("ContainerDelete", self.delete),
+            ("ContainerArchiveInfo", self.stat_archive),
+            ("ContainerArchive", self.get_archive),
+            ("PutContainerArchive", self.put_archive),
+            ("ContainerPrune", self.prune),
+            ("ImageCommit", self.commit),
+        ):
+            router.add(operation, handler)
+
+    # -- queries ---------------------------------------------------------------------------
+
+    async def list_all(self, context: Context) -> HttpResponse:
+        limit = context.number("limit") or 0
+        listed = await self._queries.list_all(
+            all=context.flag("all") or limit > 0,
+            limit=limit,
+            size=context.flag("size"),
+            filters=context.filters(),
+        )
+        return answer(listed)
+
+    async def inspect(self, context: Context) -> HttpResponse:
+        return answer(await self._queries.inspect(_id(context), size=context.flag("size")))
+
+    async def top(self, context: Context) -> HttpResponse:
+        return answer(await self._queries.top(_id(context), context.text("ps_args")))
+
+    async def changes(self, context: Context) -> HttpResponse:
+        return answer(await self._queries.changes(_id(context)))
+
+    async def logs(self, context: Context) -> HttpResponse:
+        stdout, stderr = context.flag("stdout"), context.flag("stderr")
+        if not stdout and not stderr:
+            raise InvalidArgument("Bad parameters: you must choose at least one stream")
+        options = LogOptions(
+            stdout=stdout,
+            stderr=stderr,
+            follow=context.flag("follow"),
+            timestamps=context.flag("timestamps"),
+            details=context.flag("details"),
+            since_ns=context.time_ns("since"),
+            until_ns=context.time_ns("until"),
+            tail=_tail(context.text("tail")),
+        )
+        tty, chunks = await self._queries.logs(_id(context), options)
+        plain = tty or context.version < (1, 42)
+        kind = RAW_STREAM if plain else MULTIPLEXED_STREAM
+        return stream(_log_stream(chunks, tty=tty), kind)
+
+    async def truncate_logs(self, context: Context) -> HttpResponse:
+        await self._commands.truncate_log(_id(context))
+        return empty()
+
+    async def stats(self, context: Context) -> HttpResponse:
+        streaming = context.flag("stream", default=True)
+        samples = self._queries.stats(
+            _id(context), stream=streaming, one_shot=context.flag("one-shot")
+        )
+        if streaming:
+            return stream(json_lines(await _first(samples)), "application/json")
+        async for sample in samples:
+            return answer(sample)
+        return answer({})
+
+    async def export(self, context: Context) -> HttpResponse:
+        return stream(await _first(self._streams.export(_id(context))), "application/octet-stream")
+
+    # -- commands --------------------------------------------------------------------------
+
+    async def create(self, context: Context) -> HttpResponse:
+        body = await context.json()
+        name = context.text("name")
+        config, host, networking, unknown = decode_create(body)
+        container_id, warnings = await self._commands.create(
+            check_name(name) if name else "", context.text("platform"), config, host, networking
+        )
+        warnings = [*warnings, *(f"Unknown field ignored: {field}" for field in unknown)]
+        return answer({"Id": container_id, "Warnings": warnings}, 201)
+
+    async def start(self, context: Context) -> HttpResponse:
+        await self._commands.start(_id(context))
+        return empty()
+
+    async def stop(self, context: Context) -> HttpResponse:
+        await self._commands.stop(_id(context), **_stop_options(context))
+        return empty()
+
+    async def restart(self, context: Context) -> HttpResponse:
+        await self._commands.restart(_id(context), **_stop_options(context))
+        return empty()
+
+    async def kill(self, context: Context) -> HttpResponse:
+        await self._commands.kill(_id(context), context.text("signal") or "SIGKILL")
+        return empty()
+
+    async def pause(self, context: Context) -> HttpResponse:
+        await self._commands.pause(_id(context))
+        return empty()
+
+    async def unpause(self, context: Context) -> HttpResponse:
+        await self._commands.unpause(_id(context))
+        return empty()
+
+    async def rename(self, context: Context) -> HttpResponse:
+        name = context.text("name")
+        if not name:
+            raise InvalidArgument("Neither old nor new names may be empty")
+        await self._commands.rename(_id(context), check_name(name))
+        return empty()
+
+    async def update(self, context: Context) -> HttpResponse:
+        body = await context.json()
+        policy_body = _pop(body, "RestartPolicy")
+        resources, unknown = decode(body, Resources)
+        policy = decode(policy_body, RestartPolicy)[0] if policy_body else None
+        warnings = await self._commands.update(_id(context), resources, policy)
+        warnings = [*warnings, *(f"Unknown field ignored: {field}" for field in unknown)]
+        return answer({"Warnings": warnings})
+
+    async def resize(self, context: Context) -> HttpResponse:
+        height, width = _size(context)
+        await self._commands.resize(_id(context), height, width)
+        return empty(200)
+
+    async def delete(self, context: Context) -> HttpResponse:
+        await self._commands.remove(
+            _id(context),
+            force=context.flag("force"),
+            volumes=context.flag("v"),
+            link=context.flag("link"),
+        )
+        return empty()
+
+    async def prune(self, context: Context) -> HttpResponse:
+        return answer(await self._commands.prune(context.filters()))
+
+    async def wait(self, context: Context) -> HttpResponse:
+        condition = context.text("condition")
+        if condition not in _WAIT_CONDITIONS:
+            raise InvalidArgument(f"invalid condition: {condition!r}")
+        outcome = self._commands.wait(_id(context), condition or "not-running")
+
+        async def body() -> AsyncIterator[bytes]:
+            # The head goes out at once: a client that waits before it starts relies on it.
+            yield b""
+            async for value in outcome:
+                yield msgspec.json.encode(value) + b"\n"
+
+        return stream(body(), "application/json")
+
+    async def commit(self, context: Context) -> HttpResponse:
+        body = await context.json()
+        config = decode(body, Config)[0] if body else None
+        image_id = await self._streams.commit(
+            CommitOptions(
+                container=context.text("container"),
+                repository=context.text("repo"),
+                tag=context.text("tag"),
+                comment=context.text("comment"),
+                author=context.text("author"),
+                pause=context.flag("pause", default=True),
+                changes=context.texts("changes"),
+                config=config,
+            )
+        )
+        return answer({"Id": image_id}, 201)
+
+    # -- streams ---------------------------------------------------------------------------
+
+    async def attach(self, context: Context) -> HttpResponse:
+        options = _attach_options(context)
+        await self._streams.check_attach(_id(context), options)
+        tty = await self._streams.has_tty(_id(context))
+        hijacked = await RawStream.open(context.request, tty=tty, version=context.version)
+        await self._attach(context, options, hijacked)
+        return HttpResponse(hijacked=True)
+
+    async def attach_websocket(self, context: Context) -> HttpResponse:
+        options = _attach_options(context)
+        await self._streams.check_attach(_id(context), options)
+        await self._attach(context, options, await WebSocketStream.open(context.request))
+        return HttpResponse(hijacked=True)
+
+    async def _attach(
+        self, context: Context, options: AttachOptions, hijacked: ClientStream
+    ) -> None:
+        try:
+            await self._streams.attach(_id(context), options, hijacked)
+        except EstibaError as error:
+            await hijacked.write(2, f"{error.message}\n".encode())
+        finally:
+            await hijacked.close()
+
+    # -- archives --------------------------------------------------------------------------
+
+    async def stat_archive(self, context: Context) -> HttpResponse:
+        stat = await self._streams.stat_archive(_id(context), _path(context))
+        return HttpResponse(200, _stat_header(stat))
+
+    async def get_archive(self, context: Context) -> HttpResponse:
+        stat, pieces = await self._streams.get_archive(_id(context), _path(context))
+        response = stream(await _first(pieces), _TAR)
+        response.headers.update(_stat_header(stat))
+        return response
+
+    async def put_archive(self, context: Context) -> HttpResponse:
+        await self._streams.put_archive(
+            _id(context),
+            _path(context),
+            context.body,
+            no_overwrite=context.flag("noOverwriteDirNonDir"),
+            copy_owner=context.flag("copyUIDGID"),
+        )
+        return empty(200)
+
+
+class ExecRoutes:
+    """Registers itself with a router."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._execs = backends.execs
+
+    def register(self, router: Router) -> None:
+        router.add("ContainerExec", self.create)
+        router.add("ExecStart", self.start)
+        router.add("ExecResize", self.resize)
+        router.add("ExecInspect", self.inspect)
+
+    async def create(self, context: Context) -> HttpResponse:
+        body = _strings_as_lists(await context.json(), ("Cmd",))
+        spec, _ = decode(body, ProcessSpec)
+        return answer({"Id": await self._execs.create(_id(context), spec)}, 201)
+
+    async def inspect(self, context: Context) -> HttpResponse:
+        return answer(await self._execs.inspect(_id(context)))
+
+    async def resize(self, context: Context) -> HttpResponse:
+        height, width = _size(context)
+        await self._execs.resize(_id(context), height, width)
+        return empty(200)
+
+    async def start(self, context: Context) -> HttpResponse:
+        body = await context.json()
+        exec_id = _id(context)
+        size = [int(side) for side in body.get("ConsoleSize") or [0, 0]]
+        await self._execs.check_start(exec_id)
+        if body.get("Detach"):
+            await self._execs.start(exec_id, None, size)
+            return empty(200)
+        tty = await self._execs.is_tty(exec_id)
+        hijacked = await RawStream.open(context.request, tty=tty, version=context.version)
+        try:
+            await self._execs.start(exec_id, hijacked, size)
+        except EstibaError as error:
+            await hijacked.write(1 if tty else 2, f"{error.message}\r\n".encode())
+        finally:
+            await hijacked.close()
+        return HttpResponse(hijacked=True)
+
+
+# -- decoding ------------------------------------------------------------------------------
+
+
+def decode_create(
+    body: dict[str, Any],
+) -> tuple[Config, HostConfig, NetworkingConfig, list[str]]:
+    """The three parts of a create body, and the fields that nobody knows."""
+    parts = {name: _pop(body, name) or {} for name in _CREATE_PARTS}
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            raise InvalidArgument(f"invalid JSON: {name} must be an object")
+    config, unknown = decode(_strings_as_lists(body, ("Cmd", "Entrypoint")), Config)
+    host_body = parts["HostConfig"]
+    if host_body.get("ConsoleSize") == []:
+        del host_body["ConsoleSize"]
+    host, unknown_host = decode(host_body, HostConfig)
+    networking, unknown_net = decode(parts["NetworkingConfig"], NetworkingConfig)
+    known_elsewhere = {"hostconfig", "networkingconfig"}
+    unknown = [field for field in unknown if field.lower() not in known_elsewhere]
+    unknown += [f"HostConfig.{field}" for field in unknown_host]
+    unknown += [f"NetworkingConfig.{field}" for field in unknown_net]
+    return config, host, networking, unknown
+
+
+def _pop(body: dict[str, Any], name: str) -> Any:
+    for key in list(body):
+        if key.lower() == name.lower():
+            return body.pop(key)
+    return None
+
+
+def _strings_as_lists(body: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """A command may be one string (OpenAPI: oneOf string, array)."""
+    for key, value in body.items():
+        if isinstance(value, str) and key.lower() in [name.lower() for name in names]:
+            try:
+                body[key] = shlex.split(value) if key.lower() == "cmd" else [value]
+            except ValueError as error:
+                raise InvalidArgument(f"invalid {key}: {error}") from error
+    return body
+
+
+def _id(context: Context) -> str:
+    return context.parameters["id"]
+
+
+def _path(context: Context) -> str:
+    path = context.text("path")
+    if not path:
+        raise InvalidArgument("Bad parameter: the path must be given")
+    return path
+
+
+def _tail(text: str) -> int | None:
+    if text in ("", "all"):
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        return None
+    return number if number >= 0 else None
+
+
+def _size(context: Context) -> tuple[int, int]:
+    height, width = context.number("h"), context.number("w")
+    if height is None or width is None or not (0 <= height < 65536 and 0 <= width < 65536):
+        raise InvalidArgument("invalid terminal size: h and w must be numbers up to 65535")
+    return height, width
+
+
+def _stop_options(context: Context) -> dict[str, Any]:
+    timeout = context.number("t")
+    return {
+        "signal": context.text("signal") or None,
+        "timeout_s": None if timeout is None else float(timeout),
+    }
+
+
+def _attach_options(context: Context) -> AttachOptions:
+    keys = context.query.get("detachKeys")
+    return AttachOptions(
+        logs=context.flag("logs"),
+        stream=context.flag("stream"),
+        stdin=context.flag("stdin"),
+        stdout=context.flag("stdout"),
+        stderr=context.flag("stderr"),
+        detach_keys=keys[0] if keys else None,
+    )
+
+
+def _stat_header(stat: dict[str, Any]) -> dict[str, str]:
+    encoded = base64.b64encode(msgspec.json.encode(stat)).decode()
+    return {"X-Docker-Container-Path-Stat": encoded, "Content-Type": _TAR}
+
+
+async def _log_stream(
+    chunks: AsyncIterator[tuple[int, bytes]], *, tty: bool
+) -> AsyncIterator[bytes]:
+    yield b""
+    async for number, data in chunks:
+        yield data if tty else frame(number, data)
+
+
+async def _first(pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Takes the first piece now, so that an error is still an HTTP status."""
+    try:
+        head = await anext(pieces)
+    except StopAsyncIteration:
+        head = None
+
+    async def rest() -> AsyncIterator[Any]:
+        if head is not None:
+            yield head
+        async for piece in pieces:
+            yield piece
+
+    return rest()

@@ -1,0 +1,110 @@
+"""Routes of images (OpenAPI tag Image)."""
+
+from __future__ import annotations
+
+from estiba.api.context import Context, answer, empty, json_lines, stream
+from estiba.api.http1 import HttpResponse
+from estiba.api.ports import Backends
+from estiba.api.router import Router
+from estiba.model.errors import InvalidArgument, NotFound
+
+_TAR = "application/x-tar"
+
+
+class ImageRoutes:
+    """Registers itself with a router."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._images = backends.images
+        self._transfers = backends.transfers
+
+    def register(self, router: Router) -> None:
+        for operation, handler in (
+            ("ImageList", self.list_all),
+            ("ImageInspect", self.inspect),
+            ("ImageHistory", self.history),
+            ("ImageTag", self.tag),
+            ("ImageDelete", self.delete),
+            ("ImagePrune", self.prune),
+            ("ImageLoad", self.load),
+            ("ImageGet", self.save),
+            ("ImageGetAll", self.save),
+            ("ImageCreate", self.create),
+        ):
+            router.add(operation, handler)
+
+    async def list_all(self, context: Context) -> HttpResponse:
+        listed = await self._images.list_all(
+            all=context.flag("all"),
+            filters=context.filters(),
+            shared_size=context.flag("shared-size"),
+        )
+        if context.version < (1, 44):
+            for image in listed:
+                image["VirtualSize"] = image["Size"]
+        return answer(listed)
+
+    async def inspect(self, context: Context) -> HttpResponse:
+        view = await self._images.inspect(_name(context))
+        if context.version < (1, 44):
+            view["VirtualSize"] = view["Size"]
+        return answer(view)
+
+    async def history(self, context: Context) -> HttpResponse:
+        return answer(await self._images.history(_name(context)))
+
+    async def tag(self, context: Context) -> HttpResponse:
+        repository = context.text("repo")
+        if not repository:
+            raise InvalidArgument("the repository of the new tag must be given (repo=)")
+        await self._images.tag(_name(context), repository, context.text("tag"))
+        return empty(201)
+
+    async def delete(self, context: Context) -> HttpResponse:
+        removed = await self._images.remove(
+            _name(context), force=context.flag("force"), prune=not context.flag("noprune")
+        )
+        return answer(removed)
+
+    async def prune(self, context: Context) -> HttpResponse:
+        return answer(await self._images.prune(context.filters()))
+
+    async def load(self, context: Context) -> HttpResponse:
+        lines = self._transfers.load(context.body, quiet=context.flag("quiet"))
+        return stream(json_lines(lines), "application/json")
+
+    async def save(self, context: Context) -> HttpResponse:
+        if "name" in context.parameters:
+            names = [context.parameters["name"]]
+        else:
+            names = [
+                name for text in context.texts("names") for name in text.split(",") if name.strip()
+            ]
+        if not names:
+            raise InvalidArgument("no images to save: give names=")
+        await self._transfers.check_save(names)
+        return stream(self._transfers.save(names), _TAR)
+
+    async def create(self, context: Context) -> HttpResponse:
+        source = context.text("fromSrc")
+        image = context.text("fromImage")
+        if image:
+            raise NotFound(
+                f"cannot pull {image}: registries are not built yet; make a base image with "
+                "`estiba image bootstrap busybox`, or load one"
+            )
+        if not source:
+            raise InvalidArgument("either fromImage or fromSrc must be given")
+        lines = self._transfers.import_(
+            context.body,
+            source=source,
+            repository=context.text("repo"),
+            tag=context.text("tag"),
+            message=context.text("message"),
+            changes=context.texts("changes"),
+        )
+        return stream(json_lines(lines), "application/json")
+
+
+def _name(context: Context) -> str:
+    return context.parameters["name"]

@@ -1,0 +1,152 @@
+"""Routes of the system, of networks and of volumes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from estiba.api.context import Context, answer, decode, empty, json_lines, stream
+from estiba.api.http1 import HttpResponse
+from estiba.api.ports import Backends
+from estiba.api.router import Router
+from estiba.model.container import EndpointSettings
+from estiba.model.errors import InvalidArgument
+
+
+class SystemRoutes:
+    """Registers itself with a router."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._system = backends.system
+
+    def register(self, router: Router) -> None:
+        for operation, handler in (
+            ("SystemPing", self.ping),
+            ("SystemPingHead", self.ping),
+            ("SystemVersion", self.version),
+            ("SystemInfo", self.info),
+            ("SystemEvents", self.events),
+            ("SystemDataUsage", self.disk_usage),
+            ("SystemAuth", self.authenticate),
+        ):
+            router.add(operation, handler)
+
+    async def ping(self, context: Context) -> HttpResponse:
+        headers = {
+            "Content-Type": "text/plain; charset=utf-8",
+            "Builder-Version": "1",
+            "Cache-Control": "no-cache, no-store, must-revalidate",
+            "Pragma": "no-cache",
+            "Swarm": "inactive",
+        }
+        return HttpResponse(200, headers, b"OK")
+
+    async def version(self, context: Context) -> HttpResponse:
+        return answer(await self._system.version())
+
+    async def info(self, context: Context) -> HttpResponse:
+        return answer(await self._system.info())
+
+    async def events(self, context: Context) -> HttpResponse:
+        since, until = context.time_ns("since"), context.time_ns("until")
+        if since and until and until < since:
+            raise InvalidArgument("`since` cannot be after `until`")
+        found = self._system.events(since_ns=since, until_ns=until, filters=context.filters())
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b""
+            async for line in json_lines(found):
+                yield line
+
+        return stream(body(), "application/json")
+
+    async def disk_usage(self, context: Context) -> HttpResponse:
+        return answer(await self._system.disk_usage(context.texts("type")))
+
+    async def authenticate(self, context: Context) -> HttpResponse:
+        return answer(await self._system.authenticate(await context.json()))
+
+
+class NetworkRoutes:
+    """Registers itself with a router."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._networks = backends.networks
+
+    def register(self, router: Router) -> None:
+        for operation, handler in (
+            ("NetworkList", self.list_all),
+            ("NetworkInspect", self.inspect),
+            ("NetworkCreate", self.create),
+            ("NetworkDelete", self.delete),
+            ("NetworkConnect", self.connect),
+            ("NetworkDisconnect", self.disconnect),
+            ("NetworkPrune", self.prune),
+        ):
+            router.add(operation, handler)
+
+    async def list_all(self, context: Context) -> HttpResponse:
+        return answer(await self._networks.list_all(context.filters()))
+
+    async def inspect(self, context: Context) -> HttpResponse:
+        found = await self._networks.inspect(
+            context.parameters["id"], verbose=context.flag("verbose")
+        )
+        return answer(found)
+
+    async def create(self, context: Context) -> HttpResponse:
+        return answer(await self._networks.create(await context.json()), 201)
+
+    async def delete(self, context: Context) -> HttpResponse:
+        await self._networks.remove(context.parameters["id"])
+        return empty()
+
+    async def connect(self, context: Context) -> HttpResponse:
+        body = await context.json()
+        settings, _ = decode(body.get("EndpointConfig") or {}, EndpointSettings)
+        await self._networks.connect(
+            context.parameters["id"], str(body.get("Container", "")), settings
+        )
+        return empty(200)
+
+    async def disconnect(self, context: Context) -> HttpResponse:
+        body = await context.json()
+        await self._networks.disconnect(
+            context.parameters["id"], str(body.get("Container", "")), force=bool(body.get("Force"))
+        )
+        return empty(200)
+
+    async def prune(self, context: Context) -> HttpResponse:
+        return answer(await self._networks.prune(context.filters()))
+
+
+class VolumeRoutes:
+    """Registers itself with a router."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._volumes = backends.volumes
+
+    def register(self, router: Router) -> None:
+        for operation, handler in (
+            ("VolumeList", self.list_all),
+            ("VolumeInspect", self.inspect),
+            ("VolumeCreate", self.create),
+            ("VolumeDelete", self.delete),
+            ("VolumePrune", self.prune),
+        ):
+            router.add(operation, handler)
+
+    async def list_all(self, context: Context) -> HttpResponse:
+        return answer(await self._volumes.list_all(context.filters()))
+
+    async def inspect(self, context: Context) -> HttpResponse:
+        return answer(await self._volumes.inspect(context.parameters["name"]))
+
+    async def create(self, context: Context) -> HttpResponse:
+        return answer(await self._volumes.create(await context.json()), 201)
+
+    async def delete(self, context: Context) -> HttpResponse:
+        await self._volumes.remove(context.parameters["name"], force=context.flag("force"))
+        return empty()
+
+    async def prune(self, context: Context) -> HttpResponse:
+        return answer(await self._volumes.prune(context.filters()))
