@@ -9,8 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -25,8 +24,9 @@ from estiba.network import sandbox
 from estiba.network.driver import Attachment
 from estiba.network.firewall import BridgeRule, Firewall, PortRule
 from estiba.network.ipam import AddressPool, Allocator
+from estiba.network.mac import check_mac, random_mac
 from estiba.network.plan import parse_subnet, plan_bridge
-from estiba.network.ports import HeldPort, PortHolder
+from estiba.network.ports import HeldPort, PortHolder, bindings_of, requests_of
 from estiba.network.reaper import Reaper
 from estiba.network.record import (
     LINK_PREFIX,
@@ -198,7 +198,7 @@ class BridgeDriver:
         except BaseException:
             self.disconnect(endpoint)
             raise
-        return msgspec.structs.replace(endpoint, ports=_bindings(held))
+        return msgspec.structs.replace(endpoint, ports=bindings_of(held))
 
     def _plug(self, live: _Live, endpoint: Endpoint, attachment: Attachment) -> None:
         self._add_pair(live, endpoint, attachment.sandbox)
@@ -246,7 +246,7 @@ class BridgeDriver:
         try:
             held = self._ports.hold(endpoint.id, requests, host_ip=live.record.host_ip)
             failpoint.hit("network.ports-held")
-            rules = _rules(endpoint, _bindings(held))
+            rules = _rules(endpoint, bindings_of(held))
             self._firewall.publish(rules)
             self._ports.confirm(endpoint.id)
         except EstibaError as error:
@@ -278,7 +278,7 @@ class BridgeDriver:
                 live.allocator.allocate(endpoint.id, IPv4Address(endpoint.ip_address))
             except EstibaError as error:
                 _log.warning("address of container %s: %s", endpoint.container_name, error)
-            lost = self._ports.adopt(endpoint.id, _requests(endpoint.ports))
+            lost = self._ports.adopt(endpoint.id, requests_of(endpoint.ports))
             for request in lost:
                 _log.warning(
                     "port %s:%s of container %s was taken by another program meanwhile",
@@ -342,26 +342,6 @@ class BridgeDriver:
                 self._host.execute(rtnetlink.delete_address(index, address))
 
 
-def random_mac(source: Callable[[int], bytes] = secrets.token_bytes) -> str:
-    """A locally administered unicast address."""
-    octets = bytearray(source(6))
-    octets[0] = (octets[0] & 0xFC) | 0x02
-    return octets.hex(":")
-
-
-def check_mac(text: str) -> str:
-    """Returns `text` in the kernel's form. Raises InvalidArgument for no unicast MAC."""
-    if not text:
-        return ""
-    try:
-        octets = bytes.fromhex(text.replace(":", "").replace("-", ""))
-    except ValueError:
-        octets = b""
-    if len(octets) != 6 or octets[0] & 1 or octets == bytes(6):
-        raise InvalidArgument(f"invalid MAC address {text[:32]!r}: use six octets, unicast")
-    return octets.hex(":")
-
-
 def _parse_address(text: str) -> IPv4Address | None:
     try:
         return IPv4Address(text) if text else None
@@ -376,26 +356,6 @@ def _bridged_is_filtered() -> bool:
     return _BRIDGED_IS_FILTERED.exists() and _BRIDGED_IS_FILTERED.read_text().strip() == "1"
 
 
-def _bindings(held: list[HeldPort]) -> dict[str, list[PortBinding]]:
-    found: dict[str, list[PortBinding]] = {}
-    for port in held:
-        found.setdefault(port.request.key, []).append(port.binding)
-    return found
-
-
-def _requests(bindings: dict[str, list[PortBinding]]) -> list[PortRequest]:
-    return [
-        PortRequest(
-            container_port=int(key.partition("/")[0]),
-            protocol=key.partition("/")[2],
-            host_ip=host.host_ip,
-            host_port=host.host_port,
-        )
-        for key, hosts in bindings.items()
-        for host in hosts
-    ]
-
-
 def _rules(endpoint: Endpoint, bindings: dict[str, list[PortBinding]]) -> list[PortRule]:
     return [
         PortRule(
@@ -405,5 +365,5 @@ def _rules(endpoint: Endpoint, bindings: dict[str, list[PortBinding]]) -> list[P
             IPv4Address(endpoint.ip_address),
             request.container_port,
         )
-        for request in _requests(bindings)
+        for request in requests_of(bindings)
     ]

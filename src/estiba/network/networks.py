@@ -9,17 +9,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Interface
+from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
-
-import msgspec
 
 from estiba.kernel import rtnetlink
 from estiba.model.container import EndpointSettings
 from estiba.model.errors import (
     AlreadyExists,
-    EstibaError,
     Forbidden,
     InvalidArgument,
     NotFound,
@@ -29,12 +26,10 @@ from estiba.network import sandbox
 from estiba.network.bridge import BridgeDriver
 from estiba.network.driver import Attachment, Driver, HostDriver
 from estiba.network.firewall import check_interface_name, table_name
-from estiba.network.ipam import DEFAULT_POOLS, AddressPool
-from estiba.network.plan import plan_pool
+from estiba.network.plan import NetworkConfig, plan_default_bridge
 from estiba.network.record import (
     KIND,
     Endpoint,
-    IpamConfig,
     NetworkRecord,
     NetworkSpec,
     PortRequest,
@@ -47,21 +42,6 @@ from estiba.network.sandbox import Sandboxes
 from estiba.store import Store, Transaction
 
 PREDEFINED = ("bridge", "host", "none")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkConfig:
-    """What the daemon's flags say; `bridge` is the default network's link."""
-
-    netns_root: Path
-    bridge: str = "estiba0"
-    bip: str = ""
-    pools: tuple[AddressPool, ...] = DEFAULT_POOLS
-    mtu: int = 1500
-    icc: bool = True
-    masquerade: bool = True
-    ip_forward: bool = True
-    host_ip: str = "0.0.0.0"
 
 
 class Networks:
@@ -351,7 +331,7 @@ class Networks:
     # -- records ---------------------------------------------------------------------------
 
     def _plan_predefined(self, name: str, earlier: NetworkRecord | None) -> NetworkRecord:
-        base = earlier or NetworkRecord(
+        record = earlier or NetworkRecord(
             id=self._make_id(),
             name=name,
             driver={"none": "null"}.get(name, name),
@@ -359,49 +339,14 @@ class Networks:
             predefined=True,
         )
         if name != "bridge":
-            return base
-        config = self._config
-        pool = self._default_pool(base)
-        return msgspec.structs.replace(
-            base,
-            pools=[pool],
-            bridge=config.bridge,
-            owns_bridge=base.owns_bridge and base.bridge == config.bridge,
-            mtu=config.mtu,
-            icc=config.icc,
-            masquerade=config.masquerade,
-            host_ip=config.host_ip,
-            options={
-                "com.docker.network.bridge.default_bridge": "true",
-                "com.docker.network.bridge.enable_icc": str(config.icc).lower(),
-                "com.docker.network.bridge.enable_ip_masquerade": str(config.masquerade).lower(),
-                "com.docker.network.bridge.host_binding_ipv4": config.host_ip,
-                "com.docker.network.bridge.name": config.bridge,
-                "com.docker.network.driver.mtu": str(config.mtu),
-            },
+            return record
+        bridge = self._config.bridge
+        return plan_default_bridge(
+            record,
+            self._config,
+            existing=self._bridges.bridge_address(bridge),
+            taken=self._bridges.taken_subnets(but=bridge),
         )
-
-    def _default_pool(self, earlier: NetworkRecord) -> IpamConfig:
-        """`--bip`, else the address that the bridge has, else the subnet of last time, else one
-        that is free.
-        """
-        config = self._config
-        if config.bip:
-            try:
-                bip = IPv4Interface(config.bip)
-            except ValueError as error:
-                raise InvalidArgument(f"invalid --bip {config.bip[:64]!r}: {error}") from error
-            return IpamConfig(subnet=str(bip.network), gateway=str(bip.ip))
-        existing = self._bridges.bridge_address(config.bridge)
-        if existing is not None:
-            return IpamConfig(subnet=str(existing.network), gateway=str(existing.ip))
-        taken = self._bridges.taken_subnets(but=config.bridge)
-        if earlier.pools and earlier.bridge == config.bridge:
-            try:
-                return plan_pool(earlier.pools, pools=config.pools, taken=taken)
-            except EstibaError:
-                pass
-        return plan_pool([], pools=config.pools, taken=taken)
 
     def _save(self, record: NetworkRecord, action: str = "") -> None:
         def write(tx: Transaction) -> None:

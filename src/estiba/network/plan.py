@@ -1,14 +1,19 @@
-"""From a request to a bridge network's record: options, subnet and gateway. Pure."""
+"""From flags and requests to a bridge network's record: options, subnet, gateway. Pure."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_network
+from pathlib import Path
+
+import msgspec
 
 from estiba.model.errors import FailedPrecondition, InvalidArgument
 from estiba.model.ids import short
 from estiba.network.firewall import check_interface_name
-from estiba.network.ipam import AddressPool, choose_subnet
+from estiba.network.ipam import DEFAULT_POOLS, AddressPool, choose_subnet
 from estiba.network.record import IpamConfig, NetworkRecord, NetworkSpec
 
 OPTION_BRIDGE = "com.docker.network.bridge.name"
@@ -17,6 +22,21 @@ OPTION_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 OPTION_HOST_IP = "com.docker.network.bridge.host_binding_ipv4"
 OPTION_MTU = "com.docker.network.driver.mtu"
 _MIN_MTU, _MAX_MTU = 68, 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConfig:
+    """What the daemon's flags say; `bridge` is the link of the default network."""
+
+    netns_root: Path
+    bridge: str = "estiba0"
+    bip: str = ""
+    pools: tuple[AddressPool, ...] = DEFAULT_POOLS
+    mtu: int = 1500
+    icc: bool = True
+    masquerade: bool = True
+    ip_forward: bool = True
+    host_ip: str = "0.0.0.0"
 
 
 def plan_bridge(
@@ -51,6 +71,58 @@ def plan_bridge(
         masquerade=_truth(options, OPTION_MASQUERADE),
         host_ip=_host_ip(options.get(OPTION_HOST_IP)),
     )
+
+
+def plan_default_bridge(
+    record: NetworkRecord,
+    config: NetworkConfig,
+    *,
+    existing: IPv4Interface | None,
+    taken: Iterable[IPv4Network],
+) -> NetworkRecord:
+    """The default network's record as the flags want it.
+
+    Its subnet is that of `--bip`, else of the address that the bridge has, else that of last
+    time, else one that is free. Raises InvalidArgument or FailedPrecondition.
+    """
+    return msgspec.structs.replace(
+        record,
+        pools=[_default_pool(record, config, existing, list(taken))],
+        bridge=config.bridge,
+        owns_bridge=record.owns_bridge and record.bridge == config.bridge,
+        mtu=config.mtu,
+        icc=config.icc,
+        masquerade=config.masquerade,
+        host_ip=config.host_ip,
+        options={
+            "com.docker.network.bridge.default_bridge": "true",
+            OPTION_BRIDGE: config.bridge,
+            OPTION_ICC: str(config.icc).lower(),
+            OPTION_MASQUERADE: str(config.masquerade).lower(),
+            OPTION_HOST_IP: config.host_ip,
+            OPTION_MTU: str(config.mtu),
+        },
+    )
+
+
+def _default_pool(
+    record: NetworkRecord,
+    config: NetworkConfig,
+    existing: IPv4Interface | None,
+    taken: list[IPv4Network],
+) -> IpamConfig:
+    if config.bip:
+        try:
+            bip = IPv4Interface(config.bip)
+        except ValueError as error:
+            raise InvalidArgument(f"invalid --bip {config.bip[:64]!r}: {error}") from error
+        return IpamConfig(subnet=str(bip.network), gateway=str(bip.ip))
+    if existing is not None:
+        return IpamConfig(subnet=str(existing.network), gateway=str(existing.ip))
+    if record.pools and record.bridge == config.bridge:
+        with contextlib.suppress(FailedPrecondition):
+            return plan_pool(record.pools, pools=config.pools, taken=taken)
+    return plan_pool([], pools=config.pools, taken=taken)
 
 
 def plan_pool(

@@ -148,6 +148,28 @@ class PortHolder:
                     raise OSError(errno.EADDRINUSE, "port is already allocated")
 
 
+def bindings_of(held: list[HeldPort]) -> dict[str, list[PortBinding]]:
+    """Held ports as inspect shows them."""
+    found: dict[str, list[PortBinding]] = {}
+    for port in held:
+        found.setdefault(port.request.key, []).append(port.binding)
+    return found
+
+
+def requests_of(bindings: dict[str, list[PortBinding]]) -> list[PortRequest]:
+    """The requests that give exactly these bindings again."""
+    return [
+        PortRequest(
+            container_port=int(key.partition("/")[0]),
+            protocol=key.partition("/")[2],
+            host_ip=host.host_ip,
+            host_port=host.host_port,
+        )
+        for key, hosts in bindings.items()
+        for host in hosts
+    ]
+
+
 def _candidates(request: PortRequest) -> Iterator[int]:
     if request.host_port and request.host_port != "0":
         yield from _parse_range(request.host_port)

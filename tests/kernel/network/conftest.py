@@ -8,7 +8,8 @@ import pytest
 from private_host import Host, configure_outside, entered, make_uplink, traces
 
 from estiba.kernel.netns import ensure_netns, remove_netns, run_in_netns
-from estiba.network.networks import NetworkConfig, Networks
+from estiba.network.networks import Networks
+from estiba.network.plan import NetworkConfig
 from estiba.store import Store
 from estiba.store.events import EventBus
 

@@ -20,7 +20,8 @@ from estiba.kernel.libc import check, libc
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.kernel.netns import run_in_netns
 from estiba.kernel.nft import Nft
-from estiba.network.networks import NetworkConfig, Networks
+from estiba.network.networks import Networks
+from estiba.network.plan import NetworkConfig
 from estiba.network.record import Endpoint
 from estiba.store import Store
 

@@ -1,0 +1,137 @@
+"""The three files of a container that say who it is and whom it asks for names. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from estiba.model.errors import InvalidArgument
+
+HOST_GATEWAY = "host-gateway"
+FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
+"""Docker's choice too, for hosts whose only resolver listens on loopback."""
+
+_LOCAL_NAMES = """\
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::\tip6-localnet
+ff00::\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvConf:
+    """resolv.conf(5), without what containers have no use for."""
+
+    nameservers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"nameserver {server}" for server in self.nameservers]
+        if self.search:
+            lines.append(f"search {' '.join(self.search)}")
+        if self.options:
+            lines.append(f"options {' '.join(self.options)}")
+        return "\n".join(lines) + "\n"
+
+
+def parse_resolv_conf(text: str) -> ResolvConf:
+    """The last `search` or `domain` counts, as in the C library."""
+    nameservers: list[str] = []
+    search: tuple[str, ...] = ()
+    options: list[str] = []
+    for line in text.splitlines():
+        words = line.split("#")[0].split(";")[0].split()
+        if len(words) < 2:
+            continue
+        if words[0] == "nameserver":
+            nameservers.append(words[1])
+        elif words[0] in ("search", "domain"):
+            search = tuple(words[1:])
+        elif words[0] == "options":
+            options += words[1:]
+    return ResolvConf(tuple(nameservers), search, tuple(options))
+
+
+def render_resolv_conf(
+    host_text: str,
+    *,
+    dns: Sequence[str] = (),
+    search: Sequence[str] = (),
+    options: Sequence[str] = (),
+    shares_host: bool = False,
+) -> str:
+    """The host's resolv.conf with the container's wishes in place of what they replace.
+
+    The host's resolvers on loopback are out of reach, unless the container shares the host's
+    network, and so are those with IPv6 addresses. The search list `.` means none.
+    """
+    host = parse_resolv_conf(host_text)
+    nameservers = tuple(dns) or host.nameservers
+    if not dns and not shares_host:
+        nameservers = tuple(filter(_is_in_reach, nameservers)) or FALLBACK_NAMESERVERS
+    domains = tuple(search) or host.search
+    if "." in search:
+        domains = ()
+    return str(ResolvConf(nameservers, domains, tuple(options) or host.options))
+
+
+def render_hostname(hostname: str) -> str:
+    return f"{hostname}\n"
+
+
+def render_hosts(
+    hostname: str,
+    *,
+    domainname: str = "",
+    addresses: Iterable[str] = (),
+    extra_hosts: Iterable[str] = (),
+    host_gateway: str = "",
+    base: str = _LOCAL_NAMES,
+) -> str:
+    """/etc/hosts: `base`, the extra hosts, then the container itself at each of its addresses.
+
+    `base` is the host's own file for a container that shares the host's network.
+    Raises InvalidArgument for an extra host that is none.
+    """
+    lines = [base if not base or base.endswith("\n") else f"{base}\n"]
+    for entry in extra_hosts:
+        name, address = parse_extra_host(entry)
+        if address == HOST_GATEWAY:
+            if not host_gateway:
+                raise InvalidArgument(
+                    f"unable to derive the IP value for {HOST_GATEWAY} of {name!r}: "
+                    "the container is on no bridge network; give an address"
+                )
+            address = host_gateway
+        lines.append(f"{address}\t{name}\n")
+    names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    lines += [f"{address}\t{names}\n" for address in addresses if address]
+    return "".join(lines)
+
+
+def parse_extra_host(entry: str) -> tuple[str, str]:
+    """Name and address of `name:address` or `name=address`. Raises InvalidArgument."""
+    separator = "=" if "=" in entry else ":"
+    name, found, address = entry.partition(separator)
+    bare = address.removeprefix("[").removesuffix("]")
+    if found and name and not any(character.isspace() for character in entry):
+        if address == HOST_GATEWAY:
+            return name, address
+        try:
+            return name, str(ip_address(bare))
+        except ValueError:
+            pass
+    raise InvalidArgument(f"bad format for add-host: {entry[:128]!r}: use name:address")
+
+
+def _is_in_reach(server: str) -> bool:
+    try:
+        address = ip_address(server.partition("%")[0])
+    except ValueError:
+        return False
+    return address.version == 4 and not address.is_loopback
