@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from estiba.model import errors
 from estiba.model.errors import FailedPrecondition, InvalidArgument
 from estiba.model.ids import short
 from estiba.network.firewall import check_interface_name
@@ -53,7 +54,7 @@ def plan_bridge(
     Raises InvalidArgument, NotImplemented or FailedPrecondition.
     """
     if spec.enable_ipv6:
-        raise NotImplementedError("IPv6 networks are not built yet: leave out --ipv6")
+        raise errors.NotImplemented("IPv6 networks are not built yet: leave out --ipv6")
     options = spec.options
     return NetworkRecord(
         id=network_id,
@@ -130,7 +131,7 @@ def plan_pool(
 ) -> IpamConfig:
     """The pool of a network with its gaps filled. Raises as `plan_bridge` does."""
     if len(wanted) > 1:
-        raise NotImplementedError("more than one address pool in a network is not built yet")
+        raise errors.NotImplemented("more than one address pool in a network is not built yet")
     config = wanted[0] if wanted else IpamConfig()
     if config.subnet:
         subnet = parse_subnet(config.subnet)
@@ -165,7 +166,9 @@ def parse_subnet(text: str) -> IPv4Network:
     except ValueError as error:
         raise InvalidArgument(f"invalid subnet {text[:64]}: {error}") from error
     if not isinstance(subnet, IPv4Network):
-        raise NotImplementedError(f"IPv6 networks are not built yet: leave out the subnet {subnet}")
+        raise errors.NotImplemented(
+            f"IPv6 networks are not built yet: leave out the subnet {subnet}"
+        )
     return subnet
 
 

@@ -1,0 +1,403 @@
+"""Networks, sandboxes and endpoints on the kernel."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
+
+from estiba.kernel import rtnetlink
+from estiba.kernel.netlink import NetlinkSocket
+from estiba.kernel.netns import run_in_netns
+from estiba.model.container import EndpointIpamConfig, EndpointSettings
+from estiba.model.errors import (
+    AlreadyExists,
+    Conflict,
+    FailedPrecondition,
+    Forbidden,
+    InvalidArgument,
+    NotFound,
+    NotImplemented,
+)
+from estiba.network.networks import Networks
+from estiba.network.record import IpamConfig, NetworkSpec
+
+pytestmark = pytest.mark.kernel
+
+
+def ping(sandbox: Path, address: str, wait_s: float = 2) -> bool:
+    command = ["nsenter", f"--net={sandbox}", "busybox", "ping", "-c1", f"-W{wait_s}", address]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def links(sandbox: Path) -> dict[str, rtnetlink.Link]:
+    def inside() -> list[rtnetlink.Link]:
+        with NetlinkSocket() as handle:
+            return rtnetlink.list_links(handle)
+
+    return {link.name: link for link in run_in_netns(sandbox, inside)}
+
+
+def gateways(sandbox: Path) -> str:
+    command = ["nsenter", f"--net={sandbox}", "ip", "-4", "route", "show", "default"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def fixed(address: str, **more: object) -> EndpointSettings:
+    return EndpointSettings(ipam_config=EndpointIpamConfig(ipv4_address=address), **more)  # type: ignore[arg-type]
+
+
+def test_containers_ping_each_other_the_host_and_the_outside(host: Host) -> None:
+    one, two = host.attach("one"), host.attach("two")
+    here = host.networks.sandbox_path("one")
+    for address in (two.ip_address, one.gateway, HOST_ADDRESS, OUTSIDE_ADDRESS, "127.0.0.1"):
+        assert ping(here, address), address
+
+
+def test_a_container_leaves_with_the_hosts_address(host: Host) -> None:
+    host.attach("one")
+    host.serve(host.outside, 7000)
+    assert host.ask(host.networks.sandbox_path("one"), OUTSIDE_ADDRESS, 7000) == HOST_ADDRESS
+
+
+def test_the_interface_is_as_inspect_says(host: Host) -> None:
+    settings = fixed("172.17.9.9", mac_address="02:00:00:AA:bb:01")
+    endpoint = host.attach("one", settings=settings)
+    eth0 = links(host.networks.sandbox_path("one"))["eth0"]
+    assert endpoint.settings.mac_address == eth0.mac == "02:00:00:aa:bb:01"
+    assert endpoint.settings.ip_address == "172.17.9.9"
+    assert endpoint.settings.gateway == "172.17.0.1"
+    assert endpoint.settings.ip_prefix_len == 16
+    assert eth0.is_up
+    assert eth0.mtu == 1500
+
+
+def test_ipv6_is_off_but_for_loopback(host: Host) -> None:
+    host.attach("one")
+
+    def inside() -> dict[str, list[str]]:
+        with NetlinkSocket() as handle:
+            names = {link.index: link.name for link in rtnetlink.list_links(handle)}
+            found: dict[str, list[str]] = {}
+            for index, address in rtnetlink.list_addresses(handle):
+                found.setdefault(names[index], []).append(str(address))
+            return found
+
+    addresses = run_in_netns(host.networks.sandbox_path("one"), inside)
+    assert addresses == {"lo": ["127.0.0.1/8", "::1/128"], "eth0": ["172.17.0.2/16"]}
+
+
+def test_an_address_in_use_is_refused(host: Host) -> None:
+    host.attach("one", settings=fixed("172.17.0.50"))
+    with pytest.raises(Conflict, match=r"Address already in use: 172\.17\.0\.50"):
+        host.attach("two", settings=fixed("172.17.0.50"))
+    with pytest.raises(InvalidArgument, match="does not belong to the network's subnet"):
+        host.attach("two", settings=fixed("10.0.0.1"))
+    with pytest.raises(InvalidArgument, match="invalid MAC address"):
+        host.attach("two", settings=EndpointSettings(mac_address="01:00:00:00:00:01"))
+
+
+def test_an_address_comes_back_with_another_mac_at_once(host: Host) -> None:
+    for name in ("one", "two"):
+        endpoint = host.attach(name, settings=fixed("172.17.0.60"))
+        host.serve(host.networks.sandbox_path(name), 80)
+        assert host.ask(None, "172.17.0.60", 80, timeout_s=2)
+        host.networks.disconnect(name, endpoint)
+
+
+def test_everything_twice_is_harmless(host: Host) -> None:
+    first = host.attach("one")
+    second = host.attach("one")
+    assert second.id == first.id
+    assert len(host.networks.endpoints(first.network_id)) == 1
+    for _ in range(2):
+        host.networks.disconnect("one", second)
+        host.networks.close_sandbox("one")
+    assert host.networks.endpoints(first.network_id) == []
+
+
+def test_connecting_anew_at_once_does_not_meet_the_reaper(host: Host) -> None:
+    for _ in range(10):
+        endpoint = host.attach("one")
+        assert "eth0" in links(host.networks.sandbox_path("one"))
+        host.networks.disconnect("one", endpoint)
+        host.networks.close_sandbox("one")
+
+
+def test_connecting_needs_a_sandbox_and_leaves_nothing(host: Host) -> None:
+    with pytest.raises(FileNotFoundError):
+        host.networks.connect("none", container_name="n", network="bridge")
+    assert host.attach("one").ip_address == "172.17.0.3"
+    assert len(host.networks.endpoints(host.networks.network("bridge").id)) == 1
+
+
+def test_counters_are_those_of_the_container(host: Host) -> None:
+    endpoint = host.attach("one")
+    before = host.networks.interface_statistics("one")["eth0"]
+    assert ping(host.networks.sandbox_path("one"), endpoint.gateway)
+    after = host.networks.interface_statistics("one")["eth0"]
+    assert after.tx_bytes - before.tx_bytes >= 84
+    assert after.rx_packets > before.rx_packets
+    assert host.networks.interface_statistics("nobody") == {}
+
+
+def test_host_and_none(host: Host) -> None:
+    for name in ("host", "none"):
+        endpoint = host.attach(name, network=name)
+        assert (endpoint.network_name, endpoint.ip_address, endpoint.interface) == (name, "", "")
+        host.networks.disconnect(name, endpoint)
+    assert set(links(host.networks.sandbox_path("none"))) >= {"lo"}
+    assert "eth0" not in links(host.networks.sandbox_path("none"))
+
+
+def test_networks_are_found_by_name_id_and_prefix(host: Host) -> None:
+    networks = host.networks
+    bridge = networks.network("bridge")
+    assert networks.network("default") == networks.network(bridge.id[:12]) == bridge
+    with pytest.raises(NotFound, match="network nowhere not found"):
+        networks.network("nowhere")
+    again = host.again()
+    assert [one.id for one in again.networks()] == [one.id for one in networks.networks()]
+
+
+def test_a_network_of_ones_own(host: Host) -> None:
+    spec = NetworkSpec(
+        name="blue",
+        pools=[IpamConfig(subnet="10.77.0.0/24", gateway="10.77.0.254", ip_range="10.77.0.128/25")],
+        labels={"colour": "blue"},
+        options={"com.docker.network.driver.mtu": "1400"},
+    )
+    blue = host.networks.create(spec)
+    endpoint = host.attach(
+        "one", network="blue", hostname="first", settings=EndpointSettings(aliases=["web"])
+    )
+    assert (endpoint.ip_address, endpoint.gateway) == ("10.77.0.128", "10.77.0.254")
+    assert endpoint.dns_names == ["name-one", "web", "one", "first"]
+    assert links(host.networks.sandbox_path("one"))["eth0"].mtu == 1400
+    assert ping(host.networks.sandbox_path("one"), OUTSIDE_ADDRESS)
+    with pytest.raises(AlreadyExists, match="network with name blue already exists"):
+        host.networks.create(replace_pools(spec))
+    with pytest.raises(Forbidden, match="has active endpoints: disconnect name-one first"):
+        host.networks.remove("blue")
+    host.again().restore([endpoint])
+    assert host.networks.network("blue") == blue
+    host.networks.disconnect("one", endpoint)
+    host.networks.remove(blue.id)
+    assert [one.name for one in host.networks.networks()] == ["bridge", "host", "none"]
+
+
+def replace_pools(spec: NetworkSpec) -> NetworkSpec:
+    return NetworkSpec(name=spec.name)
+
+
+def test_networks_do_not_reach_each_other(host: Host) -> None:
+    host.networks.create(NetworkSpec(name="blue"))
+    one, two = host.attach("one"), host.attach("two", network="blue")
+    assert one.gateway != two.gateway
+    assert not ping(host.networks.sandbox_path("one"), two.ip_address, 1)
+    assert ping(host.networks.sandbox_path("one"), two.gateway)
+    two_again = host.networks.connect("one", container_name="one", network="blue")
+    assert two_again.interface == "eth1"
+    assert ping(host.networks.sandbox_path("one"), two.ip_address)
+
+
+def test_an_internal_network_stays_inside(host: Host) -> None:
+    host.networks.create(NetworkSpec(name="inner", internal=True))
+    one, two = host.attach("one", network="inner"), host.attach("two", network="inner")
+    here = host.networks.sandbox_path("one")
+    assert one.gateway == ""
+    assert gateways(here) == ""
+    assert ping(here, two.ip_address)
+    subnet = host.networks.network("inner").pools[0]
+    command = ["nsenter", f"--net={here}", "ip", "route", "add", "default", "via", subnet.gateway]
+    subprocess.run(command, check=True)
+    assert not ping(here, OUTSIDE_ADDRESS, 1)
+
+
+def test_without_icc_neighbours_are_silent(host: Host) -> None:
+    networks = host.again(icc=False)
+    networks.restore([])
+    one, two = host.attach("one"), host.attach("two")
+    here = networks.sandbox_path("one")
+    assert not ping(here, two.ip_address, 1)
+    assert ping(here, one.gateway)
+    assert ping(here, OUTSIDE_ADDRESS)
+    detour = ["nsenter", f"--net={here}", "ip", "route", "add", two.ip_address, "via", one.gateway]
+    subprocess.run(detour, check=True)
+    assert not ping(here, two.ip_address, 1)
+
+
+def test_the_default_route_goes_to_the_highest_priority(host: Host) -> None:
+    host.networks.create(NetworkSpec(name="blue"))
+    host.networks.create(NetworkSpec(name="red"))
+    here = host.networks.sandbox_path("one")
+    blue = host.attach("one", network="blue")
+    red = host.attach("one", network="red", settings=EndpointSettings(gw_priority=1))
+    bridge = host.attach("one")
+    assert (blue.interface, red.interface, bridge.interface) == ("eth0", "eth1", "eth2")
+    assert f"via {red.gateway} dev eth1" in gateways(here)
+    host.networks.disconnect("one", red)
+    host.networks.drain()
+    assert f"via {blue.gateway} dev eth0" in gateways(here)
+
+
+def test_requests_that_make_no_sense(host: Host) -> None:
+    create = host.networks.create
+    with pytest.raises(Forbidden, match="not permitted on predefined bridge network"):
+        create(NetworkSpec(name="bridge"))
+    with pytest.raises(NotFound, match="could not find plugin macvlan"):
+        create(NetworkSpec(name="x1", driver="macvlan"))
+    with pytest.raises(NotImplemented):
+        create(NetworkSpec(name="x1", enable_ipv6=True))
+    with pytest.raises(FailedPrecondition, match="Pool overlaps"):
+        create(NetworkSpec(name="x1", pools=[IpamConfig(subnet="198.51.100.0/25")]))
+    with pytest.raises(InvalidArgument, match="invalid network name"):
+        create(NetworkSpec(name="-"))
+    with pytest.raises(InvalidArgument, match="invalid bridge name"):
+        create(NetworkSpec(name="x1", options={"com.docker.network.bridge.name": "a;b"}))
+    with pytest.raises(Conflict, match="already in use by network bridge"):
+        create(NetworkSpec(name="x1", options={"com.docker.network.bridge.name": "estiba9"}))
+    with pytest.raises(FailedPrecondition, match="is a veth interface and no bridge"):
+        create(NetworkSpec(name="x1", options={"com.docker.network.bridge.name": "up1"}))
+    with pytest.raises(Forbidden, match="pre-defined network"):
+        host.networks.remove("host")
+    assert len(host.networks.networks()) == 3
+
+
+def test_bip_moves_the_default_bridge(host: Host) -> None:
+    networks = host.again(bip="10.88.0.1/24")
+    networks.restore([])
+    assert host.attach("one").ip_address == "10.88.0.2"
+    assert networks.network("bridge").pools[0].gateway == "10.88.0.1"
+    with NetlinkSocket() as handle:
+        addresses = [str(address) for _, address in rtnetlink.list_addresses(handle)]
+    assert "172.17.0.1/16" not in addresses
+    with pytest.raises(InvalidArgument, match="invalid --bip"):
+        host.again(bip="300.0.0.1/24")
+    host.networks = Networks(host.config, host.store)
+    host.networks.start()
+
+
+def test_the_default_subnet_avoids_what_the_host_uses(host: Host) -> None:
+    networks = host.networks
+    with NetlinkSocket() as handle:
+        index = rtnetlink.get_link(handle, "up0").index
+        from ipaddress import ip_interface
+
+        handle.execute(rtnetlink.add_address(index, ip_interface("172.18.3.1/24")))
+    assert networks.create(NetworkSpec(name="blue")).pools[0].subnet == "172.19.0.0/16"
+
+
+def test_a_bridge_of_somebody_else_stays(host: Host) -> None:
+    with NetlinkSocket() as handle:
+        handle.execute(rtnetlink.add_bridge("theirs", mac="02:00:00:00:01:01", mtu=1500))
+    host.networks.remove_all_traces()
+    networks = Networks(replace(host.config, bridge="theirs"), host.store)
+    networks.start()
+    networks.restore([])
+    assert not networks.network("bridge").owns_bridge
+    networks.remove_all_traces()
+    with NetlinkSocket() as handle:
+        assert rtnetlink.get_link(handle, "theirs").kind == "bridge"
+        handle.execute(rtnetlink.delete_link("theirs"))
+    host.networks = Networks(host.config, host.store)
+    host.networks.start()
+
+
+POINTS = (
+    "network.sandbox-open",
+    "network.veth-made",
+    "network.veth-configured",
+    "network.ports-held",
+    "network.ports-released",
+)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_any_step_and_started_again(host: Host, point: str, tmp_path: Path) -> None:
+    """A process dies in the middle; the next engine sweeps, and the same request works."""
+    host.networks.stop()
+    script = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from estiba.network.networks import Networks
+        from estiba.network.plan import NetworkConfig
+        from estiba.network.record import PortRequest
+        from estiba.store import Store
+        from estiba.store.events import EventBus
+        root = Path(sys.argv[1])
+        store = Store.open(root / "child.db", EventBus())
+        networks = Networks(NetworkConfig(netns_root=root / "netns", bridge="estiba9"), store)
+        networks.start()
+        networks.restore([])
+        networks.open_sandbox("one")
+        ports = [PortRequest(container_port=80, host_port="8080")]
+        made = networks.connect("one", container_name="one", network="bridge", ports=ports)
+        networks.disconnect("one", made)
+        """
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env={**os.environ, "ESTIBA_FAILPOINTS": f"{point}=kill"},
+        check=False,
+    )
+    assert child.returncode == -signal.SIGKILL
+    host.networks = Networks(host.config, host.store)
+    host.networks.start()
+    host.networks.restore([])
+    host.networks.sweep([])
+    host.networks.drain()
+    assert not host.networks.sandbox_path("one").exists()
+    with NetlinkSocket() as handle:
+        assert not [one for one in rtnetlink.list_links(handle) if one.name.startswith("es5")]
+    assert host.attach("one").ip_address
+
+
+@pytest.mark.parametrize("point", POINTS[1:4])
+def test_a_step_that_fails_leaves_nothing(host: Host, point: str, tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from estiba.network.networks import Networks
+        from estiba.network.plan import NetworkConfig
+        from estiba.network.record import PortRequest
+        from estiba.store import Store
+        from estiba.store.events import EventBus
+        root = Path(sys.argv[1])
+        store = Store.open(root / "child.db", EventBus())
+        networks = Networks(NetworkConfig(netns_root=root / "netns", bridge="estiba9"), store)
+        networks.start()
+        networks.restore([])
+        networks.open_sandbox("one")
+        ports = [PortRequest(container_port=80, host_port="8080")]
+        try:
+            networks.connect("one", container_name="one", network="bridge", ports=ports)
+        except OSError as error:
+            print(error)
+        assert networks.endpoints(networks.network("bridge").id) == []
+        assert networks.interface_statistics("one") == {}
+        networks.drain()
+        made = networks.connect("one", container_name="one", network="bridge", ports=ports)
+        networks.disconnect("one", made)
+        networks.close_sandbox("one")
+        networks.stop()
+        store.close()
+        """
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env={**os.environ, "ESTIBA_FAILPOINTS": f"{point}=error"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (child.returncode, child.stderr) == (0, "")
+    assert f"failpoint {point}" in child.stdout
