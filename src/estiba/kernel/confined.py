@@ -1,0 +1,119 @@
+"""Paths inside a container's tree, resolved as a process there would (openat2(2), Linux 5.6).
+
+The root of resolution is a directory descriptor: symlinks, absolute ones too, and `..` never
+lead out of it, and no magic link of /proc is followed. The kernel does it in one step, so a
+link that is swapped at the same time changes nothing about that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntFlag
+from pathlib import Path
+
+from estiba.kernel.libc import check, libc
+
+_SYS_OPENAT2 = 437
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_MAX_RETRIES = 64
+
+
+class Resolve(IntFlag):
+    """RESOLVE_* of openat2(2)."""
+
+    NO_XDEV = 0x01
+    NO_MAGICLINKS = 0x02
+    NO_SYMLINKS = 0x04
+    BENEATH = 0x08
+    IN_ROOT = 0x10
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+def openat2(directory: int, path: str | bytes, flags: int, mode: int, resolve: Resolve) -> int:
+    """openat2(2) with O_CLOEXEC. Raises OSError; EXDEV when the path leads out."""
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, int(resolve))
+    encoded = os.fsencode(path)
+    for _ in range(_MAX_RETRIES):
+        result = libc.syscall(
+            ctypes.c_long(_SYS_OPENAT2),
+            ctypes.c_int(directory),
+            ctypes.c_char_p(encoded),
+            ctypes.byref(how),
+            ctypes.c_size_t(ctypes.sizeof(how)),
+        )
+        # EAGAIN: a rename raced with `..`; the kernel could not tell that it is safe.
+        if result != -1 or ctypes.get_errno() != errno.EAGAIN:
+            break
+    name = encoded.decode(errors="replace")
+    return check(result, f"open {name}")
+
+
+def open_in_root(root: int, path: str | bytes, flags: int, mode: int = 0) -> int:
+    """Opens `path` as a process would whose root directory is `root`.
+
+    Raises OSError as open(2) does.
+    """
+    relative = os.fsencode(path).lstrip(b"/") or b"."
+    return openat2(root, relative, flags, mode, Resolve.IN_ROOT | Resolve.NO_MAGICLINKS)
+
+
+@contextmanager
+def opened_root(path: Path | str) -> Iterator[int]:
+    """A descriptor of the directory `path`, which itself is trusted."""
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def read_file_in_root(root: int, path: str, max_bytes: int) -> bytes:
+    """Up to `max_bytes` of a regular file. Raises OSError."""
+    fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, f"{path} is not a regular file")
+        with os.fdopen(os.dup(fd), "rb") as file:
+            return file.read(max_bytes)
+    finally:
+        os.close(fd)
+
+
+def ensure_directory_in_root(
+    root: int, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0
+) -> int:
+    """`mkdir -p` inside the root; returns a descriptor of the directory.
+
+    Only directories that it makes get mode and owner. A symlink on the way is followed inside
+    the root. Raises OSError, NotADirectoryError when a file is in the way.
+    """
+    current = open_in_root(root, "/", _DIRECTORY)
+    done = ""
+    try:
+        for part in [part for part in path.split("/") if part not in ("", ".")]:
+            done = f"{done}/{part}"
+            try:
+                following = open_in_root(root, done, _DIRECTORY)
+            except FileNotFoundError:
+                os.mkdir(part, mode, dir_fd=current)
+                following = openat2(current, part, _DIRECTORY, 0, Resolve.NO_SYMLINKS)
+                os.fchown(following, uid, gid)
+                os.fchmod(following, mode)
+            os.close(current)
+            current = following
+    except BaseException:
+        os.close(current)
+        raise
+    return current
