@@ -234,7 +234,14 @@ class Networks:
         return self._sandboxes.open(container_id)
 
     def close_sandbox(self, container_id: str) -> None:
-        """Takes it away; none is no error. Processes inside keep it alive, without links."""
+        """Takes it away with whatever is still connected; none is no error.
+
+        Processes inside keep the namespace alive, but without links.
+        """
+        with self._lock:
+            left = list(self._endpoints.get(container_id, {}).values())
+        for endpoint in left:
+            self.disconnect(container_id, endpoint)
         self._sandboxes.close(container_id)
 
     def connect(

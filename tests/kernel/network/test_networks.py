@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
+from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,13 @@ def test_everything_twice_is_harmless(host: Host) -> None:
         host.networks.disconnect("one", second)
         host.networks.close_sandbox("one")
     assert host.networks.endpoints(first.network_id) == []
+
+
+def test_closing_a_sandbox_disconnects_what_is_left(host: Host) -> None:
+    endpoint = host.attach("one", settings=fixed("172.17.0.70"))
+    host.networks.close_sandbox("one")
+    assert host.networks.endpoints(endpoint.network_id) == []
+    assert host.attach("two", settings=fixed("172.17.0.70")).ip_address == "172.17.0.70"
 
 
 def test_connecting_anew_at_once_does_not_meet_the_reaper(host: Host) -> None:
@@ -288,8 +297,6 @@ def test_the_default_subnet_avoids_what_the_host_uses(host: Host) -> None:
     networks = host.networks
     with NetlinkSocket() as handle:
         index = rtnetlink.get_link(handle, "up0").index
-        from ipaddress import ip_interface
-
         handle.execute(rtnetlink.add_address(index, ip_interface("172.18.3.1/24")))
     assert networks.create(NetworkSpec(name="blue")).pools[0].subnet == "172.19.0.0/16"
 
