@@ -91,6 +91,15 @@ def read_file_in_root(root: int, path: str, max_bytes: int) -> bytes:
         os.close(fd)
 
 
+def exists_in_root(root: int, path: str) -> bool:
+    """Whether something, a dangling symlink too, stands at `path`."""
+    try:
+        os.close(open_in_root(root, path, os.O_PATH | os.O_NOFOLLOW))
+    except OSError:
+        return False
+    return True
+
+
 def ensure_directory_in_root(
     root: int, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0
 ) -> int:

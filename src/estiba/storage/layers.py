@@ -1,0 +1,277 @@
+"""Layers: unpacked once, shared by all images and containers that stand on them.
+
+    layers/<ChainID>/diff        the layer's tree, in overlay's own form
+    layers/<ChainID>/recipe      all bytes of its tar that are not file content, zstd
+    layers/<ChainID>/layer.json  DiffID and sizes
+    ingest/<random>/             a layer under way; whatever is left of it is swept at start
+
+A layer appears by rename when it is whole. The recipe with the files gives back the very tar
+that came in, so an image is saved with the digests that it was loaded with, without a second
+copy of its content on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import secrets
+import shutil
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import zstandard
+
+from estiba.kernel import failpoint
+from estiba.kernel.confined import open_in_root, opened_root
+from estiba.model.digest import Digest, chain_id, hex_of
+from estiba.model.errors import DataLoss, InvalidArgument, NotFound
+from estiba.storage.tar import Entry, Source, TarReader
+from estiba.storage.unpack import Limits, Unpacker, UnpackOptions
+
+_RECORD = struct.Struct("<IQH")
+_CHUNK = 1 << 18
+_QUEUE_CHUNKS = 32
+
+
+class LayerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts of one layer; `size_bytes` is the content of its files, `tar_bytes` its tar's."""
+
+    chain_id: Digest
+    diff_id: Digest
+    size_bytes: int
+    tar_bytes: int
+
+
+@dataclass(slots=True)
+class LayerStore:
+    """All methods block."""
+
+    root: Path
+    limits: Limits
+
+    def open(self) -> None:
+        """Makes the directories and sweeps what a crash left."""
+        for name in ("layers", "ingest"):
+            (self.root / name).mkdir(mode=0o710, parents=True, exist_ok=True)
+        for leftover in (self.root / "ingest").iterdir():
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def diff_path(self, chain: Digest) -> Path:
+        return self._path(chain) / "diff"
+
+    def _path(self, chain: Digest) -> Path:
+        return self.root / "layers" / hex_of(chain)
+
+    def info(self, chain: Digest) -> LayerInfo | None:
+        """None when there is no such layer."""
+        try:
+            body = (self._path(chain) / "layer.json").read_bytes()
+        except FileNotFoundError:
+            return None
+        return msgspec.json.decode(body, type=LayerInfo)
+
+    def chains(self) -> Iterator[Digest]:
+        for entry in (self.root / "layers").iterdir():
+            yield f"sha256:{entry.name}"
+
+    def ingest(
+        self, source: Source, parent: Digest | None, *, expected: Digest | None = None
+    ) -> LayerInfo:
+        """Unpacks an uncompressed layer tar; hashes it on the way.
+
+        Raises InvalidArgument or LimitExceeded for a bad archive, DataLoss when its digest is
+        not `expected`; nothing is left then.
+        """
+        work = self.root / "ingest" / secrets.token_hex(8)
+        work.mkdir(mode=0o710)
+        try:
+            info = self._unpack(work, source, parent)
+            if expected is not None and info.diff_id != expected:
+                raise DataLoss(f"layer digest mismatch: expected {expected}, got {info.diff_id}")
+            (work / "layer.json").write_bytes(msgspec.json.encode(info))
+            failpoint.hit("layer.unpacked")
+            target = self._path(info.chain_id)
+            try:
+                os.rename(work, target)
+            except OSError:
+                if not target.exists():
+                    raise
+            failpoint.hit("layer.renamed")
+            return info
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _unpack(self, work: Path, source: Source, parent: Digest | None) -> LayerInfo:
+        diff = work / "diff"
+        diff.mkdir(mode=0o755)
+        hashing = _ReadAhead(source)
+        try:
+            reader = TarReader(hashing)
+            with opened_root(diff) as root, _RecipeWriter(work / "recipe") as recipe:
+                unpacker = Unpacker(root, UnpackOptions(layer=True, limits=self.limits))
+                try:
+                    for entry in reader:
+                        path = unpacker.apply(entry, recipe.tee(entry, reader))
+                        recipe.add(entry, path)
+                    unpacker.finish()
+                finally:
+                    unpacker.close()
+                recipe.finish(reader.trailer)
+            diff_id, tar_bytes = hashing.finish()
+        finally:
+            hashing.close()
+        return LayerInfo(
+            chain_id=chain_id(parent, diff_id),
+            diff_id=diff_id,
+            size_bytes=unpacker.bytes_written,
+            tar_bytes=tar_bytes,
+        )
+
+    def tar(self, chain: Digest) -> Iterator[bytes]:
+        """The layer's tar, bit for bit. Raises NotFound, DataLoss when files were changed."""
+        info = self.info(chain)
+        if info is None:
+            raise NotFound(f"no such layer: {chain}")
+        digest = hashlib.sha256()
+        with opened_root(self.diff_path(chain)) as root:
+            for piece in _read_recipe(self._path(chain) / "recipe", root):
+                digest.update(piece)
+                yield piece
+        if f"sha256:{digest.hexdigest()}" != info.diff_id:
+            raise DataLoss(f"layer {chain} no longer gives its digest: its files were changed")
+
+    def remove(self, chain: Digest) -> None:
+        """Harmless when it is gone."""
+        path = self._path(chain)
+        doomed = self.root / "ingest" / f"removed-{path.name}"
+        try:
+            os.rename(path, doomed)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+class _ReadAhead:
+    """Reads and hashes in a thread of its own, beside the unpacking."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_QUEUE_CHUNKS)
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._stop = False
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="layer-read", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop and (piece := self._source.read(_CHUNK)):
+                self._digest.update(piece)
+                self._size += len(piece)
+                self._queue.put(piece)
+            self._queue.put(b"")
+        except BaseException as error:
+            self._queue.put(error)
+
+    def read(self, _size: int, /) -> bytes:
+        if self._ended:
+            return b""
+        piece = self._queue.get()
+        if isinstance(piece, BaseException):
+            self._ended = True
+            raise piece
+        self._ended = not piece
+        return piece
+
+    def finish(self) -> tuple[Digest, int]:
+        while self.read(_CHUNK):
+            pass
+        self._thread.join()
+        return f"sha256:{self._digest.hexdigest()}", self._size
+
+    def close(self) -> None:
+        self._stop = True
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                continue
+        self._thread.join()
+
+
+class _RecipeWriter:
+    """Records: length of header bytes, length of content, length of path; then header, path.
+
+    Content of a sparse file stands in the recipe itself, because the file on disk has holes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = zstandard.open(path, "wb", cctx=zstandard.ZstdCompressor(level=3))
+        self._inline: list[bytes] | None = None
+
+    def __enter__(self) -> _RecipeWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def tee(self, entry: Entry, reader: TarReader) -> TarReader:
+        """`reader`, remembering the data if the entry's file cannot give it back."""
+        self._inline = [] if entry.sparse is not None else None
+        return reader if self._inline is None else _Tee(reader, self._inline)
+
+    def add(self, entry: Entry, path: bytes | None) -> None:
+        if self._inline is not None:
+            self._put(entry.header + b"".join(self._inline), 0, b"")
+        elif entry.stored and path is None:
+            raise InvalidArgument("tar: a whiteout with content")
+        else:
+            self._put(entry.header, entry.stored, path or b"" if entry.stored else b"")
+
+    def finish(self, trailer: bytes) -> None:
+        self._put(trailer, 0, b"")
+
+    def _put(self, header: bytes, content: int, path: bytes) -> None:
+        self._file.write(_RECORD.pack(len(header), content, len(path)))
+        self._file.write(header)
+        self._file.write(path)
+
+
+class _Tee(TarReader):
+    def __init__(self, reader: TarReader, copy: list[bytes]) -> None:
+        self._reader, self._copy = reader, copy
+
+    def data(self, limit: int = _CHUNK) -> bytes:
+        piece = self._reader.data(limit)
+        self._copy.append(piece)
+        return piece
+
+
+def _read_recipe(path: Path, root: int) -> Iterator[bytes]:
+    with zstandard.open(path, "rb") as recipe:
+        while head := recipe.read(_RECORD.size):
+            header_bytes, content, path_bytes = _RECORD.unpack(head)
+            yield recipe.read(header_bytes)
+            name = recipe.read(path_bytes)
+            if content:
+                yield from _file_content(root, name, content)
+
+
+def _file_content(root: int, name: bytes, size: int) -> Iterator[bytes]:
+    fd = open_in_root(root, name, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        remaining = size
+        while remaining:
+            piece = os.read(fd, min(_CHUNK * 4, remaining))
+            if not piece:
+                raise DataLoss(f"{os.fsdecode(name)} in a layer is shorter than it was")
+            remaining -= len(piece)
+            yield piece
+    finally:
+        os.close(fd)

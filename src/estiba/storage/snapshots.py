@@ -1,0 +1,178 @@
+"""Snapshots: a container's own layer over the layers of its image, as an overlay mount.
+
+active/<key>/upper   what the container changed
+active/<key>/work    overlay's scratch
+active/<key>/lower   ChainIDs below, topmost first
+trash/               removed ones, deleted in the background
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from estiba.kernel.confined import exists_in_root, opened_root
+from estiba.kernel.mounts import is_mounted, mount_overlay, unmount
+from estiba.model.digest import Digest
+from estiba.model.errors import NotFound
+from estiba.storage.layers import LayerStore
+from estiba.storage.pack import pack_tree
+
+MODIFIED, ADDED, DELETED = 0, 1, 2
+DRIVER = "overlay2"
+
+
+@dataclass(slots=True)
+class SnapshotStore:
+    """All methods block, and all but the reading ones may be done twice without harm."""
+
+    root: Path
+    layers: LayerStore
+
+    def open(self) -> None:
+        """Makes the directories and deletes what was removed before a crash."""
+        for name in ("active", "trash", "empty", "views"):
+            (self.root / name).mkdir(mode=0o711, parents=True, exist_ok=True)
+        for leftover in (self.root / "views").iterdir():
+            unmount(leftover)
+            leftover.rmdir()
+        self._empty_trash()
+
+    def keys(self) -> list[str]:
+        return [entry.name for entry in (self.root / "active").iterdir()]
+
+    def prepare(self, key: str, chain_ids: list[Digest]) -> None:
+        """A writable layer over `chain_ids`, bottom first. Raises NotFound without a layer."""
+        path = self.root / "active" / key
+        if (path / "lower").exists():
+            return
+        lower = list(reversed(chain_ids))
+        top = self.layers.diff_path(lower[0]) if lower else self.root / "empty"
+        try:
+            status = os.stat(top)
+        except FileNotFoundError:
+            raise NotFound(f"layer {lower[0]} of the image is missing: load it again") from None
+        path.mkdir(mode=0o710, exist_ok=True)
+        upper = path / "upper"
+        upper.mkdir(exist_ok=True)
+        os.chown(upper, status.st_uid, status.st_gid)
+        upper.chmod(stat.S_IMODE(status.st_mode) if lower else 0o755)
+        (path / "work").mkdir(mode=0o700, exist_ok=True)
+        (path / "lower").write_text(json.dumps(lower))
+
+    def mount(self, key: str, target: Path) -> None:
+        """Mounts the snapshot at the existing directory `target`."""
+        if is_mounted(target):
+            return
+        path = self.root / "active" / key
+        mount_overlay(target, self._lower(key), upper=path / "upper", work=path / "work")
+
+    def unmount(self, target: Path) -> None:
+        unmount(target)
+
+    def remove(self, key: str) -> None:
+        """Removes it at once; the files go in the background."""
+        path = self.root / "active" / key
+        try:
+            os.rename(path, self.root / "trash" / f"{key[:64]}-{secrets.token_hex(4)}")
+        except FileNotFoundError:
+            return
+        threading.Thread(target=self._empty_trash, name="trash", daemon=True).start()
+
+    def usage(self, key: str) -> int:
+        """Bytes of the files that the container wrote."""
+        return tree_size(self.root / "active" / key / "upper")
+
+    def diff_tar(self, key: str) -> Iterator[bytes]:
+        """The container's layer as a tar with OCI whiteouts (image-spec layer.md)."""
+        fd = os.open(self.root / "active" / key / "upper", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield from pack_tree(fd, overlay_upper=True)
+        finally:
+            os.close(fd)
+
+    def changes(self, key: str) -> list[tuple[str, int]]:
+        """Paths with MODIFIED, ADDED or DELETED, in the order of their names."""
+        upper = self.root / "active" / key / "upper"
+        chains = list(reversed(json.loads((upper.parent / "lower").read_text())))
+        with self.view(chains) as below, opened_root(below) as root:
+            return sorted(_changes(upper, root))
+
+    @contextmanager
+    def view(self, chain_ids: list[Digest]) -> Iterator[Path]:
+        """The layers without a container's, read-only, for as long as the context lasts."""
+        if len(chain_ids) <= 1:
+            yield self.layers.diff_path(chain_ids[0]) if chain_ids else self.root / "empty"
+            return
+        target = self.root / "views" / secrets.token_hex(8)
+        target.mkdir()
+        try:
+            lower = [self.layers.diff_path(chain) for chain in reversed(chain_ids)]
+            mount_overlay(target, lower)
+            yield target
+        finally:
+            unmount(target)
+            target.rmdir()
+
+    def used_layers(self) -> set[Digest]:
+        """ChainIDs that some snapshot stands on."""
+        used: set[Digest] = set()
+        for key in self.keys():
+            try:
+                used.update(json.loads((self.root / "active" / key / "lower").read_text()))
+            except FileNotFoundError:
+                continue
+        return used
+
+    def _lower(self, key: str) -> list[Path]:
+        try:
+            text = (self.root / "active" / key / "lower").read_text()
+        except FileNotFoundError:
+            raise NotFound(f"no such snapshot: {key}") from None
+        return [self.layers.diff_path(chain) for chain in json.loads(text)] or [self.root / "empty"]
+
+    def _empty_trash(self) -> None:
+        for leftover in (self.root / "trash").iterdir():
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def tree_size(path: Path) -> int:
+    """Sum of file sizes below `path`, each inode once."""
+    total = 0
+    seen: set[int] = set()
+    pending = [os.fspath(path)]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    status = entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    elif status.st_ino not in seen:
+                        seen.add(status.st_ino)
+                        total += status.st_size
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def _changes(upper: Path, below: int, prefix: str = "") -> Iterator[tuple[str, int]]:
+    with os.scandir(upper) as entries:
+        for entry in entries:
+            path = f"{prefix}/{entry.name}"
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+                yield path, DELETED
+                continue
+            existed = exists_in_root(below, path)
+            yield path, MODIFIED if existed else ADDED
+            if entry.is_dir(follow_symlinks=False):
+                yield from _changes(Path(entry.path), below, path)
