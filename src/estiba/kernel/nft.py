@@ -2,22 +2,35 @@
 
 One library context serves all threads under a lock. After a command that failed it is
 replaced, because libnftables 1.0 keeps objects of the failed batch in its cache.
+What others do to the ruleset is watched by netlink, not by polling.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import os
 import re
+import select
+import socket
+import struct
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from estiba.kernel.netlink import NETLINK_NETFILTER, parse_attributes
 from estiba.model.errors import Internal, NotFound, Unavailable
 
 _LIBRARY = "libnftables.so.1"
 _NFT_CTX_OUTPUT_JSON = 1 << 4
+_GROUP_NFTABLES = 1 << 6
+_NFT_MSG_NEWGEN = (10 << 8) | 15
+_NFTA_GEN_PROC_PID = 2
+_HEADERS = struct.Struct("=IHHIIBBH")
+_SETTLED_MS = 100
 _MISSING = re.compile(r"No such file or directory")
 
 
@@ -68,6 +81,74 @@ class Nft:
         if self._context is not None:
             self._library.nft_ctx_free(self._context)
             self._context = None
+
+
+class RulesetWatch:
+    """Calls back, in a thread of its own, when another process has changed the ruleset.
+
+    Changes in quick succession cost one call.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
+        )
+        self._socket.bind((0, _GROUP_NFTABLES))
+        self._socket.setblocking(False)
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="ruleset-watch", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        os.eventfd_write(self._stop, 1)
+        self._thread.join()
+        self._socket.close()
+        os.close(self._stop)
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        poll.register(self._stop, select.POLLIN)
+        pending = False
+        while True:
+            ready = {fd for fd, _ in poll.poll(_SETTLED_MS if pending else None)}
+            if self._stop in ready:
+                return
+            if ready:
+                pending |= self._is_foreign()
+            elif pending:
+                pending = False
+                self._changed()
+
+    def _is_foreign(self) -> bool:
+        """Reads what has come. Notices that were lost (ENOBUFS) may have been of others."""
+        foreign = False
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                try:
+                    data = self._socket.recv(1 << 16)
+                except BlockingIOError:
+                    raise
+                except OSError:
+                    foreign = True
+                    continue
+                foreign |= _names_another_process(data)
+        return foreign
+
+
+def _names_another_process(data: bytes) -> bool:
+    """Whether one of the messages ends a transaction that is not this process's."""
+    offset = 0
+    while offset + _HEADERS.size <= len(data):
+        length, kind, *_ = _HEADERS.unpack_from(data, offset)
+        if kind == _NFT_MSG_NEWGEN:
+            message = data[offset + _HEADERS.size : offset + length]
+            pid = parse_attributes(message).get(_NFTA_GEN_PROC_PID, b"")
+            if int.from_bytes(pid, "big") != os.getpid():
+                return True
+        offset += (length + 3) & ~3
+    return False
 
 
 @functools.cache

@@ -163,6 +163,7 @@ class BridgeDriver:
     def close(self, *, delete_table: bool = False) -> None:
         if delete_table:
             self._firewall.delete()
+        self._firewall.close()
         self._ports.close()
         self._reaper.close()
         self._host.close()

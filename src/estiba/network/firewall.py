@@ -16,15 +16,19 @@ so that publishing a port costs one element, whatever else is published.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from estiba.kernel.nft import Nft
-from estiba.model.errors import InvalidArgument, NotFound
+from estiba.kernel.nft import Nft, RulesetWatch
+from estiba.model.errors import EstibaError, InvalidArgument, NotFound
+from estiba.network.coexist import Admission
 from estiba.network.ports import ANY_ADDRESS
+
+_log = logging.getLogger(__name__)
 
 _INTERFACE_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,15}")
 
@@ -73,6 +77,8 @@ class Firewall:
     def __init__(self, table: str, nft: Nft | None = None) -> None:
         self.table = table
         self._nft = nft or Nft()
+        self._admission = Admission(self._nft, table)
+        self._watch: RulesetWatch | None = None
         self._lock = threading.Lock()
         self._bridges: dict[str, BridgeRule] = {}
         self._ports: dict[tuple[str, str], PortRule] = {}
@@ -83,10 +89,15 @@ class Firewall:
         """
         with self._lock:
             self._bridges = {rule.bridge: rule for rule in bridges}
-            try:
-                self._nft.list_json(f"list table inet {self.table}")
-            except NotFound:
-                self._rebuild()
+            self._watch = RulesetWatch(self._heal)
+            self._ensure_present()
+
+    def close(self) -> None:
+        """Lets go of the table and leaves it in force."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        self._nft.close()
 
     def adopt(self, ports: Iterable[PortRule]) -> None:
         """Writes the whole table with these ports too, in one transaction."""
@@ -124,8 +135,8 @@ class Firewall:
         """Deletes the table; none is no error."""
         with self._lock:
             self._bridges, self._ports = {}, {}
+            self._admission.ensure(())
             self._nft.run(f"add table inet {self.table}\ndelete table inet {self.table}\n")
-            self._nft.close()
 
     def _change(self, commands: Iterable[str]) -> None:
         batch = "\n".join(commands)
@@ -136,10 +147,26 @@ class Firewall:
         except NotFound:
             self._rebuild()
 
+    def _heal(self) -> None:
+        """Another program changed the ruleset: `nft flush ruleset` takes everyone's tables."""
+        try:
+            with self._lock:
+                self._ensure_present()
+        except EstibaError as error:
+            _log.warning("cannot restore the table %s: %s", self.table, error)
+
+    def _ensure_present(self) -> None:
+        try:
+            self._nft.list_json(f"list table inet {self.table}")
+            self._admission.ensure(self._bridges)
+        except NotFound:
+            self._rebuild()
+
     def _rebuild(self) -> None:
         name = f"inet {self.table}"
         table = render_table(self.table, self._bridges.values(), self._ports.values())
         self._nft.run(f"add table {name}\ndelete table {name}\n{table}")
+        self._admission.ensure(self._bridges)
 
 
 def table_name(bridge: str) -> str:
