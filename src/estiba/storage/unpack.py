@@ -45,12 +45,14 @@ class UnpackOptions:
 
     `owner` overrides uid and gid; `keep_owner` false makes everything root's.
     `no_overwrite_dir`: a directory never replaces a file nor a file a directory.
+    `prefix` is the directory below the root in which everything goes.
     """
 
     layer: bool = False
     keep_owner: bool = True
     owner: tuple[int, int] | None = None
     no_overwrite_dir: bool = False
+    prefix: bytes = b""
     limits: Limits = Limits()
 
 
@@ -73,12 +75,12 @@ class Unpacker:
         self._entries += 1
         if self._entries > self._options.limits.entries:
             raise LimitExceeded(f"tar: more than {self._options.limits.entries} entries")
-        path = clean_name(entry.name, self._options.limits)
-        if not path:
+        path = self._place(entry.name)
+        if path == self._options.prefix:
             if entry.kind == Kind.DIRECTORY:
-                self._set_metadata(self._root_directory(), entry)
-                self._directory_times[b""] = entry.mtime_ns
-            return b""
+                self._set_metadata(self._parent(path), entry)
+                self._directory_times[path] = entry.mtime_ns
+            return path
         parent, _, name = path.rpartition(b"/")
         if self._options.layer and name.startswith(WHITEOUT):
             self._whiteout(parent, name)
@@ -171,7 +173,7 @@ class Unpacker:
         self._directory_times[path] = entry.mtime_ns
 
     def _make_link(self, directory: int, name: bytes, entry: Entry) -> None:
-        target = clean_name(entry.link, self._options.limits)
+        target = self._place(entry.link)
         parent, _, base = target.rpartition(b"/")
         if not base:
             raise InvalidArgument("tar: a hard link without a target")
@@ -284,8 +286,10 @@ class Unpacker:
 
     # -- parents ---------------------------------------------------------------------------
 
-    def _root_directory(self) -> int:
-        return self._parent(b"")
+    def _place(self, name: bytes) -> bytes:
+        path = clean_name(name, self._options.limits)
+        prefix = self._options.prefix
+        return b"/".join(part for part in (prefix, path) if part)
 
     def _parent(self, path: bytes, *, create: bool = True) -> int:
         """A descriptor of the directory `path`, resolved in the root; made when it is missing."""

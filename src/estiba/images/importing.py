@@ -1,0 +1,95 @@
+"""Images from a file system: `import` of a tar, and `commit` of a container."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from estiba.images.changes import apply_changes
+from estiba.images.images import Images, now_text
+from estiba.images.record import ImageRecord
+from estiba.model.image import HistoryEntry, ImageProcessConfig
+from estiba.model.reference import Reference
+from estiba.storage.compress import Decompressed
+from estiba.storage.tar import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the new image says of itself."""
+
+    comment: str = ""
+    author: str = ""
+    created_by: str = ""
+    changes: tuple[str, ...] = ()
+
+
+class IteratorSource:
+    """A source over an iterator of bytes."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    def read(self, _size: int, /) -> bytes:
+        for piece in self._pieces:
+            if piece:
+                return piece
+        return b""
+
+
+def import_tar(
+    images: Images,
+    source: Source,
+    *,
+    tags: Iterable[Reference],
+    description: Description,
+    architecture: str,
+) -> ImageRecord:
+    """An image of one layer; the tar may be compressed. Blocks.
+
+    Raises InvalidArgument or LimitExceeded for a bad archive or change.
+    """
+    process = apply_changes(ImageProcessConfig(), description.changes)
+    layer = images.layers.ingest(Decompressed(source), None)
+    entry = HistoryEntry(created=now_text(), comment=description.comment)
+    return images.add_layer(
+        None,
+        layer,
+        process,
+        entry=entry,
+        author=description.author,
+        architecture=architecture,
+        tags=tags,
+        action="import",
+    )
+
+
+def commit_layer(
+    images: Images,
+    diff: Iterator[bytes],
+    base: ImageRecord | None,
+    process: ImageProcessConfig,
+    *,
+    tags: Iterable[Reference],
+    description: Description,
+    architecture: str,
+) -> ImageRecord:
+    """An image of `base` and the container's layer, given as tar. Blocks."""
+    parent = base.chain_ids[-1] if base and base.chain_ids else None
+    layer = images.layers.ingest(IteratorSource(diff), parent)
+    entry = HistoryEntry(
+        created=now_text(),
+        created_by=description.created_by,
+        author=description.author,
+        comment=description.comment,
+    )
+    return images.add_layer(
+        base,
+        layer,
+        apply_changes(process, description.changes),
+        entry=entry,
+        author=description.author,
+        architecture=architecture,
+        tags=tags,
+        action="commit",
+    )

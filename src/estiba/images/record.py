@@ -1,0 +1,47 @@
+"""The frozen state of an image: what the database keeps."""
+
+from __future__ import annotations
+
+import msgspec
+
+from estiba.model.digest import Digest
+from estiba.model.image import ImageConfig, ImageProcessConfig
+
+KIND = "image"
+
+
+class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """`id` is the digest of `config_json`, whose bytes are kept as they came."""
+
+    id: Digest
+    config_json: str
+    chain_ids: list[Digest]
+    repo_tags: list[str] = []
+    """Familiar references with tag, for example `busybox:latest`."""
+
+    repo_digests: list[str] = []
+    size_bytes: int = 0
+    created_ns: int = 0
+    tagged_ns: int = 0
+    used_ns: int = 0
+    parent: Digest = ""
+
+    @property
+    def config(self) -> ImageConfig:
+        return msgspec.json.decode(self.config_json, type=ImageConfig)
+
+    @property
+    def process_config(self) -> ImageProcessConfig:
+        return self.config.config
+
+    @property
+    def diff_ids(self) -> list[Digest]:
+        return self.config.rootfs.diff_ids
+
+
+def encode(record: ImageRecord) -> bytes:
+    return msgspec.json.encode(record)
+
+
+def decode(body: bytes) -> ImageRecord:
+    return msgspec.json.decode(body, type=ImageRecord)
