@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from estiba.kernel.confined import open_in_root
 from estiba.model.errors import InvalidArgument
 
 _MAX_ID = 2**31 - 1
@@ -133,8 +134,6 @@ def _number(text: str, kind: str) -> int:
 
 def _read(root: int, path: str) -> str:
     """A file of the image; "" when it has none or what is there is no plain file."""
-    from estiba.kernel.confined import open_in_root
-
     try:
         fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
