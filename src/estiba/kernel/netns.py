@@ -6,7 +6,6 @@ of a pool that failed to return would poison whoever runs on it next.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -14,14 +13,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from estiba.kernel.libc import check, libc
+from estiba.kernel.mounts import MountFlag, mount, unmount
 from estiba.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
 
 T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
-_MS_BIND = 0x1000
-_MNT_DETACH = 2
-_UMOUNT_NOFOLLOW = 8
 
 
 def ensure_netns(path: Path, prepare: Callable[[], None] | None = None) -> None:
@@ -38,10 +35,7 @@ def ensure_netns(path: Path, prepare: Callable[[], None] | None = None) -> None:
         if prepare is not None:
             prepare()
         own = f"/proc/self/task/{threading.get_native_id()}/ns/net"
-        check(
-            libc.mount(own.encode(), os.fsencode(path), None, _MS_BIND, None),
-            f"mount a network namespace on {path}",
-        )
+        mount(own, path, "", MountFlag.BIND)
 
     try:
         _in_new_thread(make)
@@ -55,10 +49,8 @@ def remove_netns(path: Path) -> None:
 
     One that is gone is no error.
     """
-    with contextlib.suppress(FileNotFoundError):
-        while libc.umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW) == 0:
-            pass
-        path.unlink()
+    unmount(path)
+    path.unlink(missing_ok=True)
 
 
 def is_netns(path: Path) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from estiba.kernel import failpoint, rtnetlink
+from estiba.kernel.conntrack import forget_udp_flows
 from estiba.kernel.netlink import NetlinkError, NetlinkSocket
 from estiba.model.container import PortBinding
 from estiba.model.errors import Conflict, EstibaError, FailedPrecondition, InvalidArgument
@@ -249,6 +250,7 @@ class BridgeDriver:
             failpoint.hit("network.ports-held")
             rules = _rules(endpoint, bindings_of(held))
             self._firewall.publish(rules)
+            _forget_flows(rules)
             self._ports.confirm(endpoint.id)
         except EstibaError as error:
             self._firewall.unpublish(rules)
@@ -259,7 +261,9 @@ class BridgeDriver:
         return held
 
     def disconnect(self, endpoint: Endpoint) -> None:
-        self._firewall.unpublish(_rules(endpoint, endpoint.ports))
+        rules = _rules(endpoint, endpoint.ports)
+        self._firewall.unpublish(rules)
+        _forget_flows(rules)
         self._ports.release(endpoint.id)
         failpoint.hit("network.ports-released")
         link = self._find_link(endpoint.host_interface)
@@ -355,6 +359,16 @@ def _bridged_is_filtered() -> bool:
     published port then gets its own frame back, which only a hairpin port does.
     """
     return _BRIDGED_IS_FILTERED.exists() and _BRIDGED_IS_FILTERED.read_text().strip() == "1"
+
+
+def _forget_flows(rules: list[PortRule]) -> None:
+    """UDP flows that began under other rules would go on to where those led."""
+    ports = {rule.host_port for rule in rules if rule.protocol == "udp"}
+    if ports:
+        try:
+            forget_udp_flows(ports)
+        except NetlinkError as error:
+            _log.warning("UDP flows to %s may go on to an old container: %s", ports, error)
 
 
 def _rules(endpoint: Endpoint, bindings: dict[str, list[PortBinding]]) -> list[PortRule]:

@@ -9,6 +9,7 @@ of it is missing. All methods block and may be called from any thread.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -19,9 +20,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from estiba.kernel import failpoint
-from estiba.model.errors import Conflict, InvalidArgument, NotFound
+from estiba.kernel.confined import open_in_root, opened_root
+from estiba.kernel.mounts import mount, unmount
+from estiba.model.errors import Conflict, NotFound
 from estiba.model.ids import check_name, new_id
 from estiba.store import Store, Transaction
+from estiba.volumes.options import parse_options
 from estiba.volumes.populate import populate
 from estiba.volumes.record import (
     ANONYMOUS_LABEL,
@@ -81,8 +85,7 @@ class Volumes:
             marked[ANONYMOUS_LABEL] = ""
         name = name or self._make_name()
         check_name(name, what="volume")
-        if options:
-            _check_options(options)
+        parse_options(options or {})
         with self._lock:
             existing = self._records.get(name)
             if existing is not None:
@@ -116,15 +119,40 @@ class Volumes:
         """The directory that containers mount. Raises NotFound."""
         return self._root / self.get(name).name / "_data"
 
-    def fill(self, name: str, source: int) -> bool:
-        """Copies the directory `source`, a descriptor opened within the container's root, into
-        the volume if that is empty; returns whether it did.
+    def mount(self, name: str) -> Path:
+        """`path`, once what the volume's options ask for is mounted there. Raises OSError."""
+        path = self.path(name)
+        wanted = parse_options(self.get(name).options)
+        if wanted is not None:
+            with self._lock:
+                if not os.path.ismount(path):
+                    mount(wanted.device, path, wanted.kind, wanted.flags, wanted.data)
+        return path
+
+    def unmount(self, name: str) -> None:
+        """Undoes `mount`, when the last container that uses the volume has ended."""
+        if self.get(name).options:
+            unmount(self.path(name))
+
+    def fill(self, name: str, rootfs: Path, inside: str) -> bool:
+        """Copies the directory `inside` a container's root into the volume if that is empty.
+
+        Returns whether it did: a path that is no directory gives nothing.
         """
         directory = self.path(name).parent
         with self._lock:
             lock = self._filling.setdefault(name, threading.Lock())
-        with lock:
-            return populate(directory, source)
+        with opened_root(rootfs) as root, lock:
+            try:
+                source = open_in_root(root, inside, os.O_RDONLY | os.O_DIRECTORY)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    return False
+                raise
+            try:
+                return populate(directory, source)
+            finally:
+                os.close(source)
 
     def remove(self, name: str, *, users: Iterable[str] = (), force: bool = False) -> None:
         """Removes a volume and its data; `users` are the ids of the containers that have it.
@@ -143,6 +171,7 @@ class Volumes:
                     f"remove {name}: volume is in use - [{', '.join(containers)}]: "
                     "remove these containers first"
                 )
+            unmount(self._root / name / "_data")
             aside = self._root / f"{_REMOVED}{secrets.token_hex(4)}.{name}"
             (self._root / name).rename(aside)
             failpoint.hit("volumes.set-aside")
@@ -206,12 +235,6 @@ class Volumes:
         self._store.commit_blocking(write, durable=True)
         del self._records[record.name]
         self._filling.pop(record.name, None)
-
-
-def _check_options(options: Mapping[str, str]) -> None:
-    for name in options:
-        if name not in ("type", "device", "o", "size"):
-            raise InvalidArgument(f'create: invalid option: "{name}": use type, device, o, size')
 
 
 def _size_bytes(root: Path) -> int:

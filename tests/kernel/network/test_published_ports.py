@@ -216,6 +216,26 @@ def test_a_dead_container_is_swept(host: Host, web: Endpoint) -> None:
     assert host.ask(None, live.ip_address, 80)
 
 
+def test_a_udp_flow_follows_the_port_to_another_container(host: Host) -> None:
+    def open_socket() -> socket.socket:
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        client.settimeout(2)
+        client.connect((HOST_ADDRESS, 5354))
+        return client
+
+    client = run_in_netns(host.outside, open_socket)
+    client.send(b"before anybody listens")
+    with pytest.raises(ConnectionRefusedError):
+        client.recv(1)
+    for name in ("one", "two"):
+        endpoint = host.attach(name, ports=[request(53, "5354", "udp")])
+        host.serve(sandbox(host, name), 53, socket.SOCK_DGRAM)
+        client.send(b"hello")
+        assert client.recv(100).decode() == OUTSIDE_ADDRESS
+        host.networks.disconnect(name, endpoint)
+    client.close()
+
+
 def test_forty_at_once(host: Host) -> None:
     def attach(number: int) -> Endpoint:
         return host.attach(f"c{number}", ports=[request(80)])

@@ -58,11 +58,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def fill(volumes: Volumes, name: str, source: Path) -> bool:
-    fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        return volumes.fill(name, fd)
-    finally:
-        os.close(fd)
+    return volumes.fill(name, source.parent, f"/{source.name}")
 
 
 def test_the_directories_are_closed_to_others(volumes: Volumes) -> None:
@@ -222,6 +218,46 @@ def test_a_directory_swapped_for_a_symlink_leads_nowhere(volumes: Volumes, tmp_p
         thread.join()
 
 
+def test_a_path_in_the_image_is_resolved_within_it(volumes: Volumes, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc" / "mine").touch()
+    (root / "absolute").symlink_to("/etc")
+    (root / "relative").symlink_to("../../../../etc")
+    (root / "file").touch()
+    for name in ("absolute", "relative"):
+        volumes.create(name)
+        assert volumes.fill(name, root, f"/{name}")
+        assert [path.name for path in volumes.path(name).iterdir()] == ["mine"]
+    for name in ("file", "missing"):
+        volumes.create(name)
+        assert not volumes.fill(name, root, f"/{name}")
+
+
+def test_options_are_mounted_while_in_use(volumes: Volumes, tmp_path: Path) -> None:
+    volumes.create("ram", options={"type": "tmpfs", "device": "tmpfs", "o": "size=1m,nosuid"})
+    with pytest.raises(InvalidArgument, match="missing device"):
+        volumes.create("x1", options={"type": "tmpfs"})
+    for _ in range(2):
+        path = volumes.mount("ram")
+    mounted = Path("/proc/self/mounts").read_text().splitlines()
+    (line,) = [line for line in mounted if f" {path} " in line]
+    assert line.startswith("tmpfs ")
+    assert "nosuid" in line
+    assert "size=1024k" in line
+    volumes.unmount("ram")
+    assert not os.path.ismount(path)
+    volumes.mount("ram")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "kept").touch()
+    volumes.create("bound", options={"type": "none", "device": str(other), "o": "bind"})
+    assert (volumes.mount("bound") / "kept").exists()
+    volumes.remove("bound")
+    volumes.remove("ram")
+    assert (other / "kept").exists()
+
+
 SCRIPT = textwrap.dedent(
     """
     import os, sys
@@ -233,7 +269,7 @@ SCRIPT = textwrap.dedent(
     volumes = Volumes(root / "volumes", Store.open(root / "estiba.db", EventBus()))
     volumes.start()
     volumes.create("data")
-    volumes.fill("data", os.open(root / "image", os.O_RDONLY))
+    volumes.fill("data", root, "/image")
     volumes.remove("data")
     """
 )
