@@ -1,0 +1,162 @@
+"""Where the data of a container's mounts lies on the host: binds, volumes, shared memory."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from estiba.containers.hostfiles import NAMES, HostFiles
+from estiba.containers.ports import Paths
+from estiba.containers.record import ContainerRecord, MountPlan
+from estiba.kernel.confined import ensure_directory_in_root, open_in_root, opened_root
+from estiba.kernel.mounts import MountFlag, is_mounted, mount, unmount
+from estiba.model.errors import Conflict, InvalidArgument
+from estiba.runtime.mounts import SpecMount, bind, tmpfs, tmpfs_mount
+from estiba.volumes.volumes import Volumes
+
+_SHARED = "container:"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+
+Find = Callable[[str], ContainerRecord]
+
+
+@dataclass(slots=True)
+class Sources:
+    """`containers.steps.MountSources`, and the mounts of the runtime-spec. All blocks."""
+
+    paths: Paths
+    volumes: Volumes
+    host_files: HostFiles
+    find: Find
+
+    def needs_rootfs(self, record: ContainerRecord) -> bool:
+        return any(plan.type == "volume" and not plan.no_copy for plan in record.mounts)
+
+    def prepare(self, record: ContainerRecord, rootfs: Path) -> None:
+        """Makes volumes and missing bind sources, and fills empty volumes from the image.
+
+        Raises InvalidArgument for a source that does not exist.
+        """
+        for plan in record.mounts:
+            if plan.type == "volume":
+                self._prepare_volume(plan, rootfs)
+            elif plan.type == "bind":
+                _prepare_bind(plan)
+
+    def _prepare_volume(self, plan: MountPlan, rootfs: Path) -> None:
+        self.volumes.create(
+            plan.name,
+            driver=plan.driver,
+            options=plan.driver_options,
+            labels=plan.labels,
+            anonymous=plan.anonymous,
+        )
+        if not plan.no_copy and rootfs.is_dir():
+            self.volumes.fill(plan.name, rootfs, plan.destination)
+
+    def release(self, record: ContainerRecord) -> None:
+        """Volumes outlive the run; shared memory does not."""
+        unmount(self._shm(record.id))
+
+    # -- the mounts of the runtime-spec ----------------------------------------------------
+
+    def spec_mounts(self, record: ContainerRecord) -> list[SpecMount]:
+        """The engine's own files first: a user's mount at the same place replaces them."""
+        mounts = [
+            bind(self.host_files.path(record, name), f"/etc/{name}", rw=True) for name in NAMES
+        ]
+        mounts += [tmpfs(path, options) for path, options in record.host_config.tmpfs.items()]
+        mounts += [self._spec_mount(plan) for plan in record.mounts]
+        return mounts
+
+    def _spec_mount(self, plan: MountPlan) -> SpecMount:
+        if plan.type == "tmpfs":
+            return tmpfs_mount(plan.destination, plan.tmpfs_options, rw=plan.rw)
+        recursive = not plan.read_only_non_recursive and not plan.non_recursive
+        return bind(
+            self.path(plan),
+            plan.destination,
+            rw=plan.rw,
+            propagation=plan.propagation or "rprivate",
+            recursive=not plan.non_recursive,
+            read_only_recursive=not plan.rw and recursive,
+        )
+
+    def path(self, plan: MountPlan) -> Path:
+        """The directory or file that is mounted. Raises NotFound for a lost volume."""
+        if plan.type != "volume":
+            return Path(plan.source)
+        path = self.volumes.path(plan.name)
+        if not plan.subpath:
+            return path
+        with opened_root(path) as root:
+            os.close(ensure_directory_in_root(root, plan.subpath))
+            fd = open_in_root(root, plan.subpath, os.O_PATH)
+            try:
+                return Path(os.readlink(f"/proc/self/fd/{fd}"))
+            finally:
+                os.close(fd)
+
+    # -- shared memory ---------------------------------------------------------------------
+
+    def _shm(self, container_id: str) -> Path:
+        return self.paths.run(container_id) / "shm"
+
+    def shm(self, record: ContainerRecord) -> Path | None:
+        """The directory for /dev/shm that containers share; None for one of its own.
+
+        Raises Conflict when the other container does not share its own.
+        """
+        mode = record.host_config.ipc_mode
+        if mode == "shareable":
+            path = self._shm(record.id)
+            path.mkdir(parents=True, exist_ok=True)
+            if not is_mounted(path):
+                flags = MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC
+                size = f"mode=1777,size={record.host_config.shm_size}"
+                mount("shm", path, "tmpfs", flags, size)
+            return path
+        if mode.startswith(_SHARED):
+            path = self._shm(mode.removeprefix(_SHARED))
+            if not is_mounted(path):
+                name = self.find(mode.removeprefix(_SHARED)).name
+                raise Conflict(
+                    f"cannot join IPC of container {name}: non-shareable IPC, or it does not "
+                    "run: start it with --ipc shareable"
+                )
+            return path
+        return None
+
+
+def _prepare_bind(plan: MountPlan) -> None:
+    path = Path(plan.source)
+    if path.exists():
+        return
+    if not plan.create_source:
+        raise InvalidArgument(
+            f'invalid mount config for type "bind": bind source path does not exist: {plan.source}'
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidArgument(
+            f"error while creating mount source path '{plan.source}': {error.strerror}"
+        ) from error
+
+
+def longest_mount(record: ContainerRecord, path: str) -> tuple[MountPlan, str] | None:
+    """The mount that `path` lies in, and the path within it; None for the container's root."""
+    normal = posixpath.normpath("/" + path.lstrip("/"))
+    found = [
+        plan
+        for plan in record.mounts
+        if normal == plan.destination or normal.startswith(f"{plan.destination}/")
+    ]
+    if not found:
+        return None
+    plan = max(found, key=lambda each: len(each.destination))
+    rest = normal[len(plan.destination) :].lstrip("/")
+    return plan, f"/{rest}" + ("/." if path.endswith("/.") else "")

@@ -1,0 +1,161 @@
+"""From a record to the OCI runtime-spec: the facts that the pure builder needs, looked up."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from estiba.containers.hostfiles import hostname
+from estiba.containers.record import ContainerRecord
+from estiba.containers.sources import Sources
+from estiba.kernel.confined import ensure_directory_in_root, opened_root
+from estiba.model.container import HostConfig, ProcessSpec, Ulimit
+from estiba.model.errors import Conflict, InvalidArgument
+from estiba.runtime.devices import device_number, resolve_devices
+from estiba.runtime.namespaces import NEW, Namespace, Namespaces, namespace_of
+from estiba.runtime.process import build_env, build_process
+from estiba.runtime.spec import SpecInput, build_spec
+from estiba.runtime.users import resolve_user
+from estiba.security.profiles.profile import Host, Profile, decide_profile
+
+_SHARED = "container:"
+_DESCRIPTORS = re.compile(r"proc/(self|thread-self|\d+)/(fd|root|cwd|exe|task)(/|$)")
+
+Find = Callable[[str], ContainerRecord]
+
+
+@dataclass(slots=True)
+class SpecMaker:
+    """Blocks on the file system only."""
+
+    host: Host
+    sources: Sources
+    find: Find
+    cgroup_parent: str
+    init_path: Path
+    can_limit_swap: bool
+    default_ulimits: Sequence[Ulimit] = ()
+
+    def profile(self, host_config: HostConfig) -> Profile:
+        """The isolation of a container. Raises InvalidArgument."""
+        return decide_profile(host_config, self.host, default_ulimits=self.default_ulimits)
+
+    def cgroup(self, record: ContainerRecord) -> str:
+        parent = record.host_config.cgroup_parent or self.cgroup_parent
+        return posixpath.join("/", parent, record.id)
+
+    def container(
+        self, record: ContainerRecord, netns: Path | None, rootfs: Path
+    ) -> dict[str, Any]:
+        """config.json of a start.
+
+        Raises InvalidArgument or Conflict for what does not hold at this moment.
+        """
+        config, host = record.config, record.host_config
+        user = resolve_user(rootfs, config.user, host.group_add)
+        ensure_working_directory(rootfs, config.working_dir)
+        return build_spec(
+            SpecInput(
+                config=config,
+                host=host,
+                args=record.argv,
+                user=user,
+                hostname=hostname(record),
+                rootfs=rootfs,
+                namespaces=self._namespaces(record, netns),
+                mounts=self.sources.spec_mounts(record),
+                cgroup_path=self.cgroup(record),
+                profile=self.profile(host),
+                devices=resolve_devices(host),
+                device_number=device_number,
+                init=self.init_path if host.init else None,
+                shm=self.sources.shm(record),
+                can_limit_swap=self.can_limit_swap,
+            )
+        )
+
+    def process(self, record: ContainerRecord, wanted: ProcessSpec, rootfs: Path) -> dict[str, Any]:
+        """The process object of an exec."""
+        user = resolve_user(rootfs, wanted.user or record.config.user, record.host_config.group_add)
+        host = record.host_config
+        if wanted.privileged:
+            host = msgspec.structs.replace(host, privileged=True)
+        profile = self.profile(host)
+        return build_process(
+            args=wanted.cmd,
+            env=build_env(
+                [*record.config.env, *wanted.env],
+                hostname=hostname(record),
+                tty=wanted.tty,
+                home=user.home,
+            ),
+            cwd=wanted.working_dir or record.config.working_dir,
+            user=user,
+            capabilities=profile.capabilities,
+            no_new_privileges=profile.no_new_privileges,
+            tty=wanted.tty,
+            console_size=wanted.console_size,
+        )
+
+    def _namespaces(self, record: ContainerRecord, netns: Path | None) -> Namespaces:
+        host = record.host_config
+        return Namespaces(
+            network=netns if netns is not None else self._mode(host.network_mode, "net"),
+            pid=self._mode(host.pid_mode, "pid"),
+            ipc=self._mode(host.ipc_mode, "ipc"),
+            uts=self._mode(_uts_mode(record), "uts"),
+            cgroup=self._mode(host.cgroupns_mode, "cgroup"),
+        )
+
+    def _mode(self, mode: str, kind: str) -> Namespace:
+        if mode == "host":
+            return None
+        if not mode.startswith(_SHARED):
+            return NEW
+        other = self.find(mode.removeprefix(_SHARED))
+        if not other.state.is_up or other.container is None:
+            raise Conflict(
+                f"cannot join the {kind} namespace of container {other.name}: it is not running"
+            )
+        return namespace_of(other.container.pid, kind)
+
+
+def _uts_mode(record: ContainerRecord) -> str:
+    """With the host's network and no name of its own a container bears the host's."""
+    host = record.host_config
+    if host.uts_mode or record.config.hostname:
+        return host.uts_mode
+    return "host" if host.network_mode == "host" else ""
+
+
+def ensure_working_directory(rootfs: Path, path: str) -> None:
+    """Makes the working directory in the container's root, as Docker does.
+
+    Raises InvalidArgument for one that leads into a process's descriptors (CVE-2024-21626),
+    and for a file in its place.
+    """
+    if not path or path == "/":
+        return
+    with opened_root(rootfs) as root:
+        try:
+            fd = ensure_directory_in_root(root, posixpath.normpath(path))
+        except OSError as error:
+            raise InvalidArgument(
+                f"cannot use working directory {path!r}: {error.strerror}: "
+                "choose a directory, or one that can be made"
+            ) from error
+        try:
+            inside = os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), rootfs)
+        finally:
+            os.close(fd)
+    if _DESCRIPTORS.match(inside):
+        raise InvalidArgument(
+            f"working directory {path!r} leads into the descriptors of a process: refused"
+        )

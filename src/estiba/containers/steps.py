@@ -1,0 +1,265 @@
+"""The effects of a container's life on the kernel: snapshot, network, bundle, monitor, runtime.
+
+Each is idempotent, and every resource it makes is named by the container's id, so recovery
+needs no journal to undo them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from estiba.containers.attach import Console
+from estiba.containers.hostfiles import HostFiles
+from estiba.containers.ports import BroughtUp, Exit, Paths
+from estiba.containers.publishing import port_requests
+from estiba.containers.record import AttachedNetwork, ContainerRecord, Process
+from estiba.kernel import failpoint
+from estiba.kernel.blocking import run_blocking
+from estiba.kernel.pidfd import ProcessIdentity
+from estiba.kernel.procfs import end_processes
+from estiba.model.container import EndpointSettings, PortBinding
+from estiba.model.digest import Digest
+from estiba.model.errors import EstibaError
+from estiba.network.record import Endpoint, PortRequest
+from estiba.runtime.bundle import Bundle
+from estiba.runtime.conmon import Conmon
+from estiba.runtime.monitor import MonitorRequest
+from estiba.runtime.oci import OciRuntime
+
+_SHARED = "container:"
+
+
+class Rootfs(Protocol):
+    """Snapshots of the storage package; all methods block."""
+
+    def prepare(self, key: str, chain_ids: list[Digest]) -> None: ...
+
+    def mount(self, key: str, target: Path) -> None: ...
+
+    def unmount(self, target: Path) -> None: ...
+
+    def remove(self, key: str) -> None: ...
+
+
+class Networking(Protocol):
+    """The network package; all methods block."""
+
+    def open_sandbox(self, container_id: str) -> Path: ...
+
+    def close_sandbox(self, container_id: str) -> None: ...
+
+    def connect(
+        self,
+        container_id: str,
+        *,
+        container_name: str,
+        network: str,
+        settings: EndpointSettings,
+        ports: list[PortRequest],
+    ) -> Endpoint: ...
+
+    def disconnect(self, container_id: str, endpoint: Endpoint) -> None: ...
+
+
+class MountSources(Protocol):
+    """Where the data of a container's mounts lies on the host; all methods block."""
+
+    def prepare(self, record: ContainerRecord, rootfs: Path) -> None:
+        """Makes volumes and missing bind sources; fills empty volumes from the image."""
+
+    def needs_rootfs(self, record: ContainerRecord) -> bool:
+        """Whether `prepare` reads the image."""
+
+    def release(self, record: ContainerRecord) -> None:
+        """Takes away what it holds on the host, but for volumes."""
+
+
+BuildSpec = Callable[[ContainerRecord, Path | None, Path], dict[str, Any]]
+"""(record, network namespace or None for the host's, mounted root) → OCI runtime-spec."""
+
+
+@dataclass(slots=True)
+class KernelSteps:
+    """`containers.ports.Steps` on the real kernel."""
+
+    paths: Paths
+    snapshots: Rootfs
+    networks: Networking
+    sources: MountSources
+    monitor: Conmon
+    runtimes: Mapping[str, OciRuntime]
+    host_files: HostFiles
+    build_spec: BuildSpec
+
+    # -- create and remove -----------------------------------------------------------------
+
+    async def prepare(self, record: ContainerRecord) -> None:
+        await run_blocking(self._prepare, record)
+
+    def _prepare(self, record: ContainerRecord) -> None:
+        self.paths.state(record.id).mkdir(mode=0o710, parents=True, exist_ok=True)
+        self.snapshots.prepare(record.id, record.chain_ids)
+        failpoint.hit("prepare.snapshot")
+        if not self.sources.needs_rootfs(record):
+            self.sources.prepare(record, self.paths.rootfs(record.id))
+            return
+        rootfs = self.paths.rootfs(record.id)
+        rootfs.mkdir(parents=True, exist_ok=True)
+        self.snapshots.mount(record.id, rootfs)
+        try:
+            self.sources.prepare(record, rootfs)
+        finally:
+            self.snapshots.unmount(rootfs)
+            self._remove_run(record.id)
+
+    async def discard(self, record: ContainerRecord) -> None:
+        await run_blocking(self._discard, record)
+
+    def _discard(self, record: ContainerRecord) -> None:
+        self.snapshots.unmount(self.paths.rootfs(record.id))
+        self.sources.release(record)
+        self._remove_run(record.id)
+        failpoint.hit("discard.run")
+        self.snapshots.remove(record.id)
+        failpoint.hit("discard.snapshot")
+        shutil.rmtree(self.paths.state(record.id), ignore_errors=True)
+
+    def _remove_run(self, container_id: str) -> None:
+        shutil.rmtree(self.paths.run(container_id), ignore_errors=True)
+
+    # -- start -----------------------------------------------------------------------------
+
+    async def bring_up(self, record: ContainerRecord) -> BroughtUp:
+        bundle = Bundle(self.paths.run(record.id))
+        failpoint.hit("start.begun")
+        netns, networks = await run_blocking(self._mount_and_connect, record, bundle)
+        failpoint.hit("start.connected")
+        await run_blocking(self._write_bundle, record, networks, netns, bundle)
+        failpoint.hit("start.bundle")
+        monitored = await self.monitor.start(
+            MonitorRequest(
+                container_id=record.id,
+                bundle=bundle,
+                runtime=self._runtime(record),
+                program=record.path,
+                log_path=self._log_path(record),
+                tty=record.config.tty,
+                open_stdin=record.config.open_stdin,
+                stdin_once=record.config.stdin_once,
+            )
+        )
+        failpoint.hit("start.created")
+        return BroughtUp(
+            container=_process(monitored.container),
+            monitor=_process(monitored.monitor),
+            networks=networks,
+            ports=_bound_ports(networks),
+        )
+
+    def _mount_and_connect(
+        self, record: ContainerRecord, bundle: Bundle
+    ) -> tuple[Path | None, list[AttachedNetwork]]:
+        bundle.rootfs.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self.snapshots.mount(record.id, bundle.rootfs)
+        failpoint.hit("start.mounted")
+        self.sources.prepare(record, bundle.rootfs)
+        mode = record.host_config.network_mode
+        if mode == "host" or mode.startswith(_SHARED):
+            return None, self._join(record)
+        sandbox = self.networks.open_sandbox(record.id)
+        failpoint.hit("start.sandbox")
+        return sandbox, self._join(record)
+
+    def _join(self, record: ContainerRecord) -> list[AttachedNetwork]:
+        joined: list[AttachedNetwork] = []
+        requests = port_requests(record)
+        for net in record.networks:
+            endpoint = self.networks.connect(
+                record.id,
+                container_name=record.name,
+                network=net.network,
+                settings=net.requested,
+                ports=requests if not joined else [],
+            )
+            joined.append(
+                AttachedNetwork(network=net.network, requested=net.requested, endpoint=endpoint)
+            )
+        return joined
+
+    def _write_bundle(
+        self,
+        record: ContainerRecord,
+        networks: list[AttachedNetwork],
+        netns: Path | None,
+        bundle: Bundle,
+    ) -> None:
+        self.host_files.write(record, networks)
+        bundle.write(self.build_spec(record, netns, bundle.rootfs))
+
+    async def release(self, record: ContainerRecord) -> None:
+        failpoint.hit("start.releasing")
+        await self._runtime(record).start(record.id, program=record.path)
+        failpoint.hit("start.released")
+
+    async def open_console(self, record: ContainerRecord) -> Console:
+        return await self.monitor.attach(Bundle(self.paths.run(record.id)), tty=record.config.tty)
+
+    # -- the end of a run ------------------------------------------------------------------
+
+    async def wait_exit(self, record: ContainerRecord) -> Exit:
+        if record.monitor is None:
+            return Exit(137, error="the record names no monitor")
+        status = await self.monitor.wait_exit(
+            record.id,
+            Bundle(self.paths.run(record.id)),
+            ProcessIdentity(record.monitor.pid, record.monitor.start_time),
+        )
+        lost = "the container's monitor was killed, and the container with it"
+        return Exit(status.code, status.oom_killed, error=lost if status.is_lost else "")
+
+    async def tear_down(self, record: ContainerRecord) -> None:
+        bundle = Bundle(self.paths.run(record.id))
+        if record.monitor is None and await run_blocking(bundle.path.exists):
+            # A start that a crash cut off: the monitor may still be at work.
+            await end_processes([str(bundle.path)])
+        with contextlib.suppress(EstibaError):
+            await self._runtime(record).delete(record.id, force=True)
+        failpoint.hit("teardown.deleted")
+        await run_blocking(self._let_go, record, bundle)
+
+    def _let_go(self, record: ContainerRecord, bundle: Bundle) -> None:
+        for net in record.networks:
+            if net.endpoint is not None:
+                self.networks.disconnect(record.id, net.endpoint)
+        self.networks.close_sandbox(record.id)
+        failpoint.hit("teardown.disconnected")
+        self.snapshots.unmount(bundle.rootfs)
+        self.sources.release(record)
+        failpoint.hit("teardown.unmounted")
+        self.monitor.forget(record.id)
+        self._remove_run(record.id)
+
+    # -- small things ----------------------------------------------------------------------
+
+    def _runtime(self, record: ContainerRecord) -> OciRuntime:
+        return self.runtimes[record.runtime]
+
+    def _log_path(self, record: ContainerRecord) -> Path | None:
+        return None if record.host_config.log_config.type == "none" else self.paths.log(record.id)
+
+
+def _process(identity: ProcessIdentity) -> Process:
+    return Process(pid=identity.pid, start_time=identity.start_time)
+
+
+def _bound_ports(networks: list[AttachedNetwork]) -> dict[str, list[PortBinding]]:
+    bound: dict[str, list[PortBinding]] = {}
+    for net in networks:
+        if net.endpoint is not None:
+            bound.update(net.endpoint.ports)
+    return bound
