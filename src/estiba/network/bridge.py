@@ -88,7 +88,7 @@ class BridgeDriver:
                 raise Conflict(
                     f"bridge {record.bridge} is already in use by network {live.record.name}"
                 )
-        return record
+        return msgspec.structs.replace(record, owns_bridge=not self.has_link(record.bridge))
 
     def taken_subnets(self, *, but: str = "") -> list[IPv4Network]:
         """Subnets in use on the host, leaving out those of the link `but`."""
@@ -103,6 +103,9 @@ class BridgeDriver:
                 taken.append(network)
         return taken
 
+    def has_link(self, name: str) -> bool:
+        return self._find_link(name) is not None
+
     def bridge_address(self, name: str) -> IPv4Interface | None:
         """The first IPv4 address of an existing link."""
         link = self._find_link(name)
@@ -113,14 +116,13 @@ class BridgeDriver:
                 return address
         return None
 
-    def ensure(self, network: NetworkRecord) -> NetworkRecord:
+    def ensure(self, network: NetworkRecord) -> None:
         pool = network.pools[0]
         subnet, gateway = parse_subnet(pool.subnet), IPv4Address(pool.gateway)
         link = self._find_link(network.bridge)
         if link is None:
             request = rtnetlink.add_bridge(network.bridge, mac=random_mac(), mtu=network.mtu)
             self._host.execute(request)
-            network = msgspec.structs.replace(network, owns_bridge=True)
             link = rtnetlink.get_link(self._host, network.bridge)
         elif link.kind != "bridge":
             raise FailedPrecondition(
@@ -143,7 +145,6 @@ class BridgeDriver:
             reserved=map(IPv4Address, pool.auxiliary_addresses.values()),
         )
         self._live[network.id] = _Live(network, link.index, subnet, gateway, allocator)
-        return network
 
     def start_firewall(self) -> None:
         """Called once, when all networks are made."""

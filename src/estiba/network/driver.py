@@ -31,8 +31,8 @@ class Driver(Protocol):
     def plan(self, network_id: str, spec: NetworkSpec, created_ns: int) -> NetworkRecord:
         """A record with every choice made. Raises InvalidArgument or Conflict."""
 
-    def ensure(self, network: NetworkRecord) -> NetworkRecord:
-        """Makes what the network needs on the host; returns the record as it is in force."""
+    def ensure(self, network: NetworkRecord) -> None:
+        """Makes what the network needs on the host."""
 
     def remove(self, network: NetworkRecord) -> None:
         """Takes away what `ensure` made."""
@@ -55,8 +55,8 @@ class HostDriver:
             id=network_id, name=spec.name, driver=spec.driver, created_ns=created_ns
         )
 
-    def ensure(self, network: NetworkRecord) -> NetworkRecord:
-        return network
+    def ensure(self, network: NetworkRecord) -> None:
+        pass
 
     def remove(self, network: NetworkRecord) -> None:
         pass

@@ -13,7 +13,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from estiba.kernel import rtnetlink
+from estiba.kernel import failpoint, rtnetlink
 from estiba.model.container import EndpointSettings
 from estiba.model.errors import (
     AlreadyExists,
@@ -81,10 +81,10 @@ class Networks:
         wanted = [self._plan_predefined(name, by_name.get(name)) for name in PREDEFINED]
         wanted += [record for record in stored.values() if not record.predefined]
         for record in wanted:
-            made = self._drivers[record.driver].ensure(record)
-            self._records[made.id] = made
-            if stored.get(made.id) != made:
-                self._save(made)
+            if stored.get(record.id) != record:
+                self._save(record)
+            self._records[record.id] = record
+            self._drivers[record.driver].ensure(record)
         self._bridges.start_firewall()
 
     def restore(self, endpoints: Iterable[Endpoint]) -> None:
@@ -186,17 +186,13 @@ class Networks:
                 raise AlreadyExists(f"network with name {spec.name} already exists")
             self._records[record.id] = record
         try:
-            made = driver.ensure(record)
-            self._bridges.admit(made)
-            self._save(made, "create")
+            self._save(record, "create")
+            driver.ensure(record)
+            self._bridges.admit(record)
         except BaseException:
-            driver.remove(record)
-            with self._lock:
-                del self._records[record.id]
+            self._erase(record)
             raise
-        with self._lock:
-            self._records[made.id] = made
-        return made
+        return record
 
     def remove(self, name_or_id: str) -> NetworkRecord:
         """Removes a network that nobody is connected to. Raises NotFound, Forbidden."""
@@ -215,14 +211,21 @@ class Networks:
                     f"disconnect {', '.join(sorted(users))} first"
                 )
             self._records.pop(record.id, None)
+        self._erase(record)
+        return record
+
+    def _erase(self, record: NetworkRecord) -> None:
+        """The host's part first: a record without it is made good at the next start."""
+        with self._lock:
+            self._records.pop(record.id, None)
+        self._drivers[record.driver].remove(record)
+        failpoint.hit("network.bridge-removed")
 
         def write(tx: Transaction) -> None:
             tx.delete(KIND, record.id)
             tx.add_event(network_event(record, "destroy"))
 
         self._store.commit_blocking(write, durable=True)
-        self._drivers[record.driver].remove(record)
-        return record
 
     # -- containers ------------------------------------------------------------------------
 
@@ -351,6 +354,7 @@ class Networks:
         return plan_default_bridge(
             record,
             self._config,
+            exists=self._bridges.has_link(bridge),
             existing=self._bridges.bridge_address(bridge),
             taken=self._bridges.taken_subnets(but=bridge),
         )

@@ -78,11 +78,13 @@ def plan_default_bridge(
     record: NetworkRecord,
     config: NetworkConfig,
     *,
+    exists: bool,
     existing: IPv4Interface | None,
     taken: Iterable[IPv4Network],
 ) -> NetworkRecord:
     """The default network's record as the flags want it.
 
+    `exists` says whether the bridge is there, `existing` which address it has.
     Its subnet is that of `--bip`, else of the address that the bridge has, else that of last
     time, else one that is free. Raises InvalidArgument or FailedPrecondition.
     """
@@ -90,7 +92,7 @@ def plan_default_bridge(
         record,
         pools=[_default_pool(record, config, existing, list(taken))],
         bridge=config.bridge,
-        owns_bridge=record.owns_bridge and record.bridge == config.bridge,
+        owns_bridge=not exists or (record.owns_bridge and record.bridge == config.bridge),
         mtu=config.mtu,
         icc=config.icc,
         masquerade=config.masquerade,

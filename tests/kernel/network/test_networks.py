@@ -29,6 +29,8 @@ from estiba.model.errors import (
 )
 from estiba.network.networks import Networks
 from estiba.network.record import IpamConfig, NetworkSpec
+from estiba.store import Store
+from estiba.store.events import EventBus
 
 pytestmark = pytest.mark.kernel
 
@@ -317,6 +319,36 @@ def test_a_bridge_of_somebody_else_stays(host: Host) -> None:
     host.networks.start()
 
 
+CHILD = textwrap.dedent(
+    """
+    import sys
+    from pathlib import Path
+    from estiba.network.networks import Networks
+    from estiba.network.plan import NetworkConfig
+    from estiba.network.record import NetworkSpec, PortRequest
+    from estiba.store import Store
+    from estiba.store.events import EventBus
+    root = Path(sys.argv[1])
+    store = Store.open(root / "child.db", EventBus())
+    networks = Networks(NetworkConfig(netns_root=root / "netns", bridge="estiba9"), store)
+    networks.start()
+    networks.restore([])
+    networks.open_sandbox("one")
+    ports = [PortRequest(container_port=80, host_port="8080")]
+    """
+)
+
+
+def run_child(script: str, root: Path, failpoints: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script, str(root)],
+        env={**os.environ, "ESTIBA_FAILPOINTS": failpoints},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 POINTS = (
     "network.sandbox-open",
     "network.veth-made",
@@ -330,31 +362,13 @@ POINTS = (
 def test_killed_at_any_step_and_started_again(host: Host, point: str, tmp_path: Path) -> None:
     """A process dies in the middle; the next engine sweeps, and the same request works."""
     host.networks.stop()
-    script = textwrap.dedent(
+    script = CHILD + textwrap.dedent(
         """
-        import sys
-        from pathlib import Path
-        from estiba.network.networks import Networks
-        from estiba.network.plan import NetworkConfig
-        from estiba.network.record import PortRequest
-        from estiba.store import Store
-        from estiba.store.events import EventBus
-        root = Path(sys.argv[1])
-        store = Store.open(root / "child.db", EventBus())
-        networks = Networks(NetworkConfig(netns_root=root / "netns", bridge="estiba9"), store)
-        networks.start()
-        networks.restore([])
-        networks.open_sandbox("one")
-        ports = [PortRequest(container_port=80, host_port="8080")]
         made = networks.connect("one", container_name="one", network="bridge", ports=ports)
         networks.disconnect("one", made)
         """
     )
-    child = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
-        env={**os.environ, "ESTIBA_FAILPOINTS": f"{point}=kill"},
-        check=False,
-    )
+    child = run_child(script, tmp_path, f"{point}=kill")
     assert child.returncode == -signal.SIGKILL
     host.networks = Networks(host.config, host.store)
     host.networks.start()
@@ -367,24 +381,33 @@ def test_killed_at_any_step_and_started_again(host: Host, point: str, tmp_path: 
     assert host.attach("one").ip_address
 
 
+@pytest.mark.parametrize("point", ["network.bridge-made#2", "network.bridge-removed"])
+def test_killed_while_a_network_is_made_or_removed(host: Host, point: str, tmp_path: Path) -> None:
+    """The record comes first and goes last, so that no bridge is ever left without one."""
+    host.networks.remove_all_traces()
+    script = CHILD + textwrap.dedent(
+        """
+        networks.create(NetworkSpec(name="blue"))
+        networks.remove("blue")
+        """
+    )
+    child = run_child(script, tmp_path, f"{point}=kill")
+    assert child.returncode == -signal.SIGKILL
+    store = Store.open(tmp_path / "child.db", EventBus())
+    networks = Networks(host.config, store)
+    networks.start()
+    networks.restore([])
+    assert networks.remove("blue").owns_bridge
+    networks.remove_all_traces()
+    store.close()
+    host.networks = Networks(host.config, host.store)
+    host.networks.start()
+
+
 @pytest.mark.parametrize("point", POINTS[1:4])
 def test_a_step_that_fails_leaves_nothing(host: Host, point: str, tmp_path: Path) -> None:
-    script = textwrap.dedent(
+    script = CHILD + textwrap.dedent(
         """
-        import sys
-        from pathlib import Path
-        from estiba.network.networks import Networks
-        from estiba.network.plan import NetworkConfig
-        from estiba.network.record import PortRequest
-        from estiba.store import Store
-        from estiba.store.events import EventBus
-        root = Path(sys.argv[1])
-        store = Store.open(root / "child.db", EventBus())
-        networks = Networks(NetworkConfig(netns_root=root / "netns", bridge="estiba9"), store)
-        networks.start()
-        networks.restore([])
-        networks.open_sandbox("one")
-        ports = [PortRequest(container_port=80, host_port="8080")]
         try:
             networks.connect("one", container_name="one", network="bridge", ports=ports)
         except OSError as error:
@@ -399,12 +422,6 @@ def test_a_step_that_fails_leaves_nothing(host: Host, point: str, tmp_path: Path
         store.close()
         """
     )
-    child = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
-        env={**os.environ, "ESTIBA_FAILPOINTS": f"{point}=error"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    child = run_child(script, tmp_path, f"{point}=error")
     assert (child.returncode, child.stderr) == (0, "")
     assert f"failpoint {point}" in child.stdout

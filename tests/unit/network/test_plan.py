@@ -86,6 +86,7 @@ def default_subnet(
     return plan_default_bridge(
         record,
         config,
+        exists=bool(existing),
         existing=IPv4Interface(existing) if existing else None,
         taken=[IPv4Network(one) for one in taken],
     ).pools[0]
