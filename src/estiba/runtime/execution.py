@@ -145,7 +145,13 @@ class Execution:
             await asyncio.wait([self._exit], timeout=_PID_POLL_S)
 
     def close(self) -> None:
-        """Closes this side of the streams; the program goes on and may meet closed pipes."""
+        """Closes this side: a program that goes on meets closed pipes, or its terminal hangs up."""
+        if self._terminal is not None and not self._request.runtime.hands_over_terminals:
+            # The program's own terminal belongs to the runtime, which does not pass it on.
+            identity = self.identity()
+            if identity is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    send_signal(identity, signal.SIGHUP)
         self._output.close()
         if self._stdin is not None:
             self._stdin.close()
@@ -214,6 +220,8 @@ async def _start_with_console_socket(request: ExecRequest) -> Execution:
         ended = asyncio.ensure_future(wait_pidfd(child.pidfd))
         try:
             await asyncio.wait([receive, ended], return_when=asyncio.FIRST_COMPLETED)
+            # A quick program has ended before its terminal was picked up.
+            await asyncio.wait([receive], timeout=_AFTER_EXIT_S)
         except BaseException:
             child.abandon()
             raise

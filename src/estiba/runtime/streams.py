@@ -30,19 +30,20 @@ class Output:
     async def read(self, *, patience_s: float | None = None) -> list[tuple[int, bytes]]:
         """What there is; empty when all streams have ended, or nothing came for `patience_s`.
 
-        Also empty once after `interrupt`.
+        Without `patience_s` also empty after `interrupt`, when there is nothing to read.
         """
-        while self._fds and not self._interrupted:
+        while self._fds:
             chunks = self._read_ready()
             if chunks:
                 return chunks
+            if self._interrupted and patience_s is None:
+                break
             if self._fds and not await self._wait(patience_s):
                 break
-        self._interrupted = False
         return []
 
     def interrupt(self) -> None:
-        """Has the present or next `read` return at once."""
+        """Has every `read` without patience return rather than wait, from now on."""
         self._interrupted = True
         if self._waiting is not None:
             settle(self._waiting)

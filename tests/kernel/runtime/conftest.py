@@ -35,13 +35,14 @@ from estiba.security.profiles.profile import decide_profile, read_host
 
 HOST = read_host()
 HIERARCHIES = Hierarchies.detect()
-CGROUP_PARENT = "/estiba-test-runtime"
+CGROUP_PARENT = f"/estiba-test-runtime-{os.getpid()}"
 
 
 @pytest.fixture(scope="session")
 def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root directory with the host's busybox; tests copy or only read it."""
     root = tmp_path_factory.mktemp("busybox")
+    root.chmod(0o755)
     for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "root", "lib64"):
         (root / name).mkdir()
     busybox = shutil.which("busybox")
@@ -215,10 +216,14 @@ async def lab(
 
 @pytest.fixture(autouse=True)
 def no_cgroups_left() -> Iterator[None]:
-    """Every test's groups are gone after it; the parents stay for tests that run beside it."""
-    before = set(container_groups())
     yield
-    assert not [group for group in container_groups() if group not in before]
+    assert not container_groups()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_cgroup_parent_left() -> Iterator[None]:
+    yield
+    HIERARCHIES.remove(CGROUP_PARENT)
 
 
 def container_groups() -> list[Path]:
