@@ -17,7 +17,6 @@ from pathlib import Path
 import msgspec
 
 from estiba.kernel import failpoint, rtnetlink
-from estiba.kernel.conntrack import forget_udp_flows
 from estiba.kernel.netlink import NetlinkError, NetlinkSocket
 from estiba.model.container import PortBinding
 from estiba.model.errors import Conflict, EstibaError, FailedPrecondition, InvalidArgument
@@ -159,7 +158,7 @@ class BridgeDriver:
         self._firewall.remove_bridge(network.bridge)
         link = self._find_link(network.bridge)
         if network.owns_bridge and link is not None:
-            self._reaper.delete(link.index)
+            self._reaper.delete_link(link.index)
             self._reaper.drain()
 
     def close(self, *, delete_table: bool = False) -> None:
@@ -251,7 +250,7 @@ class BridgeDriver:
             failpoint.hit("network.ports-held")
             rules = _rules(endpoint, bindings_of(held))
             self._firewall.publish(rules)
-            _forget_flows(rules)
+            self._reaper.forget_udp_flows(_udp_ports(rules))
             self._ports.confirm(endpoint.id)
         except EstibaError as error:
             self._firewall.unpublish(rules)
@@ -264,12 +263,12 @@ class BridgeDriver:
     def disconnect(self, endpoint: Endpoint) -> None:
         rules = _rules(endpoint, endpoint.ports)
         self._firewall.unpublish(rules)
-        _forget_flows(rules)
+        self._reaper.forget_udp_flows(_udp_ports(rules))
         self._ports.release(endpoint.id)
         failpoint.hit("network.ports-released")
         link = self._find_link(endpoint.host_interface)
         if link is not None:
-            self._reaper.delete(link.index)
+            self._reaper.delete_link(link.index)
         live = self._live.get(endpoint.network_id)
         if live is not None:
             live.allocator.release(endpoint.id)
@@ -318,7 +317,7 @@ class BridgeDriver:
         for link in rtnetlink.list_links(self._host):
             ours = link.master in bridges and link.name.startswith(LINK_PREFIX)
             if ours and link.name not in wanted:
-                self._reaper.delete(link.index)
+                self._reaper.delete_link(link.index)
 
     def drain(self) -> None:
         """Waits until the links of all endpoints disconnected so far are gone."""
@@ -362,14 +361,8 @@ def _bridged_is_filtered() -> bool:
     return _BRIDGED_IS_FILTERED.exists() and _BRIDGED_IS_FILTERED.read_text().strip() == "1"
 
 
-def _forget_flows(rules: list[PortRule]) -> None:
-    """UDP flows that began under other rules would go on to where those led."""
-    ports = {rule.host_port for rule in rules if rule.protocol == "udp"}
-    if ports:
-        try:
-            forget_udp_flows(ports)
-        except NetlinkError as error:
-            _log.warning("UDP flows to %s may go on to an old container: %s", ports, error)
+def _udp_ports(rules: list[PortRule]) -> set[int]:
+    return {rule.host_port for rule in rules if rule.protocol == "udp"}
 
 
 def _rules(endpoint: Endpoint, bindings: dict[str, list[PortBinding]]) -> list[PortRule]:

@@ -94,9 +94,7 @@ class Firewall:
 
     def close(self) -> None:
         """Lets go of the table and leaves it in force."""
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
+        self._stop_watching()
         self._nft.close()
 
     def adopt(self, ports: Iterable[PortRule]) -> None:
@@ -133,10 +131,16 @@ class Firewall:
 
     def delete(self) -> None:
         """Deletes the table; none is no error."""
+        self._stop_watching()
         with self._lock:
             self._bridges, self._ports = {}, {}
             self._admission.ensure(())
             self._nft.run(f"add table inet {self.table}\ndelete table inet {self.table}\n")
+
+    def _stop_watching(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
     def _change(self, commands: Iterable[str]) -> None:
         batch = "\n".join(commands)

@@ -1,7 +1,7 @@
-"""Deletes links in the background.
+"""Clears away in the background what no caller should wait for.
 
-The kernel takes about 30 ms to unregister a veth, most of it waiting for RCU grace periods;
-no caller waits for that. Mostly the dying namespace takes its link along first.
+The kernel takes about 30 ms to unregister a veth, most of it waiting for RCU grace periods, and
+15 ms to walk the table of connections. Mostly a dying namespace takes its link along first.
 """
 
 from __future__ import annotations
@@ -10,54 +10,80 @@ import errno
 import logging
 import queue
 import threading
+from collections.abc import Callable, Collection
 
 from estiba.kernel import rtnetlink
+from estiba.kernel.conntrack import forget_udp_flows
 from estiba.kernel.netlink import NetlinkError, NetlinkSocket
 
 _log = logging.getLogger(__name__)
 
+Job = Callable[[NetlinkSocket], object]
+
 
 class Reaper:
-    """One thread, started with the first link. Links are named by index: names come again."""
+    """One thread, started with the first job; jobs are done in order."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[int | threading.Event | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._ports: set[int] = set()
 
-    def delete(self, index: int) -> None:
+    def delete_link(self, index: int) -> None:
+        """By index: a name may soon be another link's."""
+
+        def delete(handle: NetlinkSocket) -> None:
+            try:
+                handle.execute(rtnetlink.delete_link(index))
+            except NetlinkError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+
+        self._add(delete)
+
+    def forget_udp_flows(self, ports: Collection[int]) -> None:
+        """For flows that began under other rules, which would go on to where those led.
+
+        What is asked for while a walk is under way shares the next one.
+        """
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="link-reaper", daemon=True)
-                self._thread.start()
-            self._queue.put(index)
+            is_asked_for = bool(self._ports)
+            self._ports.update(ports)
+        if ports and not is_asked_for:
+            self._add(self._forget_flows)
+
+    def _forget_flows(self, _: NetlinkSocket) -> None:
+        with self._lock:
+            ports, self._ports = self._ports, set()
+        forget_udp_flows(ports)
 
     def drain(self) -> None:
-        """Waits until all links handed over so far are gone."""
-        with self._lock:
-            if self._thread is None:
-                return
+        """Waits until all jobs so far are done."""
+        if self._thread is not None:
             done = threading.Event()
-            self._queue.put(done)
-        done.wait()
+            self._add(lambda _: done.set())
+            done.wait()
 
     def close(self) -> None:
-        """Finishes the work under way and ends the thread."""
+        """Finishes the jobs so far and ends the thread."""
         with self._lock:
             thread, self._thread = self._thread, None
-            if thread is None:
-                return
-            self._queue.put(None)
-        thread.join()
+        if thread is not None:
+            self._jobs.put(None)
+            thread.join()
+
+    def _add(self, job: Job) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
+                self._thread.start()
+        self._jobs.put(job)
 
     def _run(self) -> None:
         with NetlinkSocket() as handle:
-            while (item := self._queue.get()) is not None:
-                if isinstance(item, threading.Event):
-                    item.set()
-                    continue
+            while (job := self._jobs.get()) is not None:
                 try:
-                    handle.execute(rtnetlink.delete_link(item))
-                except NetlinkError as error:
-                    if error.errno != errno.ENODEV:
-                        _log.warning("cannot delete link %d: %s", item, error.strerror)
+                    job(handle)
+                except OSError as error:
+                    _log.warning("cannot clear away: %s", error)

@@ -230,6 +230,7 @@ def test_a_udp_flow_follows_the_port_to_another_container(host: Host) -> None:
     for name in ("one", "two"):
         endpoint = host.attach(name, ports=[request(53, "5354", "udp")])
         host.serve(sandbox(host, name), 53, socket.SOCK_DGRAM)
+        host.networks.drain()
         client.send(b"hello")
         assert client.recv(100).decode() == OUTSIDE_ADDRESS
         host.networks.disconnect(name, endpoint)
