@@ -13,6 +13,7 @@ from importlib import resources
 
 from estiba.api.context import Context
 from estiba.api.http1 import HttpResponse
+from estiba.model import errors
 from estiba.model.errors import InvalidArgument, NotFound
 
 Route = Callable[[Context], Awaitable[HttpResponse]]
@@ -108,7 +109,7 @@ class Router:
         """Raises NotImplemented naming the operation when nobody registered."""
         handler = self._handlers.get(operation.id)
         if handler is None:
-            raise NotImplementedError(
+            raise errors.NotImplemented(
                 f"{operation.id} ({operation.method} {operation.path}) is not built yet"
             )
         return handler

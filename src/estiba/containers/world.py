@@ -14,12 +14,12 @@ from estiba.store import Store
 
 @dataclass(slots=True)
 class World:
-    """Made once by the wiring and handed to the engine."""
+    """Made once by the wiring and handed to the engine, which fills in the last two."""
 
     store: Store
+    paths: Paths
     steps: Steps
     controls: Controls
-    paths: Paths
     probe: Callable[[ContainerRecord], RunProbe]
     remove_volumes: Callable[[ContainerRecord], Awaitable[None]]
     tasks: Tasks = field(default_factory=Tasks)

@@ -79,7 +79,7 @@ class DaemonConfig:
     cgroup_parent: str = "/estiba"
     default_shm_bytes: int = 64 << 20
     log_level: str = "info"
-    max_request_hosts: list[str] = field(default_factory=list)
+    allowed_hosts: list[str] = field(default_factory=list)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -261,7 +261,7 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         cgroup_parent=text("cgroup-parent", "/estiba"),
         default_shm_bytes=int(text("default-shm-size", str(64 << 20))),
         log_level="debug" if merged.get("debug") else text("log-level", "info"),
-        max_request_hosts=many("allow-host"),
+        allowed_hosts=many("allow-host"),
     )
 
 

@@ -18,6 +18,14 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _BZIP2 = b"BZh"
 _XZ = b"\xfd7zXZ\x00"
 _CHUNK = 1 << 18
+_DAMAGED: tuple[type[Exception], ...] = (
+    zlib.error,
+    isal_zlib.error,  # type: ignore[assignment,unused-ignore]
+    lzma.LZMAError,
+    zstandard.ZstdError,
+    OSError,
+    EOFError,
+)
 _GZIP_WINDOW = 31
 _XZ_MEMORY_BYTES = 256 << 20
 
@@ -57,9 +65,7 @@ class Decompressed:
                 self._stream = self._make() if self._make else None
             try:
                 piece: bytes = self._stream.decompress(raw)
-            except (zlib.error, isal_zlib.IsalError, lzma.LZMAError, OSError, EOFError) as error:
-                raise InvalidArgument(f"the compressed data is damaged: {error}") from error
-            except zstandard.ZstdError as error:
+            except _DAMAGED as error:
                 raise InvalidArgument(f"the compressed data is damaged: {error}") from error
             if self._stream.eof:
                 self._pending = self._stream.unused_data

@@ -46,7 +46,7 @@ class SnapshotStore:
             leftover.rmdir()
         self._empty_trash()
 
-    def keys(self) -> list[str]:
+    def list_keys(self) -> list[str]:
         return [entry.name for entry in (self.root / "active").iterdir()]
 
     def prepare(self, key: str, chain_ids: list[Digest]) -> None:
@@ -122,10 +122,27 @@ class SnapshotStore:
             unmount(target)
             target.rmdir()
 
+    @contextmanager
+    def mounted_aside(self, key: str) -> Iterator[Path]:
+        """The snapshot at a place of its own, for as long as the context lasts.
+
+        Only for one that is mounted nowhere else: two writable overlays over one upper
+        directory are undefined (overlayfs.rst, "Sharing and copying layers").
+        """
+        target = self.root / "views" / secrets.token_hex(8)
+        target.mkdir()
+        path = self.root / "active" / key
+        try:
+            mount_overlay(target, self._lower(key), upper=path / "upper", work=path / "work")
+            yield target
+        finally:
+            unmount(target)
+            target.rmdir()
+
     def used_layers(self) -> set[Digest]:
         """ChainIDs that some snapshot stands on."""
         used: set[Digest] = set()
-        for key in self.keys():
+        for key in self.list_keys():
             try:
                 used.update(json.loads((self.root / "active" / key / "lower").read_text()))
             except FileNotFoundError:

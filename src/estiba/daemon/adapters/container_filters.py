@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 
 from estiba.containers.record import ContainerRecord
 from estiba.model.errors import InvalidArgument
@@ -88,8 +89,6 @@ def parse_until(text: str) -> int:
     if parts and "".join(number + unit for number, unit in parts) == text:
         ago = sum(float(number) * _UNITS_NS[unit] for number, unit in parts)
         return time.time_ns() - int(ago)
-    from datetime import UTC, datetime
-
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -1,0 +1,260 @@
+"""Containers for the routes: queries and commands."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from estiba.api.ports import LogOptions
+from estiba.containers import logs
+from estiba.containers.actor import Actor
+from estiba.containers.creation import Defaults, Request, decide_creation
+from estiba.containers.engine import Engine
+from estiba.containers.execs import Execs
+from estiba.containers.logkeeper import LogKeeper
+from estiba.containers.ports import Controls, Paths
+from estiba.containers.record import ContainerRecord
+from estiba.containers.restart import check_policy
+from estiba.containers.specs import SpecMaker
+from estiba.containers.top import top
+from estiba.containers.validate import HostFacts, check_resources
+from estiba.daemon.adapters.container_filters import filter_containers, prune_candidates
+from estiba.daemon.adapters.container_views import inspect_view, summary_view
+from estiba.daemon.adapters.stats import StatsReader
+from estiba.images.images import Images
+from estiba.kernel.blocking import run_blocking
+from estiba.model.container import Config, HostConfig, NetworkingConfig, Resources, RestartPolicy
+from estiba.model.errors import Conflict, NotFound
+from estiba.storage.snapshots import DRIVER, SnapshotStore
+
+Json = dict[str, Any]
+Filters = Mapping[str, list[str]]
+
+
+@dataclass(slots=True)
+class ContainerQueries:
+    """`api.ports.ContainerQueries`."""
+
+    engine: Engine
+    execs: Execs
+    images: Images
+    snapshots: SnapshotStore
+    paths: Paths
+    stats_reader: StatsReader
+
+    async def list_all(self, *, all: bool, limit: int, size: bool, filters: Filters) -> list[Json]:
+        records = self.engine.records()
+        if not all and "status" not in filters and "exited" not in filters:
+            records = [record for record in records if _is_shown(record)]
+        found = filter_containers(
+            records, filters, find=self._record, is_ancestor=self._is_ancestor
+        )
+        now = time.time_ns()
+        views = [summary_view(record, now) for record in found[: limit or None]]
+        for view in views if size else []:
+            view.update(await self._sizes(view["Id"]))
+        return views
+
+    async def inspect(self, ref: str, *, size: bool) -> Json:
+        record = self._record(ref)
+        view = inspect_view(
+            record, self.paths, driver=DRIVER, exec_ids=self.execs.of_container(record.id)
+        )
+        for mount in view["Mounts"]:
+            if mount["Type"] == "volume":
+                mount["Source"] = str(self.paths.data_root / "volumes" / mount["Name"] / "_data")
+        if size:
+            view.update(await self._sizes(record.id))
+        return view
+
+    async def _sizes(self, container_id: str) -> Json:
+        record = self._record(container_id)
+        written = await run_blocking(self.snapshots.usage, record.id)
+        below = await run_blocking(self._image_size, record)
+        return {"SizeRw": written, "SizeRootFs": written + below}
+
+    def _image_size(self, record: ContainerRecord) -> int:
+        infos = (self.images.layers.info(chain) for chain in record.chain_ids)
+        return sum(info.size_bytes for info in infos if info is not None)
+
+    async def top(self, ref: str, ps_args: str) -> Json:
+        record = _running(self._record(ref))
+        titles, rows = await top(self.stats_reader.pids(record), ps_args)
+        return {"Titles": titles, "Processes": rows}
+
+    async def stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[Json]:
+        actor = self.engine.find(ref)
+        async for sample in self.stats_reader.samples(actor, stream=stream, one_shot=one_shot):
+            yield sample
+
+    async def changes(self, ref: str) -> list[Json]:
+        record = self._record(ref)
+        found = await run_blocking(self.snapshots.changes, record.id)
+        return [{"Path": path, "Kind": kind} for path, kind in found]
+
+    async def logs(
+        self, ref: str, options: LogOptions
+    ) -> tuple[bool, AsyncIterator[tuple[int, bytes]]]:
+        actor = self.engine.find(ref)
+        record = actor.record
+        if record.host_config.log_config.type == "none":
+            raise Conflict("configured logging driver does not support reading")
+        query = logs.LogQuery(
+            stdout=options.stdout,
+            stderr=options.stderr,
+            since_ns=options.since_ns,
+            until_ns=options.until_ns,
+            tail=options.tail,
+            timestamps=options.timestamps,
+            follow=options.follow,
+        )
+        return record.config.tty, logs.read_log(self.paths.log(record.id), query, actor.ended)
+
+    def _record(self, ref: str) -> ContainerRecord:
+        return self.engine.find(ref).record
+
+    def _is_ancestor(self, record: ContainerRecord, value: str) -> bool:
+        """Made of that image, or of one that stands on all its layers."""
+        if record.image_name == value:
+            return True
+        try:
+            image = self.images.resolve(value)
+        except NotFound:
+            return False
+        chain = image.chain_ids[-1] if image.chain_ids else ""
+        return record.image_id == image.id or chain in record.chain_ids
+
+
+@dataclass(slots=True)
+class ContainerCommands:
+    """`api.ports.ContainerCommands`. A client that hangs up cancels its wait, not the work."""
+
+    engine: Engine
+    execs: Execs
+    images: Images
+    specs: SpecMaker
+    controls: Controls
+    log_keeper: LogKeeper
+    snapshots: SnapshotStore
+    facts: HostFacts
+    defaults: Defaults
+    architecture: str
+
+    async def create(
+        self,
+        name: str,
+        platform: str,
+        config: Config,
+        host_config: HostConfig,
+        networking: NetworkingConfig,
+    ) -> tuple[str, list[str]]:
+        image = self.images.resolve(config.image)
+        name = name or self.engine.free_name()
+        self.engine.check_free(name)
+        record, warnings = decide_creation(
+            Request(name, config, host_config, networking),
+            image,
+            facts=self.facts,
+            defaults=self.defaults,
+            find=lambda ref: self.engine.find(ref).record,
+        )
+        warnings += self.specs.profile(record.host_config).warnings
+        found = image.config.architecture
+        if found and found != self.architecture:
+            warnings.append(
+                f"The requested image's platform (linux/{found}) does not match the detected "
+                f"host platform (linux/{self.architecture})"
+            )
+        await self._finish(self.engine.create(record), f"create {name}")
+        return record.id, warnings
+
+    async def start(self, ref: str) -> None:
+        actor = self.engine.find(ref)
+        await self._finish(actor.start(), f"start {actor.record.name}")
+
+    async def stop(self, ref: str, *, signal: str | None, timeout_s: float | None) -> None:
+        actor = self.engine.find(ref)
+        await self._finish(
+            actor.stop(signal=signal, timeout_s=timeout_s), f"stop {actor.record.name}"
+        )
+
+    async def restart(self, ref: str, *, signal: str | None, timeout_s: float | None) -> None:
+        actor = self.engine.find(ref)
+        await self._finish(
+            actor.restart(signal=signal, timeout_s=timeout_s), f"restart {actor.record.name}"
+        )
+
+    async def kill(self, ref: str, signal: str) -> None:
+        await self.engine.find(ref).kill(signal)
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
+        actor = self.engine.find(ref)
+        await self._finish(
+            actor.remove(force=force, volumes=volumes), f"remove {actor.record.name}"
+        )
+        self.execs.end_of_container(actor.record.id)
+
+    async def pause(self, ref: str) -> None:
+        await self._finish(self.engine.find(ref).pause(), "pause")
+
+    async def unpause(self, ref: str) -> None:
+        await self._finish(self.engine.find(ref).unpause(), "unpause")
+
+    async def rename(self, ref: str, name: str) -> None:
+        await self._finish(self.engine.rename(self.engine.find(ref), name), f"rename {name}")
+
+    async def update(
+        self, ref: str, resources: Resources, policy: RestartPolicy | None
+    ) -> list[str]:
+        actor = self.engine.find(ref)
+        check_resources(resources, self.facts)
+        if policy is not None:
+            check_policy(policy, auto_remove=actor.record.host_config.auto_remove)
+        await self._finish(actor.update(resources, policy), f"update {actor.record.name}")
+        return []
+
+    async def resize(self, ref: str, height: int, width: int) -> None:
+        record = _running(self.engine.find(ref).record)
+        await self.controls.resize(record, height, width)
+
+    async def prune(self, filters: Filters) -> Json:
+        candidates = prune_candidates(self.engine.records(), filters)
+        sizes = {
+            record.id: await run_blocking(self.snapshots.usage, record.id) for record in candidates
+        }
+        removed = await self._finish(self.engine.prune(candidates), "prune containers")
+        return {
+            "ContainersDeleted": removed or None,
+            "SpaceReclaimed": sum(sizes[container_id] for container_id in removed),
+        }
+
+    async def truncate_log(self, ref: str) -> None:
+        await self.log_keeper.truncate(self.engine.find(ref).record)
+
+    def wait(self, ref: str, condition: str) -> AsyncIterator[Json]:
+        actor = self.engine.find(ref)
+        return _wait(actor, actor.wait_future(condition))
+
+    async def _finish(self, work: Any, name: str) -> Any:
+        return await self.engine.world.tasks.finish(work, name=name)
+
+
+async def _wait(actor: Actor, future: asyncio.Future[Any]) -> AsyncIterator[Json]:
+    outcome = await future
+    answer: Json = {"StatusCode": outcome.code}
+    if outcome.error:
+        answer["Error"] = {"Message": outcome.error}
+    yield answer
+
+
+def _is_shown(record: ContainerRecord) -> bool:
+    return record.state.is_up or record.state == "restarting"
+
+
+def _running(record: ContainerRecord) -> ContainerRecord:
+    if not record.state.is_up:
+        raise Conflict(f"container {record.id} is not running")
+    return record

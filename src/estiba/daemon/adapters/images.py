@@ -1,0 +1,279 @@
+"""Images for the routes: lists, inspect, tags, and archives in and out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from estiba.api.http1 import Body
+from estiba.containers.engine import Engine
+from estiba.daemon.adapters.bridging import BodySource, each, iterate
+from estiba.daemon.adapters.container_filters import matches_label, parse_until
+from estiba.daemon.adapters.container_views import ZERO_TIME, timestamp
+from estiba.images import archive
+from estiba.images.images import Images
+from estiba.images.importing import Description, import_tar
+from estiba.images.record import ImageRecord
+from estiba.kernel.blocking import run_blocking
+from estiba.model import errors
+from estiba.model.digest import Digest
+from estiba.model.errors import EstibaError, InvalidArgument
+from estiba.model.reference import Reference, parse_reference
+from estiba.storage.snapshots import DRIVER
+from estiba.storage.tar import Source
+
+Json = dict[str, Any]
+Filters = Mapping[str, list[str]]
+_FILTERS = {"dangling", "label", "label!", "before", "since", "reference", "until"}
+
+
+@dataclass(slots=True)
+class ImageQueries:
+    """`api.ports.Images`."""
+
+    images: Images
+    engine: Engine
+
+    async def list_all(self, *, all: bool, filters: Filters, shared_size: bool) -> list[Json]:
+        records = self._filtered(self.images.list_all(), filters)
+        users = self._users()
+        shared = self._shared() if shared_size else {}
+        return [
+            {
+                "Id": record.id,
+                "ParentId": record.parent,
+                "RepoTags": record.repo_tags or [],
+                "RepoDigests": record.repo_digests or [],
+                "Created": record.created_ns // 10**9,
+                "Size": record.size_bytes,
+                "SharedSize": shared.get(record.id, -1),
+                "Labels": record.process_config.labels,
+                "Containers": len(users.get(record.id, [])),
+            }
+            for record in records
+        ]
+
+    def _users(self) -> dict[Digest, list[str]]:
+        users: dict[Digest, list[str]] = {}
+        for container in self.engine.records():
+            users.setdefault(container.image_id, []).append(container.id[:12])
+        return users
+
+    def _shared(self) -> dict[Digest, int]:
+        """Bytes of each image in layers that other images stand on too."""
+        counts: dict[Digest, int] = {}
+        for record in self.images.list_all():
+            for chain in record.chain_ids:
+                counts[chain] = counts.get(chain, 0) + 1
+        return {
+            record.id: sum(
+                self.images.layer_info(chain).size_bytes
+                for chain in record.chain_ids
+                if counts[chain] > 1
+            )
+            for record in self.images.list_all()
+        }
+
+    def _filtered(self, records: list[ImageRecord], filters: Filters) -> list[ImageRecord]:
+        unknown = set(filters) - _FILTERS
+        if unknown:
+            raise InvalidArgument(f"invalid filter '{min(unknown)}'")
+        for value in filters.get("before", []):
+            edge = self.images.resolve(value).created_ns
+            records = [record for record in records if record.created_ns < edge]
+        for value in filters.get("since", []):
+            edge = self.images.resolve(value).created_ns
+            records = [record for record in records if record.created_ns > edge]
+        for value in filters.get("until", []):
+            limit = parse_until(value)
+            records = [record for record in records if record.created_ns < limit]
+        for value in filters.get("dangling", []):
+            wanted = value.lower() in ("true", "1")
+            records = [record for record in records if wanted is not bool(record.repo_tags)]
+        for value in filters.get("label", []):
+            records = [r for r in records if matches_label(r.process_config.labels, value)]
+        for value in filters.get("label!", []):
+            records = [r for r in records if not matches_label(r.process_config.labels, value)]
+        patterns = filters.get("reference", [])
+        if patterns:
+            records = [kept for record in records if (kept := _matching(record, patterns))]
+        return records
+
+    async def inspect(self, name: str) -> Json:
+        record = self.images.resolve(name)
+        config = record.config
+        upper = [str(self.images.layers.diff_path(chain)) for chain in record.chain_ids[-1:]]
+        return {
+            "Id": record.id,
+            "RepoTags": record.repo_tags,
+            "RepoDigests": record.repo_digests,
+            "Parent": record.parent,
+            "Comment": config.history[-1].comment if config.history else config.comment,
+            "Created": config.created or ZERO_TIME,
+            "DockerVersion": config.docker_version,
+            "Author": config.author,
+            "Config": _config_view(record),
+            "Architecture": config.architecture,
+            "Variant": config.variant,
+            "Os": config.os,
+            "Size": record.size_bytes,
+            "GraphDriver": {"Name": DRIVER, "Data": {"UpperDir": upper[0]} if upper else {}},
+            "RootFS": {"Type": "layers", "Layers": record.diff_ids},
+            "Metadata": {"LastTagTime": timestamp(record.tagged_ns)},
+        }
+
+    async def history(self, name: str) -> list[Json]:
+        record = self.images.resolve(name)
+        sizes = [self.images.layer_info(chain).size_bytes for chain in record.chain_ids]
+        entries: list[Json] = []
+        for entry in record.config.history or []:
+            size = 0 if entry.empty_layer or not sizes else sizes.pop(0)
+            entries.insert(
+                0,
+                {
+                    "Id": "<missing>",
+                    "Created": _unix(entry.created),
+                    "CreatedBy": entry.created_by,
+                    "Tags": None,
+                    "Size": size,
+                    "Comment": entry.comment,
+                },
+            )
+        if entries:
+            entries[0]["Id"] = record.id
+            entries[0]["Tags"] = record.repo_tags or None
+        return entries
+
+    async def tag(self, name: str, repository: str, tag: str) -> None:
+        target = parse_reference(f"{repository}:{tag}" if tag else repository)
+        await run_blocking(self.images.tag, name, target)
+
+    async def remove(self, name: str, *, force: bool, prune: bool) -> list[Json]:
+        users = self._users()
+        removed = await run_blocking(
+            self.images.remove, name, force=force, in_use=lambda digest: users.get(digest, [])
+        )
+        return [dict(entry) for entry in removed]
+
+    async def prune(self, filters: Filters) -> Json:
+        unknown = set(filters) - {"dangling", "label", "label!", "until"}
+        if unknown:
+            raise InvalidArgument(f"invalid filter '{min(unknown)}'")
+        only_dangling = filters.get("dangling", ["true"])[0].lower() in ("true", "1")
+        rest = {name: values for name, values in filters.items() if name != "dangling"}
+        users = self._users()
+        deleted: list[Json] = []
+        freed = 0
+        for record in self._filtered(self.images.list_all(), rest):
+            if only_dangling and record.repo_tags:
+                continue
+            gone = await run_blocking(
+                self.images.delete_unused, record, lambda digest: users.get(digest, [])
+            )
+            freed += record.size_bytes if gone else 0
+            deleted += [dict(entry) for entry in gone]
+        return {"ImagesDeleted": deleted or None, "SpaceReclaimed": freed}
+
+
+@dataclass(slots=True)
+class ImageTransfers:
+    """`api.ports.ImageTransfers`."""
+
+    images: Images
+    work: Path
+    architecture: str
+
+    async def load(self, body: Body, *, quiet: bool) -> AsyncIterator[Json]:
+        source = BodySource(body)
+        try:
+            async for loaded in each(archive.load(self.images, source, self.work)):
+                names = [f"Loaded image: {tag}" for tag in loaded.tags]
+                for name in names or [f"Loaded image ID: {loaded.record.id}"]:
+                    yield {"stream": f"{name}\n"}
+        except EstibaError as error:
+            yield _failure(error)
+
+    async def check_save(self, names: list[str]) -> None:
+        for name in names:
+            self.images.resolve(name)
+
+    async def save(self, names: list[str]) -> AsyncIterator[bytes]:
+        async for piece in iterate(archive.save(self.images, names)):
+            yield piece
+
+    async def import_(
+        self,
+        body: Body,
+        *,
+        source: str,
+        repository: str,
+        tag: str,
+        message: str,
+        changes: list[str],
+    ) -> AsyncIterator[Json]:
+        if source != "-":
+            raise errors.NotImplemented(
+                "import from a URL is not built yet: pipe the archive in instead"
+            )
+        tags = [parse_reference(f"{repository}:{tag}" if tag else repository)] if repository else []
+        stream = BodySource(body)
+        try:
+            record = await run_blocking(self._import, stream, tags, message, changes)
+            yield {"status": record.id}
+        except EstibaError as error:
+            yield _failure(error)
+
+    def _import(
+        self, source: Source, tags: list[Reference], message: str, changes: list[str]
+    ) -> ImageRecord:
+        return import_tar(
+            self.images,
+            source,
+            tags=tags,
+            description=Description(
+                comment=message or "Imported from -",
+                changes=tuple(line for text in changes for line in text.split("\n")),
+            ),
+            architecture=self.architecture,
+        )
+
+
+def _failure(error: EstibaError) -> Json:
+    """An error after the head has gone out, as progress streams report it."""
+    return {"errorDetail": {"message": error.message}, "error": error.message}
+
+
+def _matching(record: ImageRecord, patterns: list[str]) -> ImageRecord | None:
+    """The record with only the tags that match; None when none does."""
+    kept = [tag for tag in record.repo_tags if any(_matches(tag, p) for p in patterns)]
+    return msgspec.structs.replace(record, repo_tags=kept) if kept else None
+
+
+def _matches(tag: str, pattern: str) -> bool:
+    name = tag.rpartition(":")[0]
+    return any(fnmatchcase(text, pattern) for text in (tag, name))
+
+
+def _config_view(record: ImageRecord) -> Json:
+    process = record.process_config
+    view: Json = msgspec.to_builtins(process)
+    view.setdefault("Env", process.env)
+    view.setdefault("Cmd", process.cmd)
+    view.setdefault("Entrypoint", process.entrypoint)
+    view.setdefault("Labels", process.labels)
+    view.setdefault("WorkingDir", process.working_dir)
+    view.setdefault("User", process.user)
+    return view
+
+
+def _unix(text: str) -> int:
+    try:
+        return int(datetime.fromisoformat(text).timestamp())
+    except ValueError:
+        return 0
