@@ -126,6 +126,7 @@ class Connection(asyncio.Protocol):
         self._body: Body | None = None
         self._raw: Body | None = None
         self._has_eof = False
+        self._missing = 0
         self._timer: asyncio.TimerHandle | None = None
         self._busy = False
         self._failed = False
@@ -170,7 +171,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._raw is not None:
-            self._raw.feed(data)
+            self._feed_upgraded(data)
             return
         if self._failed:
             return
@@ -178,10 +179,20 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._raw = Body(self._pause_reading, self._resume_reading)
-            if rest := data[upgrade.args[0] :]:
-                self._raw.feed(rest)
+            self._feed_upgraded(data[upgrade.args[0] :])
         except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
             self._fail(error)
+
+    def _feed_upgraded(self, data: bytes) -> None:
+        """The parser stops at the head of an upgrade; the request's body is still to come."""
+        if self._missing and self._body is not None:
+            own, data = data[: self._missing], data[self._missing :]
+            self._missing -= len(own)
+            self._body.feed(own)
+            if not self._missing:
+                self._body.end()
+        if data and self._raw is not None:
+            self._raw.feed(data)
 
     def _fail(self, error: Exception) -> None:
         self._failed = True
@@ -234,7 +245,12 @@ class Connection(asyncio.Protocol):
             self._body.feed(data)
 
     def on_message_complete(self) -> None:
-        if self._body is not None:
+        if self._body is None:
+            return
+        if self._parser.should_upgrade():
+            length = self._headers.get("content-length", "0")
+            self._missing = int(length) if length.isdecimal() else 0
+        if not self._missing:
             self._body.end()
 
     # -- serving ---------------------------------------------------------------------------

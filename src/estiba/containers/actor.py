@@ -112,7 +112,7 @@ class Actor:
             record, exit_code=code, error=str(error), container=None, monitor=None
         )
         await self._commit(failed, None, intent="start")
-        self._resolve(self._exit_waiters, Exit(code, error=str(error)))
+        self._resolve(self._exit_waiters, Exit(code))
         if record.host_config.auto_remove:
             await self._remove(volumes=True)
 
@@ -288,7 +288,7 @@ class Actor:
 
         await self._world.store.commit(write, durable=True)
         self._world.forget(record.id)
-        outcome = Exit(record.exit_code, error=record.error)
+        outcome = Exit(record.exit_code)
         self._resolve(self._exit_waiters, outcome)
         self._resolve(self._removed_waiters, outcome)
 

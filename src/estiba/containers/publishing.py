@@ -58,12 +58,11 @@ def _request(
     key: str, binding: PortBinding, index: int, before: Mapping[str, list[PortBinding]]
 ) -> PortRequest:
     number, _, protocol = key.partition("/")
-    host_port = binding.host_port
-    if host_port in ("", "0") and index < len(before.get(key, [])):
-        host_port = before[key][index].host_port
+    earlier = before.get(key, [])
     return PortRequest(
         container_port=int(number),
         protocol=protocol,
         host_ip=binding.host_ip,
-        host_port="" if host_port == "0" else host_port,
+        host_port="" if binding.host_port == "0" else binding.host_port,
+        preferred=int(earlier[index].host_port) if index < len(earlier) else 0,
     )

@@ -33,9 +33,7 @@ class MountFlag(IntFlag):
     SHARED = 1 << 20
 
 
-def mount(
-    source: str, target: Path | str, kind: str, flags: int = 0, data: str = ""
-) -> None:
+def mount(source: str, target: Path | str, kind: str, flags: int = 0, data: str = "") -> None:
     """mount(2). Raises OSError."""
     result = libc.mount(
         source.encode(),

@@ -1,8 +1,8 @@
 """Image references: the grammar of distribution/reference, with Docker's defaults.
 
-    reference  := name [ ":" tag ] [ "@" digest ]
-    name       := [ domain "/" ] path-component [ "/" path-component ]*
-    domain     := host [ ":" port ]           host may be a bracketed IPv6 address
+reference  := name [ ":" tag ] [ "@" digest ]
+name       := [ domain "/" ] path-component [ "/" path-component ]*
+domain     := host [ ":" port ]           host may be a bracketed IPv6 address
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from estiba.storage.tar import BLOCK
 from estiba.storage.unpack import OPAQUE_XATTR
@@ -28,14 +28,16 @@ Inode = tuple[int, int]
 class Packer:
     """Makes the members of one archive; remembers inodes to write hard links."""
 
-    def __init__(self, *, overlay_upper: bool = False) -> None:
+    def __init__(self, *, overlay_upper: bool = False, without: Collection[str] = ()) -> None:
         self._is_upper = overlay_upper
+        self._without = without
         self._seen: dict[Inode, str] = {}
 
     def tree(self, directory: int, prefix: str) -> Iterator[bytes]:
         """All below the open `directory`, named with `prefix` ("" or ending in "/")."""
         for name in sorted(os.listdir(directory)):
-            yield from self.member(directory, name, prefix + name)
+            if prefix + name not in self._without:
+                yield from self.member(directory, name, prefix + name)
 
     def member(self, parent: int, name: str, path: str) -> Iterator[bytes]:
         """One file or subtree, named `path` in the archive; what vanishes meanwhile is left out."""
@@ -166,9 +168,11 @@ def _is_opaque(fd: int) -> bool:
         return False
 
 
-def pack_tree(directory: int, *, overlay_upper: bool = False) -> Iterator[bytes]:
-    """A whole archive of what is below `directory`."""
-    yield from Packer(overlay_upper=overlay_upper).tree(directory, "")
+def pack_tree(
+    directory: int, *, overlay_upper: bool = False, without: Collection[str] = ()
+) -> Iterator[bytes]:
+    """A whole archive of what is below `directory`, but for the paths `without`."""
+    yield from Packer(overlay_upper=overlay_upper, without=without).tree(directory, "")
     yield _END
 
 

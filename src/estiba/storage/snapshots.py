@@ -14,7 +14,7 @@ import secrets
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,11 +91,11 @@ class SnapshotStore:
         """Bytes of the files that the container wrote."""
         return tree_size(self.root / "active" / key / "upper")
 
-    def diff_tar(self, key: str) -> Iterator[bytes]:
+    def diff_tar(self, key: str, *, without: Collection[str] = ()) -> Iterator[bytes]:
         """The container's layer as a tar with OCI whiteouts (image-spec layer.md)."""
         fd = os.open(self.root / "active" / key / "upper", os.O_RDONLY | os.O_DIRECTORY)
         try:
-            yield from pack_tree(fd, overlay_upper=True)
+            yield from pack_tree(fd, overlay_upper=True, without=without)
         finally:
             os.close(fd)
 

@@ -15,6 +15,7 @@ from estiba.containers.creation import Defaults, Request, decide_creation
 from estiba.containers.engine import Engine
 from estiba.containers.execs import Execs
 from estiba.containers.logkeeper import LogKeeper
+from estiba.containers.mountpoints import without_engine_made
 from estiba.containers.ports import Controls, Paths
 from estiba.containers.record import ContainerRecord
 from estiba.containers.restart import check_policy
@@ -93,7 +94,7 @@ class ContainerQueries:
     async def changes(self, ref: str) -> list[Json]:
         record = self._record(ref)
         found = await run_blocking(self.snapshots.changes, record.id)
-        return [{"Path": path, "Kind": kind} for path, kind in found]
+        return [{"Path": path, "Kind": kind} for path, kind in without_engine_made(found)]
 
     async def logs(
         self, ref: str, options: LogOptions

@@ -21,6 +21,7 @@ from estiba.containers.actor import Actor
 from estiba.containers.attach import AttachClient
 from estiba.containers.engine import Engine
 from estiba.containers.execs import Exec, ExecProcess, Execs
+from estiba.containers.mountpoints import ENGINE_MADE
 from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord
 from estiba.containers.sources import Sources, longest_mount
@@ -42,6 +43,7 @@ from estiba.storage.snapshots import SnapshotStore
 from estiba.storage.unpack import Limits
 
 Json = dict[str, Any]
+_ENGINE_MADE = frozenset(path.lstrip("/") for path in ENGINE_MADE)
 
 
 @dataclass(slots=True)
@@ -267,7 +269,7 @@ class ContainerStreams:
             base = None
         image = commit_layer(
             self.images,
-            self.snapshots.diff_tar(record.id),
+            self.snapshots.diff_tar(record.id, without=_ENGINE_MADE),
             base,
             _process_config(options.config or record.config),
             tags=tags,
