@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -100,6 +101,7 @@ class Actor:
             ),
             action,
             intent="start",
+            events=network_events(pending, "connect"),
         )
         self.watch_run()
 
@@ -328,7 +330,9 @@ class Actor:
         attributes = {"exitCode": str(outcome.code), "execDuration": str(int(ran_s))}
         if outcome.oom_killed:
             await self.announce("oom")
-        await self._commit(finished, "die", attributes=attributes)
+        await self._commit(
+            finished, "die", attributes=attributes, events=network_events(record, "disconnect")
+        )
         self.ended.set()
         self._resolve(self._exit_waiters, outcome)
         if state == ContainerState.RESTARTING and restart is not None:
@@ -449,6 +453,7 @@ class Actor:
         intent: str | None = None,
         begin: Intent | None = None,
         attributes: dict[str, str] | None = None,
+        events: Sequence[Event] = (),
     ) -> None:
         """The one commit of a change; readers see the record once it is written."""
 
@@ -460,6 +465,8 @@ class Actor:
                 tx.delete_intent(f"{intent} {record.id}")
             if action is not None:
                 tx.add_event(self._event(action, record, attributes))
+            for event in events:
+                tx.add_event(event)
 
         await self._world.store.commit(write, durable=True)
         self.record = record
@@ -478,3 +485,21 @@ class Actor:
         record = record or self.record
         facts = {**record.config.labels, "image": record.image_name, "name": record.name}
         return Event(EventType.CONTAINER, action, record.id, {**facts, **(attributes or {})})
+
+
+def network_events(record: ContainerRecord, action: str) -> list[Event]:
+    """`connect` or `disconnect` of every network that the container is or was on."""
+    return [
+        Event(
+            EventType.NETWORK,
+            action,
+            net.endpoint.network_id,
+            {
+                "container": record.id,
+                "name": net.endpoint.network_name,
+                "type": net.endpoint.driver,
+            },
+        )
+        for net in record.networks
+        if net.endpoint is not None
+    ]

@@ -16,7 +16,7 @@ from estiba.containers.attach import Chunk
 from estiba.containers.record import ContainerRecord
 from estiba.containers.tasks import Tasks
 from estiba.model.container import ProcessSpec
-from estiba.model.errors import Conflict, InvalidArgument, NotFound
+from estiba.model.errors import Conflict, EstibaError, InvalidArgument, NotFound
 from estiba.model.ids import new_id
 from estiba.model.state import ContainerState
 
@@ -122,7 +122,10 @@ class Execs:
             del self._execs[exec_id]
 
     async def _watch(self, instance: Exec, process: ExecProcess) -> None:
-        instance.exit_code = await process.wait()
+        try:
+            instance.exit_code = await process.wait()
+        except EstibaError as error:
+            instance.exit_code = getattr(error, "exit_code", 126)
         self._end(instance)
 
     def _end(self, instance: Exec) -> None:

@@ -390,7 +390,12 @@ class ExecStreams:
         async def output() -> None:
             async for number, data in process:
                 await stream.write(number, data)
-            await process.wait()
+            try:
+                await process.wait()
+            except EstibaError:
+                # Without a terminal the runtime has said it on the program's own stderr.
+                if instance.spec.tty:
+                    raise
 
         async def input_() -> None:
             keys = b""
