@@ -71,9 +71,9 @@ def decide_user(passwd: str, group: str, user: str, group_add: Sequence[str] = (
     who, _, which = user.partition(":")
     entry = _find_user(passwd, who or "0")
     if entry is None and not _is_number(who or "0"):
-        raise InvalidArgument(f"unable to find user {who}: no matching entries in passwd file")
+        raise InvalidArgument(f"unable to find user {who[:64]}: no matching entries in passwd file")
     groups = list(_groups(group))
-    uid = entry.uid if entry else _number(who or "0", "uids")
+    uid = entry.uid if entry else int(who or "0")
     gid = entry.gid if entry else 0
     additional: list[int] = []
     if which:
@@ -82,6 +82,7 @@ def decide_user(passwd: str, group: str, user: str, group_add: Sequence[str] = (
         additional = [each.gid for each in groups if entry.name in each.members]
     additional += [_group_id(groups, name) for name in group_add]
     unique = tuple(dict.fromkeys(additional))
+    _check_range(uid, gid, *unique)
     return User(uid, gid, unique, entry.home if entry and entry.home else "/")
 
 
@@ -101,8 +102,10 @@ def _group_id(groups: list[_Group], which: str) -> int:
         if group.name == which:
             return group.gid
     if not _is_number(which):
-        raise InvalidArgument(f"unable to find group {which}: no matching entries in group file")
-    return _number(which, "gids")
+        raise InvalidArgument(
+            f"unable to find group {which[:64]}: no matching entries in group file"
+        )
+    return int(which)
 
 
 def _entries(passwd: str) -> Iterator[_Entry]:
@@ -122,14 +125,13 @@ def _groups(group: str) -> Iterator[_Group]:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+    return text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_ID))
 
 
-def _number(text: str, kind: str) -> int:
-    value = int(text) if len(text) <= 10 else _MAX_ID + 1
-    if value > _MAX_ID:
-        raise InvalidArgument(f"{kind} and gids must be in range 0-{_MAX_ID}: {text[:32]}")
-    return value
+def _check_range(*ids: int) -> None:
+    for each in ids:
+        if each > _MAX_ID:
+            raise InvalidArgument(f"uids and gids must be in range 0-{_MAX_ID}: {each}")
 
 
 def _read(root: int, path: str) -> str:
@@ -138,7 +140,8 @@ def _read(root: int, path: str) -> str:
         fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return ""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return ""
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return ""
         return file.read(_MAX_FILE_BYTES).decode(errors="replace")
