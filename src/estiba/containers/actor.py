@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import msgspec
 
 from estiba.containers.attach import AttachHub
+from estiba.containers.forward import check_sink, open_forwarder
 from estiba.containers.health import HealthWatch, plan_health
 from estiba.containers.ports import Exit
 from estiba.containers.record import KIND, ContainerRecord, Health, ProbeResult, encode
@@ -67,6 +68,7 @@ class Actor:
         if record.state == ContainerState.PAUSED:
             raise Conflict(f"cannot start a paused container, try unpause: {record.name}")
         target = move(record.state, "start", name=record.name)
+        check_sink(record)
         await self._begin("start")
         try:
             up = await self._world.steps.bring_up(record)
@@ -130,6 +132,9 @@ class Actor:
         tasks = self._world.tasks
         self.ended.clear()
         self._run_tasks = [tasks.spawn(self._watch_exit(self.record), name=f"exit {name}")]
+        forwarder = open_forwarder(self.record, self._world.paths)
+        if forwarder is not None:
+            tasks.spawn(forwarder.run(self.ended), name=f"forward {name}")
         plan = plan_health(self.record.config)
         if plan is not None:
             probe = self._world.probe(self.record)

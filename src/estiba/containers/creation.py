@@ -58,6 +58,8 @@ class Defaults:
     ulimits: list[Ulimit]
     no_new_privileges: bool
     shm_bytes: int
+    seccomp: str = ""
+    """A profile as JSON, or unconfined; empty is the engine's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ def _inherit(host: HostConfig, defaults: Defaults) -> HostConfig:
     security = host.security_opt
     if defaults.no_new_privileges and not any(o.startswith("no-new-privileges") for o in security):
         security = [*security, "no-new-privileges"]
+    if defaults.seccomp and not any(o.startswith("seccomp") for o in security):
+        security = [*security, f"seccomp={defaults.seccomp}"]
     return msgspec.structs.replace(
         host,
         init=defaults.init if host.init is None else host.init,

@@ -20,6 +20,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from estiba.containers.logs import STDERR, LogQuery, read_log
+from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.files import write_atomic
@@ -162,6 +163,21 @@ def open_sink(record: ContainerRecord) -> Sink | None:
             }
         )
     return None
+
+
+def check_sink(record: ContainerRecord) -> None:
+    """Raises what would keep the log driver from working, before the container starts."""
+    sink = open_sink(record)
+    if sink is not None:
+        sink.close()
+
+
+def open_forwarder(record: ContainerRecord, paths: Paths) -> Forwarder | None:
+    """What sends the container's lines on, if its log driver does."""
+    sink = open_sink(record)
+    if sink is None:
+        return None
+    return Forwarder(sink, paths.log(record.id), paths.state(record.id) / "forwarded")
 
 
 class Forwarder:

@@ -54,6 +54,7 @@ class Sources:
             labels=plan.labels,
             anonymous=plan.anonymous,
         )
+        self.volumes.mount(plan.name)
         if not plan.no_copy and rootfs.is_dir():
             self.volumes.fill(plan.name, rootfs, plan.destination)
 

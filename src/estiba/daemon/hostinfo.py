@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.containers.validate import HostFacts
 
 _CGROUP = Path("/sys/fs/cgroup")
+_VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,20 @@ def read_facts(host: HostInfo, runtimes: list[str]) -> HostFacts:
         pids=is_v2 or (_CGROUP / "pids").exists(),
         runtimes=tuple(runtimes),
     )
+
+
+def read_versions(programs: Mapping[str, Path]) -> dict[str, str]:
+    """Versions of installed programs, as each prints it. Blocks for a few milliseconds each."""
+    versions = {}
+    for name, path in programs.items():
+        try:
+            done = subprocess.run([path, "--version"], capture_output=True, timeout=5, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        found = _VERSION.search(done.stdout.decode(errors="replace"))
+        if found is not None:
+            versions[name] = found[0]
+    return versions
 
 
 def _has_blkio_weight(is_v2: bool) -> bool:

@@ -8,6 +8,7 @@ import fcntl
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ def main() -> None:
         _set_up_logging(config)
         if os.geteuid() != 0:
             raise FailedPrecondition("estibad needs root: it makes namespaces and mounts")
+        _raise_descriptor_limit()
         with _locked(config.data_root), _pidfile(config.pidfile):
             asyncio.run(_serve(config))
     except (EstibaError, OSError) as error:
@@ -70,6 +72,12 @@ async def _serve(config: DaemonConfig) -> None:
         _log.info("stopping; containers run on")
     finally:
         await daemon.close()
+
+
+def _raise_descriptor_limit() -> None:
+    """Published ports, execs and clients each hold descriptors."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _print_coverage() -> None:

@@ -37,7 +37,7 @@ from estiba.daemon.adapters.streams import ContainerStreams, ExecStreams
 from estiba.daemon.adapters.system import System
 from estiba.daemon.adapters.system_views import EngineFacts, host_warnings
 from estiba.daemon.config import DaemonConfig
-from estiba.daemon.hostinfo import read_facts, read_host
+from estiba.daemon.hostinfo import read_facts, read_host, read_versions
 from estiba.daemon.identity import engine_id
 from estiba.images.images import Images
 from estiba.kernel.blocking import run_blocking
@@ -185,7 +185,10 @@ def build(config: DaemonConfig) -> Daemon:
     volume_adapter = VolumeAdapter(volumes, engine)
     image_queries = ImageQueries(images, engine)
     stats = StatsReader(hierarchies, specs, networks, host.cpus, host.memory_bytes)
-    versions = {"crun": "", "runc": "", "conmon": "", "tini": ""}
+    versions = read_versions(
+        {name: runtime.path for name, runtime in runtimes.items()}
+        | {"conmon": monitor.path, "tini": config.init_path}
+    )
 
     def facts_now() -> EngineFacts:
         return EngineFacts(
@@ -199,7 +202,7 @@ def build(config: DaemonConfig) -> Daemon:
             warnings=host_warnings(config, facts),
             security_options=_security_options(config),
             runtimes={name: str(runtime.path) for name, runtime in runtimes.items()},
-            versions={name: version for name, version in versions.items() if version},
+            versions=versions,
         )
 
     defaults = Defaults(
@@ -209,6 +212,7 @@ def build(config: DaemonConfig) -> Daemon:
         ulimits=config.default_ulimits,
         no_new_privileges=config.no_new_privileges,
         shm_bytes=config.default_shm_bytes,
+        seccomp=_seccomp(config.seccomp_profile),
     )
     backends = Backends(
         queries=ContainerQueries(engine, execs, images, snapshots, paths, stats),
@@ -328,6 +332,18 @@ def _listeners(config: DaemonConfig) -> list[Listener]:
                 tls = tls_context(config.tls.certificate, config.tls.key, ca)
         listeners.append(Listener(url, tls))
     return listeners
+
+
+def _seccomp(profile: str) -> str:
+    """The daemon's default profile. Raises InvalidArgument for a file that cannot be read."""
+    if profile in ("", "builtin"):
+        return ""
+    if profile == "unconfined":
+        return profile
+    try:
+        return Path(profile).read_text()
+    except OSError as error:
+        raise InvalidArgument(f"--seccomp-profile {profile}: {error.strerror}") from error
 
 
 def _security_options(config: DaemonConfig) -> list[str]:
