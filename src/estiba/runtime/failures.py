@@ -40,7 +40,8 @@ _WRONG_STATE = re.compile(
     r"already running|already stopped|not running|cannot (?:start|delete|exec) |is not in `created`"
     r"|exec\.fifo`|No such process|process not running|already finished|stopped container"
 )
-_NOT_A_DIRECTORY = re.compile(r"[Nn]ot a directory")
+_NOT_A_DIRECTORY = re.compile(r"mount.*[Nn]ot a directory")
+_PREAMBLE = re.compile(r"^(?:runc \w+ failed: )?(?:unable to start container process: )?")
 _REQUEST = re.compile(
     r"cpuset|memory limit|sysctl|/proc/sys/|setrlimit|rlimit|mount |mounting|chdir|pids|blkio"
     r"|[Ii]nvalid argument|out of range|cgroup config|device|[Nn]o such file"
@@ -78,6 +79,7 @@ def explain(message: str, *, program: str = "", doing: str = "start") -> EstibaE
         return NotFound(f"cannot {doing}: the runtime does not know the container: {message}")
     if _WRONG_STATE.search(message):
         return FailedPrecondition(f"cannot {doing}: {message}")
+    message = _PREAMBLE.sub("", message)
     if _NOT_A_DIRECTORY.search(message):
         return InvalidArgument(
             f"{_START}{message}: Are you trying to mount a directory onto a file (or vice-versa)? "

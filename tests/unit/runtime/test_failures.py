@@ -96,6 +96,15 @@ def test_dockers_client_derives_the_right_exit_code(
         assert cli_exit_code(text) == 126
 
 
+def test_text_of_requests_that_failed() -> None:
+    message = INIT + 'error mounting "/a" to rootfs at "/etc/passwd": mount: not a directory'
+    text = str(explain(message))
+    assert text.startswith("unable to start container process: error during container init: error")
+    assert text.count("unable to start") == 1
+    assert "Are you trying to mount a directory onto a file" in text
+    assert "trying to mount" not in str(explain("chdir `/etc/passwd`: Not a directory"))
+
+
 def test_the_last_error_of_a_log_counts() -> None:
     log = b"""
 {"level":"warning","msg":"careful","time":"x"}
