@@ -100,6 +100,16 @@ def exists_in_root(root: int, path: str) -> bool:
     return True
 
 
+def _make_directory(parent: int, name: str, mode: int, path: str) -> None:
+    """Raises NotADirectoryError when a symlink to nowhere is in the way."""
+    try:
+        os.mkdir(name, mode, dir_fd=parent)
+    except FileExistsError:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, f"{path} leads to no directory") from None
+
+
 def ensure_directory_in_root(
     root: int, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0
 ) -> int:
@@ -116,7 +126,7 @@ def ensure_directory_in_root(
             try:
                 following = open_in_root(root, done, _DIRECTORY)
             except FileNotFoundError:
-                os.mkdir(part, mode, dir_fd=current)
+                _make_directory(current, part, mode, done)
                 following = openat2(current, part, _DIRECTORY, 0, Resolve.NO_SYMLINKS)
                 os.fchown(following, uid, gid)
                 os.fchmod(following, mode)

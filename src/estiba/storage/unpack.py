@@ -65,6 +65,7 @@ class Unpacker:
         self._parents: OrderedDict[bytes, int] = OrderedDict()
         self._directory_times: dict[bytes, int] = {}
         self._entries = 0
+        self._is_stale = False
         self.bytes_written = 0
 
     def apply(self, entry: Entry, reader: TarReader) -> bytes | None:
@@ -72,6 +73,9 @@ class Unpacker:
 
         Raises InvalidArgument for a hostile or damaged entry, LimitExceeded, OSError.
         """
+        if self._is_stale:
+            self.close()
+            self._is_stale = False
         self._entries += 1
         if self._entries > self._options.limits.entries:
             raise LimitExceeded(f"tar: more than {self._options.limits.entries} entries")
@@ -82,10 +86,10 @@ class Unpacker:
                 self._directory_times[path] = entry.mtime_ns
             return path
         parent, _, name = path.rpartition(b"/")
-        if self._options.layer and name.startswith(WHITEOUT):
-            self._whiteout(parent, name)
-            return None
         try:
+            if self._options.layer and name.startswith(WHITEOUT):
+                self._whiteout(parent, name)
+                return None
             self._make(path, parent, name, entry, reader)
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG):
@@ -257,7 +261,7 @@ class Unpacker:
             remove_tree(directory, name)
         else:
             os.unlink(name, dir_fd=directory)
-        self.close()
+        self._is_stale = True
 
     def _whiteout(self, parent: bytes, name: bytes) -> None:
         """Overlay's marks: a character device 0:0 for a deletion, an xattr for an opaque
@@ -280,8 +284,7 @@ class Unpacker:
                 remove_tree(directory, hidden)
             else:
                 os.unlink(hidden, dir_fd=directory)
-            self.close()
-            directory = self._parent(parent)
+            self._is_stale = True
         os.mknod(hidden, stat.S_IFCHR | 0o000, os.makedev(0, 0), dir_fd=directory)
 
     # -- parents ---------------------------------------------------------------------------
@@ -292,7 +295,10 @@ class Unpacker:
         return b"/".join(part for part in (prefix, path) if part)
 
     def _parent(self, path: bytes, *, create: bool = True) -> int:
-        """A descriptor of the directory `path`, resolved in the root; made when it is missing."""
+        """A descriptor of the directory `path`, resolved in the root; made when it is missing.
+
+        Valid for the entry at hand: what an entry replaces may have been on the way to others.
+        """
         fd = self._parents.get(path)
         if fd is not None:
             self._parents.move_to_end(path)
