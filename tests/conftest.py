@@ -1,0 +1,49 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import PrivateDaemon
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the kernel and whole daemons need root; without it they say so."""
+    if os.geteuid() == 0:
+        return
+    reason = pytest.mark.skip(reason="needs root: namespaces and mounts are real here")
+    for item in items:
+        if item.get_closest_marker("kernel") or item.get_closest_marker("e2e"):
+            item.add_marker(reason)
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateDaemon]:
+    """A private daemon with the image busybox; checks that its containers leave nothing."""
+    made = PrivateDaemon(tmp_path_factory.mktemp("daemon"))
+    made.start()
+    made.import_busybox()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def make_daemon(tmp_path: Path) -> Iterator[Callable[..., PrivateDaemon]]:
+    """Makes private daemons with flags of their own."""
+    made: list[PrivateDaemon] = []
+
+    def make(*flags: str) -> PrivateDaemon:
+        root = tmp_path / f"daemon{len(made)}"
+        root.mkdir()
+        made.append(PrivateDaemon(root, *flags))
+        return made[-1]
+
+    yield make
+    for daemon in made:
+        daemon.close()

@@ -1,0 +1,1 @@
+"""Real parts for tests: a private daemon, real clients, and a leak check of the host."""

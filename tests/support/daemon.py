@@ -1,0 +1,208 @@
+"""A daemon with roots, socket, bridge and subnet of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.support.busybox import busybox_tar
+
+DEADLINE_S = 30.0
+
+
+def wait_until(condition: Callable[[], Any], *, what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """Polls until `condition()` is true and returns it; fails naming `what` otherwise."""
+    end = time.monotonic() + deadline_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {deadline_s:g} s in vain for {what}")
+        time.sleep(0.02)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("estiba.test", timeout=DEADLINE_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class PrivateDaemon:
+    """Start it, use it, stop it; `close` leaves nothing behind."""
+
+    def __init__(self, root: Path, *flags: str) -> None:
+        tag = secrets.token_hex(3)
+        self.root = root
+        self.bridge = f"et{tag}"
+        self.data_root = root / "data"
+        # Sockets below it must stay within 108 bytes.
+        self.exec_root = Path(f"/run/estiba-test-{tag}")
+        self.socket = self.exec_root / "api.sock"
+        self.log = root / "daemon.log"
+        self.subnet = f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(250)}"
+        self.flags = flags
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    def start(self, environment: Mapping[str, str] | None = None, *, wait: bool = True) -> None:
+        """Starts the daemon and waits until it answers."""
+        command = [sys.executable, "-m", "estiba.daemon.main", "-H", self.url]
+        command += ["--data-root", str(self.data_root), "--exec-root", str(self.exec_root)]
+        command += ["-b", self.bridge, "--bip", f"{self.subnet}.1/24"]
+        command += ["--cgroup-parent", f"/estiba-test-{self.bridge}", "-D", *self.flags]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
+        if wait:
+            self.wait_ready()
+
+    def wait_ready(self) -> None:
+        def is_ready() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, f"the daemon ended:\n{self.log.read_text()}"
+            with contextlib.suppress(OSError):
+                return self.request("GET", "/_ping")[0] == 200
+            return False
+
+        wait_until(is_ready, what="the daemon")
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(DEADLINE_S)
+            self.process = None
+
+    def kill9(self) -> None:
+        self.stop(signal.SIGKILL)
+
+    def restart(self, environment: Mapping[str, str] | None = None) -> None:
+        self.stop()
+        self.start(environment)
+
+    def wait_death(self) -> int:
+        """Waits until the daemon has ended by itself; its return code."""
+        assert self.process is not None
+        code = self.process.wait(DEADLINE_S)
+        self.process = None
+        return code
+
+    # -- talking to it ---------------------------------------------------------------------
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """One request; the status and the decoded JSON, or bytes."""
+        connection = _UnixConnection(self.socket)
+        try:
+            data = json.dumps(body) if isinstance(body, dict | list) else body
+            kind = {"Content-Type": "application/json"} if isinstance(body, dict | list) else {}
+            connection.request(method, path, data, {**kind, **(headers or {})})
+            response = connection.getresponse()
+            content = response.read()
+            if response.headers.get_content_type() == "application/json" and content.strip():
+                with contextlib.suppress(ValueError):
+                    return response.status, json.loads(content)
+            return response.status, content
+        finally:
+            connection.close()
+
+    def import_busybox(self) -> None:
+        status, answer = self.request(
+            "POST",
+            "/images/create?fromSrc=-&repo=busybox&tag=latest&changes=CMD%20%5B%22sh%22%5D",
+            busybox_tar(),
+            {"Content-Type": "application/x-tar"},
+        )
+        assert status == 200, answer
+
+    def docker(
+        self, *arguments: str, stdin: bytes | None = b"", check: bool = True, timeout_s: float = 60
+    ) -> subprocess.CompletedProcess[bytes]:
+        """The real docker client against this daemon."""
+        done = subprocess.run(
+            ["docker", *arguments],
+            input=stdin,
+            capture_output=True,
+            env=self.client_environment(),
+            timeout=timeout_s,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, f"docker {arguments}: {done.stderr.decode()}"
+        return done
+
+    def client_environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "DOCKER_HOST": self.url,
+            "DOCKER_CONFIG": str(self.root / "docker-config"),
+            "DOCKER_CLI_HINTS": "false",
+        }
+
+    def run(self, *arguments: str, stdin: bytes | None = b"") -> str:
+        """`docker run --rm …`, its output."""
+        return self.docker("run", "--rm", *arguments, stdin=stdin).stdout.decode()
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        status, answer = self.request("GET", f"/containers/{name}/json")
+        assert status == 200, answer
+        return dict(answer)
+
+    def wait_state(self, name: str, state: str) -> None:
+        wait_until(
+            lambda: self.inspect(name)["State"]["Status"] == state, what=f"{name} to be {state}"
+        )
+
+    # -- leaving ---------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Removes all containers, ends the daemon, and takes away bridge, table and roots."""
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        status, containers = self.request("GET", "/containers/json?all=1")
+        for container in containers if status == 200 else []:
+            self.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
+        status, networks = self.request("GET", "/networks")
+        for network in networks if status == 200 else []:
+            self.request("DELETE", f"/networks/{network['Id']}")
+        self.stop()
+        subprocess.run(["ip", "link", "del", self.bridge], capture_output=True, check=False)
+        table = f"estiba_{self.bridge}"
+        subprocess.run(["nft", "delete", "table", "inet", table], capture_output=True, check=False)
+        _remove_cgroups(f"estiba-test-{self.bridge}")
+        shutil.rmtree(self.exec_root, ignore_errors=True)
+        shutil.rmtree(self.data_root, ignore_errors=True)
+
+
+def _remove_cgroups(name: str) -> None:
+    for group in Path("/sys/fs/cgroup").glob(f"*/{name}"):
+        with contextlib.suppress(OSError):
+            group.rmdir()
+    with contextlib.suppress(OSError):
+        Path("/sys/fs/cgroup", name).rmdir()

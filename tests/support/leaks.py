@@ -1,0 +1,74 @@
+"""What a test may leave on the host: nothing."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.daemon import wait_until
+
+_PROGRAMS = ("conmon", "crun", "runc")
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """Everything that the engine makes on a host, by name."""
+
+    mounts: frozenset[str]
+    links: frozenset[str]
+    tables: frozenset[str]
+    cgroups: frozenset[str]
+    processes: frozenset[str]
+
+    @classmethod
+    def read(cls, *, only: str = "") -> HostState:
+        """With `only`, what bears that word in its name."""
+        mounts = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+        links = (path.name for path in Path("/sys/class/net").iterdir())
+        groups = (str(path) for path in Path("/sys/fs/cgroup").glob("*/estiba*/*") if path.is_dir())
+        kept = [
+            frozenset(item for item in items if only in item)
+            for items in (mounts, links, _tables(), groups, _processes())
+        ]
+        return cls(*kept)
+
+    def leaked_since(self, before: HostState) -> list[str]:
+        """What is here now and was not before."""
+        return sorted(
+            f"{field} {item}"
+            for field in ("mounts", "links", "tables", "cgroups", "processes")
+            for item in getattr(self, field) - getattr(before, field)
+        )
+
+
+def assert_clean(before: HostState, *, only: str = "") -> None:
+    """Waits a moment, because the kernel deletes links in its own time."""
+    try:
+        wait_until(
+            lambda: not HostState.read(only=only).leaked_since(before),
+            what="the host to be clean",
+            deadline_s=5.0,
+        )
+    except AssertionError:
+        leaked = HostState.read(only=only).leaked_since(before)
+        raise AssertionError("left on the host: " + ", ".join(leaked)) from None
+
+
+def _tables() -> list[str]:
+    done = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False)
+    return [line.removeprefix("table ") for line in done.stdout.splitlines()]
+
+
+def _processes() -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if Path(words[0].decode(errors="replace")).name in _PROGRAMS:
+            found.append(f"{entry.name} {b' '.join(words).decode(errors='replace')}")
+    return found
