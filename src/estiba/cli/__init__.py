@@ -1,0 +1,1 @@
+"""`estiba`: arguments, output, exit codes; what is done, the daemon does."""
