@@ -131,12 +131,7 @@ def test_two_clients_attached_see_the_same(daemon: PrivateDaemon) -> None:
 
     watcher = threading.Thread(target=attach, args=(None,))
     watcher.start()
-    wait_until(
-        lambda: b"attach" in daemon.docker(
-            "events", "--since", "10s", "--until", str(int(time.time()) + 1), "--filter", "container=two"
-        ).stdout,
-        what="the first client to be attached",
-    )  # fmt: skip
+    wait_until(lambda: b'"attach"' in daemon.events("two"), what="the first client to be attached")
     attach(b"go\n")
     watcher.join(30)
     assert results == [b"tick 1\ntick 2\ntick 3\n"] * 2
@@ -470,8 +465,8 @@ def test_commit_export_import_save_load(daemon: PrivateDaemon) -> None:
 def test_events_and_filters(daemon: PrivateDaemon) -> None:
     daemon.docker("run", "--rm", "--name", "eve", "-l", "k=v", "busybox", "true")
     done = daemon.docker(
-        "events", "--since", "30s", "--until", str(int(time.time()) + 1), "--filter", "container=eve",
-        "--format", "{{.Action}}",
+        "events", "--since", "30s", "--until", str(int(time.time()) + 1),
+        "--filter", "container=eve", "--format", "{{.Action}}",
     )  # fmt: skip
     actions = done.stdout.decode().split()
     assert [a for a in actions if a != "attach"] == ["create", "start", "die", "destroy"]

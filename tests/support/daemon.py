@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,14 @@ class PrivateDaemon:
         status, answer = self.request("GET", f"/containers/{name}/json")
         assert status == 200, answer
         return dict(answer)
+
+    def events(self, container: str) -> bytes:
+        """Its events so far, as JSON lines."""
+        filters = json.dumps({"container": [container]}).replace(" ", "")
+        quoted = urllib.parse.quote(filters)
+        path = f"/events?since=1&until={time.time():.6f}&filters={quoted}"
+        content = self.request("GET", path, headers={"Accept": "text/plain"})[1]
+        return content if isinstance(content, bytes) else json.dumps(content).encode()
 
     def wait_state(self, name: str, state: str) -> None:
         wait_until(
