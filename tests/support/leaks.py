@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,10 @@ class HostState:
     def read(cls, *, only: str = "") -> HostState:
         """With `only`, what bears that word in its name."""
         mounts = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
-        links = (path.name for path in Path("/sys/class/net").iterdir())
-        groups = (str(path) for path in Path("/sys/fs/cgroup").glob("*/estiba*/*") if path.is_dir())
+        links = os.listdir("/sys/class/net")
+        groups = (
+            str(path) for path in Path("/sys/fs/cgroup").glob("*/estiba*/*") if not path.is_file()
+        )
         kept = [
             frozenset(item for item in items if only in item)
             for items in (mounts, links, _tables(), groups, _processes())

@@ -22,6 +22,7 @@ from estiba.containers.record import KIND, ContainerRecord, Health, ProbeResult,
 from estiba.containers.restart import decide_restart
 from estiba.containers.signals import SIGKILL, is_stop_signal, parse_signal
 from estiba.containers.world import World
+from estiba.kernel.pidfd import ProcessIdentity, is_alive
 from estiba.model.container import Resources, RestartPolicy
 from estiba.model.errors import Conflict, EstibaError, Internal, NotFound, NotModified
 from estiba.model.event import Event, EventType
@@ -126,8 +127,17 @@ class Actor:
         stopped = msgspec.structs.replace(self.record, container=None, monitor=None)
         await self._commit(stopped, None, intent="start")
 
-    def watch_run(self) -> None:
-        """Watches a container that is up, after a start or after the engine's own restart."""
+    @property
+    def is_watched(self) -> bool:
+        """Whether the monitor of the run lives."""
+        monitor = self.record.monitor
+        return monitor is not None and is_alive(ProcessIdentity(monitor.pid, monitor.start_time))
+
+    def watch_run(self) -> asyncio.Task[None]:
+        """Watches a container that is up, after a start or after the engine's own restart.
+
+        The task ends when the end of the run has been recorded.
+        """
         name = self.record.name
         tasks = self._world.tasks
         self.ended.clear()
@@ -141,6 +151,7 @@ class Actor:
             watch = HealthWatch(plan, probe, self._report_health)
             health = self.record.health or Health()
             self._run_tasks.append(tasks.spawn(watch.run(health), name=f"health {name}"))
+        return self._run_tasks[0]
 
     async def stop(self, *, signal: str | None = None, timeout_s: float | None = None) -> None:
         """Asks the program to end, and after `timeout_s` (negative: never) kills it.
@@ -320,7 +331,7 @@ class Actor:
         )
         self._stopped_as_unhealthy = False
         state = move(record.state, "exit", name=record.name)
-        if restart is not None and not self._world.is_closing:
+        if restart is not None and not self._world.is_quiet:
             state = move(state, "await restart", name=record.name)
         finished = msgspec.structs.replace(
             record,
@@ -342,7 +353,7 @@ class Actor:
         self._resolve(self._exit_waiters, outcome)
         if state == ContainerState.RESTARTING and restart is not None:
             self._schedule_restart(restart.delay_s, restart.count)
-        elif record.host_config.auto_remove and not self._world.is_closing:
+        elif record.host_config.auto_remove and not self._world.is_quiet:
             await self._remove(volumes=True)
 
     def _schedule_restart(self, delay_s: float, count: int) -> None:

@@ -166,9 +166,11 @@ class Engine:
         for intent in intents:
             await self._settle(intent)
         up = [actor for actor in self.actors.values() if actor.record.state.is_up]
-        for actor in up:
-            actor.watch_run()
-        return up
+        watches = [actor.watch_run() for actor in up]
+        over = [watch for actor, watch in zip(up, watches, strict=True) if not actor.is_watched]
+        if over:
+            await asyncio.wait(over)
+        return [actor for actor in up if actor.record.state.is_up]
 
     def _adopt(self, row: Record) -> None:
         try:
@@ -193,7 +195,11 @@ class Engine:
             await actor.undo_interrupted_start()
 
     async def start_owed(self) -> None:
-        """Starts what restart policies owe, after the network is up; errors are logged."""
+        """Starts what restart policies owe, after the network is up; errors are logged.
+
+        From here on restarts and automatic removals happen as they are due.
+        """
+        self.world.is_quiet = False
         owed = [
             actor
             for actor in self.actors.values()
@@ -243,6 +249,6 @@ class Engine:
 
     async def close(self) -> None:
         """Lets go of everything; containers run on."""
-        self.world.is_closing = True
+        self.world.is_quiet = True
         await self.world.tasks.close()
         await asyncio.gather(*(actor.hub.close() for actor in self.actors.values()))

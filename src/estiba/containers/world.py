@@ -23,6 +23,8 @@ class World:
     probe: Callable[[ContainerRecord], RunProbe]
     remove_volumes: Callable[[ContainerRecord], Awaitable[None]]
     tasks: Tasks = field(default_factory=Tasks)
-    is_closing: bool = False
+    is_quiet: bool = True
+    """While the engine starts or stops: no restart, no automatic removal."""
+
     forget: Callable[[str], None] = lambda _id: None
     is_gone: Callable[[str], bool] = lambda _id: False
