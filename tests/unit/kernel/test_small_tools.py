@@ -158,8 +158,7 @@ async def test_a_cancelled_caller_leaves_the_call_running() -> None:
         done.set()
 
     task = asyncio.create_task(run_blocking(work))
-    while not begun.is_set():
-        await asyncio.sleep(0)
+    assert await asyncio.to_thread(begun.wait, 5)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
