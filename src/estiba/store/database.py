@@ -119,6 +119,9 @@ class Store:
         self.path = path
         self.bus = bus
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._submitting = threading.Lock()
+        """Held for the moment of handing a job over, so that none comes after the last."""
+        self._is_closed = False
         self._connection = _connect(path)
         self._thread = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
 
@@ -130,7 +133,6 @@ class Store:
         """
         try:
             store = cls(path, bus)
-            migrate(store._connection)
         except sqlite3.DatabaseError as error:
             raise DataLoss(
                 f"cannot open the state database {path}: {error}; "
@@ -141,7 +143,9 @@ class Store:
 
     def close(self) -> None:
         """Finishes the writes under way; later ones fail with Internal."""
-        self._jobs.put(None)
+        with self._submitting:
+            self._is_closed = True
+            self._jobs.put(None)
         self._thread.join()
         self._connection.close()
 
@@ -160,9 +164,10 @@ class Store:
 
     def _submit(self, function: Callable[[Transaction], T], durable: bool) -> Future[T]:
         future: Future[T] = Future()
-        if not self._thread.is_alive():
-            raise Internal("the state database is closed")
-        self._jobs.put(_Job(function, durable, future))
+        with self._submitting:
+            if self._is_closed:
+                raise Internal("the state database is closed")
+            self._jobs.put(_Job(function, durable, future))
         return future
 
     def load(self, kind: str) -> list[Record]:
@@ -242,17 +247,12 @@ class Store:
                 self._connection.execute("ROLLBACK")
             failure = Internal(f"cannot write the state database {self.path}: {error}")
             for job in group:
-                job.future.set_exception(failure)
+                _answer(job, None, failure)
             return
         if events:
             self.bus.publish(events)
         for job, result, problem in outcomes:
-            if not job.future.set_running_or_notify_cancel():
-                continue
-            if problem is not None:
-                job.future.set_exception(problem)
-            else:
-                job.future.set_result(result)
+            _answer(job, result, problem)
 
     def _run_job(self, job: _Job, events: list[Event]) -> tuple[_Job, Any, BaseException | None]:
         transaction = Transaction(self._connection)
@@ -268,12 +268,27 @@ class Store:
         return job, result, None
 
 
+def _answer(job: _Job, result: Any, problem: BaseException | None) -> None:
+    """Hands the outcome to whoever waits; a caller that was cancelled does not."""
+    if not job.future.set_running_or_notify_cancel():
+        return
+    if problem is not None:
+        job.future.set_exception(problem)
+    else:
+        job.future.set_result(result)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA wal_autocheckpoint = 1000")
-    connection.execute("PRAGMA journal_size_limit = 8388608")
-    path.chmod(0o600)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 1000")
+        connection.execute("PRAGMA journal_size_limit = 8388608")
+        path.chmod(0o600)
+        migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
