@@ -1,0 +1,1 @@
+"""Benchmarks beside genuine peers on the same machine in the same run."""

@@ -1,0 +1,191 @@
+"""`scripts/bench`: takes the engines in turn, prints medians and ratios, writes JSON and a plot."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import works
+from bench.peers import Engine, docker_engine, estiba, podman_works
+
+RESULTS = Path(__file__).parent / "results"
+_BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; values are medians in seconds, or bytes for memory."""
+
+    name: str
+    title: str
+    unit: str
+    estiba: float
+    docker: float
+    target: float
+    rounds: int
+
+    @property
+    def ratio(self) -> float:
+        return self.estiba / self.docker
+
+    @property
+    def verdict(self) -> str:
+        return "ok" if self.ratio <= self.target else "MISSED"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: noisier")
+    parser.add_argument("--only", action="append", metavar="NAME", help="only these rows")
+    given = parser.parse_args()
+    docker = docker_engine()
+    if docker is None:
+        sys.exit("dockerd is not installed: scripts/bench installs Debian's docker.io")
+    ours = estiba(_BIN / "estibad")
+    try:
+        rows = run_all(ours, docker, given)
+    finally:
+        ours.close()
+        docker.close()
+    report(rows, given)
+
+
+def run_all(ours: Engine, docker: Engine, given: argparse.Namespace) -> list[Row]:
+    for engine in (ours, docker):
+        engine.start()
+        root = subprocess.run([_BIN / "python", "-c", _BUSYBOX], capture_output=True, check=True)
+        subprocess.run(
+            ["docker", "import", "-c", 'CMD ["sh"]', "-", "busybox:latest"], input=root.stdout,
+            env=engine.environment(), capture_output=True, check=True,
+        )  # fmt: skip
+        works.with_container(engine, "idle", "sleep", "100000")
+    archive = debian_root()
+    rows: list[Row] = []
+
+    def row(
+        name: str, title: str, target: float, rounds: int, work: Callable[[Engine], float],
+        other: Callable[[Engine], float] | None = None, unit: str = "s",
+    ) -> None:  # fmt: skip
+        if given.only and name not in given.only:
+            return
+        count = max(1, rounds // 3) if given.quick else rounds
+        samples: dict[str, list[float]] = {"estiba": [], "docker": []}
+        for _ in range(count):
+            samples["docker"].append((other or work)(docker))
+            samples["estiba"].append(work(ours))
+        made = Row(
+            name, title, unit, statistics.median(samples["estiba"]),
+            statistics.median(samples["docker"]), target, count,
+        )  # fmt: skip
+        rows.append(made)
+        print(text(made), flush=True)
+
+    print(header(), flush=True)
+    row("run", "docker run --rm busybox true", 0.25, 15, works.run_rm)
+    row("lifecycles", "40 lifecycles by 8 clients, API", 0.15, 3, works.lifecycles)
+    row("starts", "30 starts by 8 clients, API", 0.2, 3, works.starts)
+    row("exec", "docker exec true", 0.6, 15, works.exec_true)
+    row("write", "writing 1,000,000 log lines", 0.3, 3, works.write_lines)
+    row("logs", "docker logs of 1,000,000 lines", 0.1, 3, works.read_lines)
+    row("import", "import of a Debian root", 0.3, 3, lambda e: works.import_root(e, archive))
+    for engine in (ours, docker):
+        engine.docker("rm", "-f", "lines")
+        for number in range(29):
+            works.with_container(engine, f"many{number}", "sleep", "100000")
+    row("memory", "memory with 30 containers (PSS)", 0.6, 3, Engine.pss_bytes, unit="B")
+    for engine in (ours, docker):
+        for number in range(20):
+            engine.docker("create", "--name", f"made{number}", "busybox")
+    row("list", "GET /containers/json, 50 containers", 0.5, 30, works.list_containers)
+    mine, theirs = str(_BIN / "estiba"), "docker"
+    row(
+        "ps", "estiba ps against docker ps, whole process", 3.0, 15,
+        lambda e: works.ps_process(e, mine), lambda e: works.ps_process(ours, theirs),
+    )  # fmt: skip
+    return rows
+
+
+_BUSYBOX = """
+import sys
+from estiba.client.bootstrap import busybox
+for piece in busybox():
+    sys.stdout.buffer.write(piece)
+"""
+
+
+def debian_root() -> Path:
+    """A minimal Debian as a tar, made once and kept."""
+    path = Path("/var/tmp/estiba-bench/debian.tar")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        from estiba.client.bootstrap import debian
+
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            for piece in debian("bookworm"):
+                file.write(piece)
+        part.rename(path)
+    return path
+
+
+def header() -> str:
+    return f"{'work':<44}{'estiba':>10}{'docker':>10}{'ratio':>8}{'target':>8}"
+
+
+def text(row: Row) -> str:
+    def shown(value: float) -> str:
+        return f"{value / 1e6:.1f} MB" if row.unit == "B" else f"{value:.3f} s"
+
+    return (
+        f"{row.title:<44}{shown(row.estiba):>10}{shown(row.docker):>10}"
+        f"{row.ratio:>8.3f}{row.target:>8} {row.verdict}"
+    )
+
+
+def report(rows: list[Row], given: argparse.Namespace) -> None:
+    podman = podman_works()
+    note = f"podman was not measured: {podman}" if podman else "podman runs here; not in this table"
+    print(note)
+    RESULTS.mkdir(exist_ok=True)
+    facts = {
+        "taken": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kernel": platform.release(),
+        "cpus": os.cpu_count(),
+        "quick": given.quick,
+        "docker": "Docker Engine 20.10 (Debian's docker.io), the same docker client for both",
+        "podman": note,
+        "rows": [{**asdict(row), "ratio": row.ratio, "verdict": row.verdict} for row in rows],
+    }
+    (RESULTS / "latest.json").write_text(json.dumps(facts, indent=2) + "\n")
+    plot(rows)
+
+
+def plot(rows: list[Row]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 0.5 * len(rows) + 1))
+    positions = range(len(rows))
+    axes.barh(positions, [row.ratio for row in rows], color="#3b7ea1")
+    axes.plot([row.target for row in rows], positions, "|", color="black", markersize=18)
+    axes.set_yticks(list(positions), [row.title for row in rows])
+    axes.invert_yaxis()
+    axes.axvline(1, color="grey", linewidth=0.8)
+    axes.set_xlabel("estiba / Docker Engine 20.10 (shorter is better; | is the target)")
+    figure.tight_layout()
+    figure.savefig(RESULTS / "latest.svg")
+
+
+if __name__ == "__main__":
+    main()
