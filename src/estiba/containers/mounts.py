@@ -35,6 +35,7 @@ def plan_mounts(
     makes no sense and for two mounts at one place.
     """
     plans: dict[str, MountPlan] = {}
+    tmpfs = {_destination(path) for path in host.tmpfs}
     for source in host.volumes_from:
         for plan in _inherited(source, find):
             plans[plan.destination] = plan
@@ -42,18 +43,16 @@ def plan_mounts(
     explicit += [_from_mount(mount, new_name) for mount in host.mounts]
     seen: set[str] = set()
     for plan in explicit:
-        if plan.destination in seen or plan.destination in host.tmpfs:
+        if plan.destination in seen or plan.destination in tmpfs:
             raise InvalidArgument(f"Duplicate mount point: {plan.destination}")
         seen.add(plan.destination)
         plans[plan.destination] = plan
     for destination in config.volumes:
         path = _destination(destination)
-        if path not in plans and path not in host.tmpfs:
+        if path not in plans and path not in tmpfs:
             plans[path] = MountPlan(
                 type="volume", name=new_name(), destination=path, driver="local", anonymous=True
             )
-    for destination in host.tmpfs:
-        _destination(destination)
     return sorted(plans.values(), key=lambda plan: plan.destination)
 
 
@@ -170,8 +169,9 @@ def _destination(path: str) -> str:
         raise InvalidArgument(
             f"invalid mount config: invalid mount path: '{path}' mount path must be absolute"
         )
-    normal = posixpath.normpath(path)
-    if normal in ("/", "//"):
+    # POSIX lets two leading slashes stand; here they are one place with one.
+    normal = "/" + posixpath.normpath(path).lstrip("/")
+    if normal == "/":
         raise InvalidArgument("invalid specification: destination can't be '/'")
     if "\0" in normal or len(normal) > 4095:
         raise InvalidArgument("invalid mount config: bad characters or over 4095 in the path")

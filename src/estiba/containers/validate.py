@@ -245,10 +245,12 @@ def parse_host_port(text: str) -> range | None:
 
 
 def _port_range(numbers: str, text: str) -> range:
-    first, _, last = numbers.partition("-")
-    if not (first.isdecimal() and (last or first).isdecimal()):
+    first, dash, last = numbers.partition("-")
+    if not dash:
+        last = first
+    if not (first.isdecimal() and last.isdecimal()):
         raise InvalidArgument(f"invalid port specification: {text[:64]!r}")
-    low, high = int(first), int(last or first)
+    low, high = int(first), int(last)
     if not 0 < low <= high <= 65535:
         raise InvalidArgument(f"invalid port range {text[:64]!r}: use 1 to 65535, lowest first")
     return range(low, high + 1)

@@ -1,0 +1,311 @@
+"""Mount plans: every way to ask for a mount, and what is refused in which words."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import pytest
+
+from estiba.containers.mounts import parse_bind, plan_mounts
+from estiba.containers.record import ContainerRecord, MountPlan
+from estiba.model.container import (
+    BindOptions,
+    Config,
+    HostConfig,
+    Mount,
+    TmpfsOptions,
+    VolumeDriverConfig,
+    VolumeOptions,
+)
+from estiba.model.errors import InvalidArgument, NotFound
+from tests.support.records import make_record
+
+
+def planned(
+    host: HostConfig | None = None,
+    *,
+    volumes: Iterable[str] = (),
+    others: dict[str, ContainerRecord] | None = None,
+) -> list[MountPlan]:
+    def find(name: str) -> ContainerRecord:
+        if name not in (others or {}):
+            raise NotFound(f"No such container: {name}")
+        return (others or {})[name]
+
+    numbers = itertools.count(1)
+    config = Config(volumes={path: {} for path in volumes})
+    return plan_mounts(
+        config, host or HostConfig(), find=find, new_name=lambda: f"new{next(numbers)}"
+    )
+
+
+# -- binds ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "plan"),
+    [
+        (
+            "/src:/dst",
+            MountPlan(
+                type="bind",
+                source="/src",
+                destination="/dst",
+                propagation="rprivate",
+                create_source=True,
+            ),
+        ),
+        (
+            "/src/../a/:/dst/./b/:ro,rslave",
+            MountPlan(
+                type="bind",
+                source="/a",
+                destination="/dst/b",
+                mode="ro,rslave",
+                rw=False,
+                propagation="rslave",
+                create_source=True,
+            ),
+        ),
+        (
+            "data:/var/lib/data",
+            MountPlan(
+                type="volume", name="data", destination="/var/lib/data", driver="local", mode="z"
+            ),
+        ),
+        (
+            "data:/d:ro,nocopy",
+            MountPlan(
+                type="volume",
+                name="data",
+                destination="/d",
+                driver="local",
+                mode="ro,nocopy",
+                rw=False,
+                no_copy=True,
+            ),
+        ),
+    ],
+)
+def test_binds(text: str, plan: MountPlan) -> None:
+    assert parse_bind(text) == plan
+
+
+def test_the_volume_driver_is_that_of_the_request() -> None:
+    assert parse_bind("data:/d", driver="nfs").driver == "nfs"
+
+
+@pytest.mark.parametrize("mode", ["rw", "z", "Z", "cached", "delegated", "consistent", "shared"])
+def test_other_modes_leave_a_bind_writable(mode: str) -> None:
+    plan = parse_bind(f"/a:/b:{mode}")
+    assert plan.rw
+    assert plan.mode == mode
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "invalid volume specification"),
+        ("/a", "invalid volume specification"),
+        (":/b", "invalid volume specification"),
+        ("/a:", "invalid volume specification"),
+        ("/a:/b:ro:z", "invalid volume specification"),
+        ("/a:b", "must be absolute"),
+        ("/a:/", "destination can't be '/'"),
+        ("/a:/x/..", "destination can't be '/'"),
+        ("/a://", "destination can't be '/'"),
+        ("/a:/b:rx", "invalid mode: rx"),
+        ("/a:/b:ro,wo", "invalid mode: ro,wo"),
+        ("./a:/b", "use absolute path"),
+        ("a b:/b", "invalid characters"),
+        ("-a:/b", "invalid characters"),
+        ("a" * 256 + ":/b", "invalid characters"),
+        ("/a:/b\0c", "bad characters"),
+        ("/a:/" + "b" * 4095, "over 4095"),
+    ],
+)
+def test_binds_refused(text: str, why: str) -> None:
+    with pytest.raises(InvalidArgument, match=why):
+        parse_bind(text)
+
+
+# -- --mount -------------------------------------------------------------------------------
+
+
+def test_a_bind_by_mount_does_not_make_its_source_unless_asked() -> None:
+    (plan,) = planned(HostConfig(mounts=[Mount(type="bind", source="/a/", target="/b")]))
+    assert plan == MountPlan(type="bind", source="/a", destination="/b", propagation="rprivate")
+    options = BindOptions(
+        propagation="rshared",
+        create_mountpoint=True,
+        non_recursive=True,
+        read_only_force_recursive=True,
+    )
+    mount = Mount(type="bind", source="/a", target="/b", read_only=True, bind_options=options)
+    (plan,) = planned(HostConfig(mounts=[mount]))
+    assert plan == MountPlan(
+        type="bind",
+        source="/a",
+        destination="/b",
+        rw=False,
+        propagation="rshared",
+        create_source=True,
+        non_recursive=True,
+        read_only_force_recursive=True,
+    )
+
+
+def test_volumes_by_mount() -> None:
+    options = VolumeOptions(
+        no_copy=True,
+        labels={"a": "b"},
+        subpath="in/side",
+        driver_config=VolumeDriverConfig(name="nfs", options={"o": "rw"}),
+    )
+    mounts = [
+        Mount(type="volume", source="data", target="/a", volume_options=options),
+        Mount(type="volume", target="/b", read_only=True),
+    ]
+    named, anonymous = planned(HostConfig(mounts=mounts))
+    assert named == MountPlan(
+        type="volume",
+        name="data",
+        destination="/a",
+        driver="nfs",
+        driver_options={"o": "rw"},
+        labels={"a": "b"},
+        mode="z",
+        no_copy=True,
+        subpath="in/side",
+    )
+    assert anonymous == MountPlan(
+        type="volume",
+        name="new1",
+        destination="/b",
+        driver="local",
+        mode="z",
+        rw=False,
+        anonymous=True,
+    )
+
+
+def test_tmpfs_by_mount() -> None:
+    size = TmpfsOptions(size_bytes=4096, mode=0o1777)
+    mount = Mount(type="tmpfs", target="/run", tmpfs_options=size)
+    (plan,) = planned(HostConfig(mounts=[mount]))
+    assert plan == MountPlan(type="tmpfs", destination="/run", tmpfs_options=size)
+
+
+@pytest.mark.parametrize(
+    ("mount", "why"),
+    [
+        (Mount(type="bind", source="a", target="/b"), "mount path must be absolute"),
+        (Mount(type="bind", source="", target="/b"), "mount path must be absolute"),
+        (Mount(type="bind", source="/a", target="b"), "'b' mount path must be absolute"),
+        (Mount(type="bind", source="/a", target=""), "mount path must be absolute"),
+        (
+            Mount(
+                type="bind",
+                source="/a",
+                target="/b",
+                bind_options=BindOptions(propagation="sideways"),
+            ),
+            "invalid propagation mode: sideways",
+        ),
+        (Mount(type="tmpfs", source="/a", target="/b"), "source must not be given"),
+        (Mount(type="volume", source="/a", target="/b"), "invalid characters"),
+        (
+            Mount(type="volume", target="/b", volume_options=VolumeOptions(subpath="../x")),
+            "must stay in the volume",
+        ),
+        (
+            Mount(type="volume", target="/b", volume_options=VolumeOptions(subpath="/x")),
+            "must stay in the volume",
+        ),
+        (Mount(type="npipe", source="a", target="/b"), "mount type 'npipe' unknown"),
+        (Mount(type="", source="a", target="/b"), "unknown"),
+    ],
+)
+def test_mounts_refused(mount: Mount, why: str) -> None:
+    with pytest.raises(InvalidArgument, match=why):
+        planned(HostConfig(mounts=[mount]))
+
+
+# -- one mount a place ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        HostConfig(binds=["/a:/d", "/b:/d"]),
+        HostConfig(binds=["/a:/d", "/b:/d/"]),
+        HostConfig(binds=["/a:/d", "/b://d"]),
+        HostConfig(binds=["/a:/d"], mounts=[Mount(type="tmpfs", target="/d/../d")]),
+        HostConfig(binds=["/a:/d"], tmpfs={"/d": ""}),
+        HostConfig(binds=["/a:/d"], tmpfs={"/d/": "size=1m"}),
+        HostConfig(mounts=[Mount(type="volume", target="/d")], tmpfs={"/x/../d": ""}),
+    ],
+)
+def test_two_mounts_at_one_place_are_refused(host: HostConfig) -> None:
+    with pytest.raises(InvalidArgument, match="Duplicate mount point: /d"):
+        planned(host)
+
+
+def test_the_image_s_volumes_give_way_to_what_was_asked_for() -> None:
+    host = HostConfig(binds=["/a:/bound"], tmpfs={"/temporary": ""})
+    plans = planned(host, volumes=["/bound/", "/temporary", "/fresh/"])
+    assert [(plan.destination, plan.type, plan.name) for plan in plans] == [
+        ("/bound", "bind", ""),
+        ("/fresh", "volume", "new1"),
+    ]
+    assert plans[1].anonymous
+
+
+def test_parents_come_before_their_children() -> None:
+    host = HostConfig(binds=["/1:/a/b/c", "/2:/a", "/3:/a/b", "/4:/z"])
+    assert [plan.destination for plan in planned(host)] == ["/a", "/a/b", "/a/b/c", "/z"]
+
+
+@pytest.mark.parametrize("path", ["relative", "/", ""])
+def test_bad_places_of_the_image_s_volumes_and_of_tmpfs(path: str) -> None:
+    with pytest.raises(InvalidArgument):
+        planned(volumes=[path])
+    with pytest.raises(InvalidArgument):
+        planned(HostConfig(tmpfs={path: ""}))
+
+
+# -- another container's mounts ------------------------------------------------------------
+
+OTHER = make_record(
+    "other",
+    mounts=[
+        MountPlan(type="volume", name="v", destination="/v", anonymous=True),
+        MountPlan(type="bind", source="/b", destination="/b", rw=False),
+        MountPlan(type="tmpfs", destination="/t"),
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "writable"), [("other", True), ("other:rw", True), ("other:ro", False)]
+)
+def test_volumes_from(source: str, writable: bool) -> None:
+    host = HostConfig(volumes_from=[source])
+    bind, volume = planned(host, volumes=["/v"], others={"other": OTHER})
+    assert (bind.type, bind.rw) == ("bind", False)
+    assert (volume.name, volume.rw, volume.no_copy) == ("v", writable, True)
+    assert not volume.anonymous, "it belongs to the other container"
+
+
+def test_an_explicit_mount_wins_over_an_inherited_one() -> None:
+    host = HostConfig(volumes_from=["other"], binds=["/mine:/v"])
+    plans = planned(host, others={"other": OTHER})
+    assert {plan.destination: plan.source for plan in plans} == {"/b": "/b", "/v": "/mine"}
+
+
+def test_volumes_from_refused() -> None:
+    with pytest.raises(InvalidArgument, match="invalid mode for volumes-from: xx"):
+        planned(HostConfig(volumes_from=["other:xx"]), others={"other": OTHER})
+    with pytest.raises(NotFound):
+        planned(HostConfig(volumes_from=["nobody"]))
