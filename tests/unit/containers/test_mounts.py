@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable
 
 import pytest
+from tests.support.records import make_record
 
 from estiba.containers.mounts import parse_bind, plan_mounts
 from estiba.containers.record import ContainerRecord, MountPlan
@@ -19,7 +20,6 @@ from estiba.model.container import (
     VolumeOptions,
 )
 from estiba.model.errors import InvalidArgument, NotFound
-from tests.support.records import make_record
 
 
 def planned(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.support.records import with_policy
 
 from estiba.containers.restart import (
     FIRST_DELAY_S,
@@ -16,7 +17,6 @@ from estiba.containers.restart import (
 )
 from estiba.model.container import RestartPolicy
 from estiba.model.errors import InvalidArgument
-from tests.support.records import with_policy
 
 
 @pytest.mark.parametrize(
