@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Engine:
     bridge: str
     makes_bridge: bool
     process: subprocess.Popen[bytes] | None = None
-    containers: list[str] = field(default_factory=list)
+    rounds: int = 0
 
     @property
     def socket(self) -> Path:

@@ -64,15 +64,25 @@ class Body:
                 return b""
             self._ready.clear()
             await self._ready.wait()
-        data = self._chunks.popleft()
-        if len(data) > limit:
-            self._chunks.appendleft(data[limit:])
-            data = data[:limit]
+        data = self._take(limit)
         self._size -= len(data)
         if self._paused and self._size < _LOW_WATER:
             self._paused = False
             self._resume()
         return data
+
+    def _take(self, limit: int) -> bytes:
+        """Pieces that are there, joined up to `limit`: fewer wake-ups for small ones."""
+        pieces: list[bytes] = []
+        size = 0
+        while self._chunks and size < limit:
+            piece = self._chunks.popleft()
+            if size + len(piece) > limit:
+                self._chunks.appendleft(piece[limit - size :])
+                piece = piece[: limit - size]
+            pieces.append(piece)
+            size += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def drain(self) -> None:
         """Throws the rest away."""

@@ -28,6 +28,7 @@ _LEVELS = {
     "error": logging.ERROR,
     "fatal": logging.CRITICAL,
 }
+_SWITCH_INTERVAL_S = 0.001
 _GC_THRESHOLD = (10_000, 50, 50)
 
 
@@ -46,6 +47,8 @@ def main() -> None:
         if os.geteuid() != 0:
             raise FailedPrecondition("estibad needs root: it makes namespaces and mounts")
         _raise_descriptor_limit()
+        # A thread that unpacks must not keep the event loop waiting for the default 5 ms.
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         with _locked(config.data_root), _pidfile(config.pidfile):
             asyncio.run(_serve(config))
     except (EstibaError, OSError) as error:

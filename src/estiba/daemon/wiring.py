@@ -48,6 +48,7 @@ from estiba.network.ipam import DEFAULT_POOLS, AddressPool
 from estiba.network.networks import Networks
 from estiba.network.plan import NetworkConfig
 from estiba.runtime.conmon import Conmon
+from estiba.runtime.crun import CrunState
 from estiba.runtime.oci import OciRuntime
 from estiba.security.profiles import profile as profiles
 from estiba.storage.layers import LayerStore
@@ -128,8 +129,8 @@ def build(config: DaemonConfig) -> Daemon:
     paths = Paths(config.data_root, config.exec_root)
     _make_roots(paths)
     host = read_host()
-    runtimes = _runtimes(config)
     hierarchies = Hierarchies.detect()
+    runtimes = _runtimes(config, hierarchies)
     facts = read_facts(host, sorted(runtimes))
     bus = EventBus(asyncio.get_running_loop())
     store = Store.open(config.data_root / "estiba.db", bus)
@@ -280,7 +281,7 @@ def _make_roots(paths: Paths) -> None:
         (paths.exec_root / name).mkdir(mode=0o711, parents=True, exist_ok=True)
 
 
-def _runtimes(config: DaemonConfig) -> dict[str, OciRuntime]:
+def _runtimes(config: DaemonConfig, hierarchies: Hierarchies) -> dict[str, OciRuntime]:
     """The installed known ones and the added ones. Raises InvalidArgument without the default."""
     root = config.exec_root / "runtimes"
     found = {name: Path(path) for name in _KNOWN_RUNTIMES if (path := shutil.which(name))}
@@ -290,7 +291,15 @@ def _runtimes(config: DaemonConfig) -> dict[str, OciRuntime]:
             f"the default runtime {config.default_runtime!r} is not installed: install it, or "
             "choose another with --default-runtime or --add-runtime"
         )
-    return {name: OciRuntime(name, path, root / name) for name, path in found.items()}
+    return {
+        name: OciRuntime(
+            name,
+            path,
+            root / name,
+            shortcut=CrunState(root / name, hierarchies) if path.name == "crun" else None,
+        )
+        for name, path in found.items()
+    }
 
 
 def _program(name: str) -> Path:

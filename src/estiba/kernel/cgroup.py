@@ -143,15 +143,15 @@ class Hierarchies:
         for directory in self.directories(group):
             directory.mkdir(parents=True, exist_ok=True)
 
-    def remove(self, group: str) -> None:
+    def remove(self, group: str, *, patience_s: float = _REMOVE_TIMEOUT_S) -> None:
         """Removes the group and those below it; harmless when it is gone.
 
         A group whose last process has just died stays busy for a moment, so this retries for
-        two seconds. Raises OSError(EBUSY) when it still holds processes.
+        `patience_s`. Raises OSError(EBUSY) when it still holds processes.
         """
         for directory in self.directories(group):
             for path in (*reversed(list(_below(directory))), directory):
-                _remove(path)
+                _remove(path, patience_s)
 
     def _process_hierarchy(self) -> Path:
         for name in (_UNIFIED,) if self.mode == Mode.V2 else ("pids", "memory", "name=systemd"):
@@ -171,8 +171,8 @@ def _below(directory: Path) -> Iterator[Path]:
         yield from _below(Path(entry))
 
 
-def _remove(path: Path) -> None:
-    deadline = time.monotonic() + _REMOVE_TIMEOUT_S
+def _remove(path: Path, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
     while True:
         try:
             os.rmdir(path)

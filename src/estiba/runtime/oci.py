@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 
 from estiba.kernel import spawn
+from estiba.kernel.blocking import run_blocking
 from estiba.model.errors import EstibaError, NotFound, Unavailable
+from estiba.runtime.crun import CrunState
 from estiba.runtime.failures import explain, read_message
 
 _TIMEOUT_S = 60.0
@@ -27,6 +29,8 @@ class OciRuntime:
     path: Path
     root: Path
     args: Sequence[str] = ()
+    shortcut: CrunState | None = None
+    """What can be done without a process of the runtime, if it is crun."""
 
     @property
     def hands_over_terminals(self) -> bool:
@@ -44,7 +48,8 @@ class OciRuntime:
 
         Raises CommandNotFound or CommandNotExecutable when `program` is to blame.
         """
-        await self._call(["start", container_id], program=program)
+        if self.shortcut is None or not self.shortcut.release(container_id):
+            await self._call(["start", container_id], program=program)
 
     async def kill(self, container_id: str, signal: int, *, everything: bool = False) -> None:
         """Signals the first process, or all. Raises NotFound or FailedPrecondition."""
@@ -56,6 +61,8 @@ class OciRuntime:
 
         With `force` its processes are killed first. Raises FailedPrecondition while it runs.
         """
+        if self.shortcut is not None and await run_blocking(self.shortcut.discard, container_id):
+            return
         flags = ["--force"] if force else []
         try:
             await self._call(["delete", *flags, container_id])

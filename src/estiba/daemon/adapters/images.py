@@ -198,6 +198,8 @@ class ImageTransfers:
                     yield {"stream": f"{name}\n"}
         except EstibaError as error:
             yield _failure(error)
+        finally:
+            source.close()
 
     async def check_save(self, names: list[str]) -> None:
         for name in names:
@@ -228,6 +230,8 @@ class ImageTransfers:
             yield {"status": record.id}
         except EstibaError as error:
             yield _failure(error)
+        finally:
+            stream.close()
 
     def _import(
         self, source: Source, tags: list[Reference], message: str, changes: list[str]

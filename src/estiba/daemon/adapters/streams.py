@@ -188,7 +188,10 @@ class ContainerStreams:
                 options = PutOptions(no_overwrite_dir=no_overwrite, owner=owner, limits=self.limits)
                 put_path(root, inside, source, options)
 
-        await run_blocking(_named(work, record))
+        try:
+            await run_blocking(_named(work, record))
+        finally:
+            source.close()
         await actor.announce("extract-to-dir", {"path": path})
 
     @staticmethod
