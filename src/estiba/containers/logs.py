@@ -12,8 +12,9 @@ bulk operations, which is what makes a million lines quick. Never writes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ STDERR = 2
 _HEADER = 45
 _STAMP = 29
 _BLOCK_BYTES = 1 << 22
+_TAIL_BYTES = 1 << 16
 _TAGS = {b"stdout": STDOUT, b"stderr": STDERR}
 
 Chunk = tuple[int, bytes]
@@ -148,42 +150,77 @@ def blocks(file: BinaryIO, carry: bytearray) -> Iterator[bytes]:
             del carry[:end]
 
 
-def seek_tail(file: BinaryIO, lines: int) -> int:
-    """Moves to the start of the last `lines` whole lines; returns how many are missing."""
-    end = file.seek(0, os.SEEK_END)
-    if lines == 0:
-        return 0
-    position, found, tail = end, 0, b""
-    while position > 0:
-        step = min(_BLOCK_BYTES, position)
+def seek_tail(file: BinaryIO, lines: int, in_line: Iterable[bytes] = ()) -> int:
+    """Moves to the start of the last `lines` lines; returns how many are missing.
+
+    `in_line` names the streams that the files before left in the middle of a line. Each block
+    yields the lines that start after its first whole record, which tells whether the next one
+    goes on with a line; that record itself is left to the block before.
+    """
+    position, _ = _last_records(file)
+    found, kept = 0, b""
+    while position > 0 and lines:
+        step = min(_TAIL_BYTES, position)
         position -= step
         file.seek(position)
-        data = file.read(step) + tail
-        first = data.find(b"\n") + 1 if position else 0
-        starts = _line_starts(data, first)
+        data = file.read(step) + kept
+        state, first = set(in_line), 0
+        if position:
+            record = data.find(b"\n") + 1
+            first = data.find(b"\n", record) + 1 if record else 0
+            state = set()
+            _follow_line(state, _mark(data, record))
+        starts = _line_starts(data, first, state) if first or not position else []
         if found + len(starts) >= lines:
             file.seek(position + starts[len(starts) - (lines - found)])
             return 0
         found += len(starts)
-        tail = data[:first]
-    file.seek(0)
+        kept = data[:first] if first else data
+    file.seek(position)
     return lines - found
 
 
-def _line_starts(data: bytes, first: int) -> list[int]:
-    """Offsets in `data`, from `first` on, at which a line (not a later piece of one) starts."""
+def _line_starts(data: bytes, position: int, in_line: set[bytes]) -> list[int]:
+    """Offsets from `position` on at which a line (not a later piece of one) starts."""
     starts = []
-    position = first
-    partial = False
-    while position < len(data):
-        end = data.find(b"\n", position)
-        if end < 0:
-            break
-        if not partial:
+    while (end := data.find(b"\n", position)) >= 0:
+        mark = _mark(data, position)
+        if mark[:6] not in in_line:
             starts.append(position)
-        partial = data[position + 43 : position + 44] == b"P"
+        _follow_line(in_line, mark)
         position = end + 1
     return starts
+
+
+def _follow_line(in_line: set[bytes], mark: bytes) -> None:
+    """Notes in `in_line` whether the stream of a record with that mark is within a line."""
+    if mark.endswith(b"P"):
+        in_line.add(mark[:6])
+    else:
+        in_line.discard(mark[:6])
+
+
+def _mark(data: bytes, record: int) -> bytes:
+    """`stdout F` and the like."""
+    return data[record + 36 : record + 44]
+
+
+def _last_records(file: BinaryIO) -> tuple[int, list[bytes]]:
+    """Where the last whole record ends, and the marks of the last ones, oldest first.
+
+    The monitor may be writing the next.
+    """
+    size = file.seek(0, os.SEEK_END)
+    window = _TAIL_BYTES
+    while True:
+        start = file.seek(max(0, size - window))
+        data = file.read(size - start)
+        end = data.rfind(b"\n") + 1
+        first = data.find(b"\n") + 1 if start else 0
+        if first < end or not start:
+            lines = data[first:end].split(b"\n")
+            return start + end, [_mark(line, 0) for line in lines[:-1]]
+        window *= 2
 
 
 async def read_log(path: Path, query: LogQuery, ended: asyncio.Event) -> AsyncIterator[Chunk]:
@@ -195,9 +232,8 @@ async def read_log(path: Path, query: LogQuery, ended: asyncio.Event) -> AsyncIt
     with ExitStack() as stack:
         watch = stack.enter_context(_watch(path.parent, ended)) if query.follow else None
         files = [stack.enter_context(file) for file in await run_blocking(_open_all, path)]
-        missing = query.tail
-        if missing is not None:
-            files, missing = await run_blocking(_keep_tail, files, missing)
+        if query.tail is not None:
+            files = await run_blocking(_keep_tail, files, query.tail)
         carry = bytearray()
         for file in files:
             async for chunk in _drain(file, carry, formatter):
@@ -207,18 +243,19 @@ async def read_log(path: Path, query: LogQuery, ended: asyncio.Event) -> AsyncIt
         current = files[-1] if files else None
         while watch is not None and not formatter.past_until:
             last = ended.is_set()
+            newer: list[BinaryIO] = []
             if current is None or _replaced(current, path):
-                if current is not None:
-                    async for chunk in _drain(current, carry, formatter):
-                        yield chunk
-                current = await run_blocking(_open_one, path)
-                if current is not None:
-                    stack.enter_context(current)
+                newer = await run_blocking(_open_newer, path, current)
             progressed = False
-            if current is not None:
-                async for chunk in _drain(current, carry, formatter):
+            for file in newer:
+                stack.enter_context(file)
+            for file in [current, *newer] if current is not None else newer:
+                async for chunk in _drain(file, carry, formatter):
                     progressed = True
                     yield chunk
+                if newer and file is not newer[-1]:
+                    file.close()
+            current = newer[-1] if newer else current
             if progressed:
                 continue
             if last:
@@ -258,24 +295,50 @@ def _open_one(path: Path) -> BinaryIO | None:
 
 
 def _open_all(path: Path) -> list[BinaryIO]:
-    return [file for name in log_files(path) if (file := _open_one(name)) is not None]
+    """The files of the log, oldest first; done again when they were renamed meanwhile."""
+    while True:
+        names = log_files(path)
+        files = [file for name in names if (file := _open_one(name)) is not None]
+        with contextlib.suppress(FileNotFoundError):
+            found = [name.stat().st_ino for name in names]
+            if names == log_files(path) and found == [_inode(file) for file in files]:
+                return files
+        for file in files:
+            file.close()
 
 
-def _keep_tail(files: list[BinaryIO], lines: int) -> tuple[list[BinaryIO], int]:
-    """Moves each file, newest first, so that together they hold `lines` lines."""
-    kept: list[BinaryIO] = []
+def _open_newer(path: Path, current: BinaryIO | None) -> list[BinaryIO]:
+    """The files that rotation has put after `current`: several, for a slow reader."""
+    files = _open_all(path)
+    inodes = [_inode(file) for file in files]
+    past = inodes.index(_inode(current)) + 1 if current and _inode(current) in inodes else 0
+    for file in files[:past]:
+        file.close()
+    return files[past:]
+
+
+def _keep_tail(files: list[BinaryIO], lines: int) -> list[BinaryIO]:
+    """Moves in the files so that together they hold the last `lines` lines."""
+    states: list[set[bytes]] = [set()]
+    for file in files:
+        states.append(set(states[-1]))
+        for mark in _last_records(file)[1]:
+            _follow_line(states[-1], mark)
     missing = lines
-    for file in reversed(files):
-        kept.insert(0, file)
-        missing = seek_tail(file, missing)
+    for index in range(len(files) - 1, -1, -1):
+        missing = seek_tail(files[index], missing, states[index])
         if missing == 0:
-            break
-    return kept, missing
+            return files[index:]
+    return files
 
 
 def _replaced(file: BinaryIO, path: Path) -> bool:
     """Whether rotation has put another file at `path`."""
     try:
-        return os.fstat(file.fileno()).st_ino != path.stat().st_ino
+        return _inode(file) != path.stat().st_ino
     except FileNotFoundError:
         return False
+
+
+def _inode(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_ino
