@@ -11,6 +11,7 @@ import pytest
 from tests.support.daemon import PrivateDaemon
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the kernel and whole daemons need root; without it they say so."""
     for item in items:

@@ -1,0 +1,203 @@
+"""The estiba client against a whole daemon, and beside the docker client."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.support.daemon import PrivateDaemon
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(autouse=True)
+def clean(daemon: PrivateDaemon):
+    yield
+    for line in daemon.docker("ps", "-aq").stdout.decode().split():
+        daemon.docker("rm", "-fv", line)
+
+
+def estiba(
+    daemon: PrivateDaemon, *arguments: str, stdin: bytes = b"", check: bool = True
+) -> subprocess.CompletedProcess[bytes]:
+    done = subprocess.run(
+        [sys.executable, "-m", "estiba.cli.main", *arguments],
+        input=stdin, capture_output=True, timeout=60, check=False,
+        env={**daemon.client_environment(), "ESTIBA_HOST": daemon.url},
+    )  # fmt: skip
+    if check:
+        assert done.returncode == 0, done.stderr.decode()
+    return done
+
+
+def test_run_passes_streams_and_codes(daemon: PrivateDaemon) -> None:
+    done = estiba(daemon, "run", "--rm", "-i", "busybox", "sh", "-c", "cat; exit 3",
+                  stdin=b"in\n", check=False)  # fmt: skip
+    assert (done.stdout, done.returncode) == (b"in\n", 3)
+    for command, code in (("nosuch", 127), ("/etc/passwd", 126)):
+        done = estiba(daemon, "run", "--rm", "busybox", command, check=False)
+        assert done.returncode == code
+    assert estiba(daemon, "run", "--bad-flag", "busybox", check=False).returncode == 125
+    assert estiba(daemon, "run", "nosuchimage", check=False).returncode == 125
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ps", "-a", "--format", "{{.Names}} {{.Image}} {{.Command}} {{.State}}"],
+        ["ps", "-aq"],
+        ["ps", "-a", "--no-trunc", "--format", "{{.ID}}"],
+        ["images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}} {{.Size}}"],
+        ["inspect", "same", "--format", "{{.Name}} {{json .Config.Cmd}} {{.State.Status}}"],
+        ["inspect", "same", "-f", "{{range $k, $v := .Config.Labels}}{{$k}}={{$v}};{{end}}"],
+        ["inspect", "same", "-f", "{{if .State.Running}}yes{{else}}no{{end}} {{len .Id}}"],
+        ["inspect", "same", "-f", '{{index .Config.Labels "a.b"}} {{upper .Name}}'],
+        ["network", "ls", "--format", "{{.Name}} {{.Driver}} {{.Scope}}"],
+        ["volume", "ls", "-q"],
+        ["port", "same"],
+        ["diff", "same"],
+        ["history", "busybox", "--format", "{{.CreatedBy}}|{{.Comment}}"],
+        ["exec", "same", "echo", "hi"],
+        ["logs", "same"],
+        ["logs", "--tail", "1", "same"],
+        ["info", "--format", "{{.CgroupVersion}} {{.Driver}}"],
+        ["version", "--format", "{{.Server.Version}}"],
+    ],
+    ids=" ".join,
+)
+def test_the_same_output_as_docker(daemon: PrivateDaemon, arguments: list[str]) -> None:
+    daemon.docker(
+        "run", "-d", "--name", "same", "-l", "a.b=c", "-l", "d=e", "-p", "127.0.0.1:0:80",
+        "busybox", "sh", "-c", "echo one; echo two; touch /made; sleep 1000",
+    )  # fmt: skip
+    end = time.monotonic() + 10
+    while b"two" not in daemon.docker("logs", "same").stdout and time.monotonic() < end:
+        pass
+    assert estiba(daemon, *arguments).stdout == daemon.docker(*arguments).stdout
+
+
+def test_lifecycle_words(daemon: PrivateDaemon) -> None:
+    estiba(daemon, "create", "--name", "box", "busybox", "sleep", "1000")
+    for words in (["start"], ["pause"], ["unpause"], ["restart", "-t", "0"], ["stop", "-t", "0"]):
+        assert estiba(daemon, *words, "box").stdout == b"box\n"
+    assert estiba(daemon, "wait", "box").stdout == b"137\n"
+    estiba(daemon, "rename", "box", "other")
+    estiba(daemon, "update", "--memory", "64m", "--memory-swap", "64m", "other")
+    assert daemon.inspect("other")["HostConfig"]["Memory"] == 64 << 20
+    assert estiba(daemon, "rm", "other").stdout == b"other\n"
+    assert estiba(daemon, "rm", "other", check=False).returncode == 1
+
+
+def test_flags_reach_the_container(daemon: PrivateDaemon, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("# comment\nFROM_FILE=1\n")
+    estiba(
+        daemon, "create", "--name", "box", "-e", "A=b", "--env-file", str(tmp_path / "env"),
+        "-v", f"{tmp_path}:/host:ro", "--mount", "type=tmpfs,target=/t,tmpfs-size=1m",
+        "-p", "127.0.0.1:18000-18001:80-81/tcp", "--restart", "on-unhealthy:3", "--cpus", "0.5",
+        "-m", "64m", "--ulimit", "nofile=100:200", "--add-host", "db=10.1.2.3", "--init",
+        "--health-cmd", "true", "--health-interval", "1m30s", "-w", "/tmp", "-u", "1:2",
+        "--entrypoint", "sleep", "busybox", "5",
+    )  # fmt: skip
+    view = daemon.inspect("box")
+    host, config = view["HostConfig"], view["Config"]
+    assert config["Env"][:2] == ["FROM_FILE=1", "A=b"]
+    assert host["Binds"] == [f"{tmp_path}:/host:ro"]
+    assert host["Mounts"][0]["TmpfsOptions"]["SizeBytes"] == 1 << 20
+    assert host["PortBindings"]["81/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": "18001"}]
+    assert host["RestartPolicy"] == {"Name": "on-unhealthy", "MaximumRetryCount": 3}
+    assert host["NanoCpus"] == 500_000_000
+    assert host["Ulimits"] == [{"Name": "nofile", "Soft": 100, "Hard": 200}]
+    assert host["ExtraHosts"] == ["db:10.1.2.3"]
+    assert host["Init"] is True
+    assert config["Healthcheck"]["Interval"] == 90_000_000_000
+    assert (config["WorkingDir"], config["User"]) == ("/tmp", "1:2")
+    assert (config["Entrypoint"], config["Cmd"]) == (["sleep"], ["5"])
+
+
+def test_copy_both_ways(daemon: PrivateDaemon, tmp_path: Path) -> None:
+    (tmp_path / "tree" / "sub").mkdir(parents=True)
+    (tmp_path / "tree" / "sub" / "file").write_text("content")
+    (tmp_path / "tree" / "link").symlink_to("sub/file")
+    estiba(daemon, "create", "--name", "box", "busybox", "sleep", "1000")
+    estiba(daemon, "cp", str(tmp_path / "tree"), "box:/tmp")
+    estiba(daemon, "cp", str(tmp_path / "tree" / "."), "box:/srv/")
+    estiba(daemon, "cp", str(tmp_path / "tree" / "sub" / "file"), "box:/tmp/renamed")
+    estiba(daemon, "start", "box")
+    listed = estiba(daemon, "exec", "box", "cat", "/tmp/tree/link", "/srv/sub/file", "/tmp/renamed")
+    assert listed.stdout == b"content" * 3
+    estiba(daemon, "cp", "box:/tmp/tree", str(tmp_path / "back"))
+    assert (tmp_path / "back" / "sub" / "file").read_text() == "content"
+    assert os.readlink(tmp_path / "back" / "link") == "sub/file"
+    (tmp_path / "here").mkdir()
+    estiba(daemon, "cp", "box:/tmp/renamed", str(tmp_path / "here"))
+    assert (tmp_path / "here" / "renamed").read_text() == "content"
+    stream = estiba(daemon, "cp", "box:/tmp/tree", "-").stdout
+    estiba(daemon, "cp", "-", "box:/home", stdin=stream)
+    assert estiba(daemon, "exec", "box", "cat", "/home/tree/link").stdout == b"content"
+    assert estiba(daemon, "cp", "box:/none", "-", check=False).returncode == 1
+
+
+def test_images_in_and_out(daemon: PrivateDaemon, tmp_path: Path) -> None:
+    estiba(daemon, "run", "--name", "box", "busybox", "touch", "/made")
+    estiba(daemon, "commit", "-m", "note", "-c", "ENV A=b", "box", "made:1")
+    estiba(daemon, "save", "-o", str(tmp_path / "archive"), "made:1")
+    estiba(daemon, "rmi", "made:1")
+    assert estiba(daemon, "load", "-i", str(tmp_path / "archive")).stdout == (
+        b"Loaded image: made:1\n"
+    )
+    estiba(daemon, "tag", "made:1", "made:2")
+    estiba(daemon, "export", "-o", str(tmp_path / "tar"), "box")
+    estiba(daemon, "import", str(tmp_path / "tar"), "flat:1")
+    assert estiba(daemon, "run", "--rm", "flat:1", "ls", "/made").stdout == b"/made\n"
+    estiba(daemon, "rmi", "-f", "made:1", "made:2", "flat:1")
+
+
+def test_bootstrap_makes_a_working_image(daemon: PrivateDaemon) -> None:
+    assert estiba(daemon, "image", "bootstrap", "busybox").stdout == b"busybox:latest\n"
+    assert estiba(daemon, "run", "--rm", "busybox", "id", "-un").stdout == b"root\n"
+
+
+def test_logs_truncate_and_events(daemon: PrivateDaemon) -> None:
+    estiba(daemon, "run", "--name", "box", "busybox", "echo", "line")
+    assert estiba(daemon, "logs", "box").stdout == b"line\n"
+    estiba(daemon, "logs", "--truncate", "box")
+    assert estiba(daemon, "logs", "box").stdout == b""
+    until = str(int(time.time()) + 1)
+    done = estiba(
+        daemon, "events", "--since", "1m", "--until", until, "-f", "container=box",
+        "--format", "{{.Action}}",
+    )  # fmt: skip
+    assert b"die" in done.stdout
+
+
+def test_stats_and_top(daemon: PrivateDaemon) -> None:
+    estiba(daemon, "run", "-d", "--name", "busy", "busybox", "sh", "-c", "while :; do :; done")
+    done = estiba(daemon, "stats", "--no-stream", "--format", "json", "busy")
+    row = json.loads(done.stdout)
+    assert float(row["CPUPerc"].rstrip("%")) > 20
+    assert b"while" in estiba(daemon, "top", "busy").stdout
+    assert estiba(daemon, "top", "busy", "-o", "pid,comm").stdout.startswith(b"PID")
+
+
+def test_completion_and_help(daemon: PrivateDaemon) -> None:
+    estiba(daemon, "create", "--name", "completed", "busybox")
+    assert b"complete -o default" in estiba(daemon, "completion", "bash").stdout
+    for shell in ("zsh", "fish"):
+        assert b"__complete" in estiba(daemon, "completion", shell).stdout
+    assert b"start" in estiba(daemon, "__complete", "st").stdout
+    assert b"completed" in estiba(daemon, "__complete", "start", "com").stdout
+    assert b"--detach" in estiba(daemon, "__complete", "run", "--de").stdout
+    assert b"--publish" in estiba(daemon, "run", "--help").stdout
+    assert b"Commands:" in estiba(daemon, "--help").stdout
+
+
+def test_not_built_and_no_daemon(daemon: PrivateDaemon) -> None:
+    done = estiba(daemon, "pull", "x", check=False)
+    assert done.returncode == 1 and b"not built yet" in done.stderr
+    done = estiba(daemon, "-H", "unix:///nowhere.sock", "ps", check=False)
+    assert done.returncode == 1 and b"Cannot connect" in done.stderr
