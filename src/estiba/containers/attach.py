@@ -8,14 +8,18 @@ and a client too far behind is dropped.
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 import tempfile
+import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO, Protocol
 
 from estiba.kernel.blocking import run_blocking
+
+_log = logging.getLogger(__name__)
 
 MAX_MEMORY_BYTES = 1 << 20
 MAX_SPILL_BYTES = 1 << 30
@@ -47,11 +51,16 @@ class SpillQueue:
         self._written = 0
         self._read = 0
         self._closed = False
+        self._discarded = False
         self._changed = asyncio.Event()
-        self._lock = asyncio.Lock()
+        self._lock = threading.Lock()
+        """Held in the threads that use the file: a cancelled reader's call runs to its end."""
 
     async def put(self, chunk: Chunk) -> bool:
-        """Adds a chunk; False when the reader is so far behind that it must be dropped."""
+        """Adds a chunk; False when the reader must be dropped.
+
+        It is so far behind, or there is no room on the disk for what it has not read.
+        """
         if self._closed:
             return True
         if self._file is None and self._memory_bytes + len(chunk[1]) <= MAX_MEMORY_BYTES:
@@ -60,8 +69,11 @@ class SpillQueue:
         elif self._written - self._read > MAX_SPILL_BYTES:
             return False
         else:
-            async with self._lock:
+            try:
                 await run_blocking(self._append, chunk)
+            except OSError as error:
+                _log.warning("an attached client is dropped, its output has no room: %s", error)
+                return False
         self._changed.set()
         return True
 
@@ -74,8 +86,7 @@ class SpillQueue:
                 self._memory_bytes = 0
                 return chunks
             if self._file is not None:
-                async with self._lock:
-                    chunk = await run_blocking(self._next)
+                chunk = await run_blocking(self._next)
                 if chunk is not None:
                     return [chunk]
             if self._closed:
@@ -91,36 +102,47 @@ class SpillQueue:
     def discard(self) -> None:
         """Frees everything; what was not taken is lost."""
         self.end()
+        self._discarded = True
         self._memory.clear()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._lock.acquire(blocking=False):
+            try:
+                self._close_file()
+            finally:
+                self._lock.release()
 
     def _append(self, chunk: Chunk) -> None:
-        if self._closed:
-            return
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115
-            self._written = self._read = 0
-        self._file.seek(self._written)
-        self._file.write(_FRAME.pack(chunk[0], len(chunk[1])))
-        self._file.write(chunk[1])
-        self._file.flush()
-        self._written += _FRAME.size + len(chunk[1])
+        with self._lock:
+            if self._discarded:
+                return
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115
+                self._written = self._read = 0
+            self._file.seek(self._written)
+            self._file.write(_FRAME.pack(chunk[0], len(chunk[1])))
+            self._file.write(chunk[1])
+            self._file.flush()
+            self._written += _FRAME.size + len(chunk[1])
+            if self._discarded:
+                self._close_file()
 
     def _next(self) -> Chunk | None:
         """One chunk from the file; a file read to its end is given back."""
-        if self._file is None:
-            return None
-        if self._read == self._written:
+        with self._lock:
+            if self._file is None:
+                return None
+            if self._discarded or self._read == self._written:
+                self._close_file()
+                return None
+            self._file.seek(self._read)
+            stream, size = _FRAME.unpack(self._file.read(_FRAME.size))
+            data = self._file.read(size)
+            self._read += _FRAME.size + size
+            return stream, data
+
+    def _close_file(self) -> None:
+        if self._file is not None:
             self._file.close()
             self._file = None
-            return None
-        self._file.seek(self._read)
-        stream, size = _FRAME.unpack(self._file.read(_FRAME.size))
-        data = self._file.read(size)
-        self._read += _FRAME.size + size
-        return stream, data
 
 
 class AttachClient:
@@ -187,7 +209,7 @@ class AttachHub:
     async def finish(self) -> None:
         """Waits until all output was handed to the clients' queues; then they end."""
         if self._pump is not None:
-            await self._pump
+            await asyncio.gather(self._pump, return_exceptions=True)
         self.end_clients()
 
     def end_clients(self) -> None:
@@ -209,6 +231,8 @@ class AttachHub:
                     if client.wants(chunk[0]) and not await client.queue.put(chunk):
                         client.queue.end()
                         self._clients.discard(client)
+        except OSError as error:
+            _log.warning("the output of a container broke off: %s", error)
         finally:
             self._console = None
             self._console_ready.clear()
