@@ -124,7 +124,7 @@ class Execs:
     async def _watch(self, instance: Exec, process: ExecProcess) -> None:
         try:
             instance.exit_code = await process.wait()
-        except EstibaError as error:
+        except (EstibaError, OSError) as error:
             instance.exit_code = getattr(error, "exit_code", 126)
         self._end(instance)
 
@@ -135,10 +135,10 @@ class Execs:
 
     def _forget_old(self) -> None:
         limit = time.monotonic() - KEPT_AFTER_EXIT_S
-        if len(self._execs) >= MAX_EXECS:
-            raise Conflict(f"{MAX_EXECS} exec instances exist: start or wait for some first")
         for exec_id in [e.id for e in self._execs.values() if e.ended_at and e.ended_at < limit]:
             del self._execs[exec_id]
+        if len(self._execs) >= MAX_EXECS:
+            raise Conflict(f"{MAX_EXECS} exec instances exist: start or wait for some first")
 
 
 def _check_running(record: ContainerRecord) -> None:
