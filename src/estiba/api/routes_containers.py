@@ -80,7 +80,7 @@ class ContainerRoutes:
     # -- queries ---------------------------------------------------------------------------
 
     async def list_all(self, context: Context) -> HttpResponse:
-        limit = context.number("limit") or 0
+        limit = max(0, context.number("limit") or 0)
         listed = await self._queries.list_all(
             all=context.flag("all") or limit > 0,
             limit=limit,

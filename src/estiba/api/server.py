@@ -24,6 +24,7 @@ from estiba.api.context import Context, parse_query
 from estiba.api.errors import error_body, status_of
 from estiba.api.http1 import Connection, HttpRequest, HttpResponse
 from estiba.api.router import API_VERSION, Router, parse_version
+from estiba.api.tls import TlsProtocol
 from estiba.model.errors import EstibaError, Forbidden, InvalidArgument, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -99,9 +100,12 @@ class Server:
     async def _listen_tcp(self, host: str, port: int | None, tls: ssl.SSLContext | None) -> None:
         number = port or (2376 if tls else 2375)
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: self._connection("tcp"), host, number, ssl=tls, backlog=_BACKLOG
-        )
+
+        def accept() -> asyncio.Protocol:
+            connection = self._connection("tcp")
+            return connection if tls is None else TlsProtocol(tls, connection)
+
+        server = await loop.create_server(accept, host, number, backlog=_BACKLOG)
         self._servers.append(server)
 
     async def _listen_fds(self) -> None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+import logging
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from estiba.model.container import LogConfig, Ulimit
 from estiba.model.errors import InvalidArgument
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_HOST = "unix:///run/estiba/estiba.sock"
 DEFAULT_CONFIG_FILE = Path("/etc/estiba/daemon.json")
@@ -29,7 +32,19 @@ _NAMES_IN_FILE = {
     "log-opts": "log-opt",
     "runtimes": "add-runtime",
     "authorization-plugins": "authorization-plugin",
+    "labels": "label",
+    "dns-opts": "dns-opt",
 }
+_WITHOUT_EFFECT = frozenset(
+    """
+    api-cors-header bridge-accept-fwmark builder cgroup-parent-mode containerd
+    default-cgroupns-mode default-ipc-mode exec-opts experimental features fixed-cidr-v6 ip-forward
+    ip6tables iptables ipv6 live-restore max-concurrent-downloads max-concurrent-uploads
+    max-download-attempts oom-score-adjust selinux-enabled shutdown-timeout storage-driver
+    storage-opts userland-proxy userland-proxy-path
+    """.split()
+)
+"""Settings of dockerd's that mean nothing here: read, and named in the log."""
 _POOL = re.compile(r"base=([^,]+),size=(\d+)")
 
 
@@ -183,6 +198,9 @@ def _merge(flags: dict[str, object], content: dict[str, object]) -> dict[str, ob
     merged = {name.replace("_", "-"): value for name, value in flags.items()}
     for key, value in content.items():
         name = _NAMES_IN_FILE.get(key, key)
+        if key in _WITHOUT_EFFECT:
+            _log.warning("the setting %s has no effect here", key)
+            continue
         if name not in known:
             raise InvalidArgument(f"the configuration file has an unknown setting: {key}")
         if name in merged:

@@ -1,0 +1,315 @@
+"""The API itself: docker-py, versions, TLS, refusals, WebSocket, odd and hostile requests."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import socket
+import ssl
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import docker
+import pytest
+from tests.support.daemon import PrivateDaemon, wait_until
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Request
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(autouse=True)
+def clean(daemon: PrivateDaemon):
+    yield
+    for view in daemon.request("GET", "/containers/json?all=1")[1]:
+        daemon.request("DELETE", f"/containers/{view['Id']}?force=1&v=1")
+
+
+@pytest.fixture
+def client(daemon: PrivateDaemon):
+    made = docker.DockerClient(base_url=daemon.url, version="auto", timeout=60)
+    yield made
+    made.close()
+
+
+# -- docker-py -----------------------------------------------------------------------------
+
+
+def test_docker_py_runs_and_inspects(client: docker.DockerClient) -> None:
+    assert client.ping()
+    assert client.version()["ApiVersion"] == "1.51"
+    assert client.info()["Driver"] == "overlay2"
+    assert client.containers.run("busybox", ["echo", "hi"], remove=True) == b"hi\n"
+    with pytest.raises(docker.errors.ContainerError) as failure:
+        client.containers.run("busybox", ["sh", "-c", "echo bad >&2; exit 3"], remove=True)
+    assert failure.value.exit_status == 3
+    with pytest.raises(docker.errors.NotFound):
+        client.containers.get("nosuch")
+    with pytest.raises(docker.errors.ImageNotFound):
+        client.images.get("nosuch")
+
+
+def test_docker_py_lifecycle(client: docker.DockerClient) -> None:
+    box = client.containers.run(
+        "busybox", "sh -c 'echo started; sleep 1000'", detach=True, name="box",
+        labels={"a": "b"}, mem_limit="64m", ports={"80/tcp": ("127.0.0.1", None)},
+        environment={"X": "y"}, tmpfs={"/t": "size=1m"}, auto_remove=False,
+    )  # fmt: skip
+    wait_until(lambda: box.logs() == b"started\n", what="the log")
+    box.reload()
+    assert box.status == "running" and box.labels == {"a": "b"}
+    assert box.ports["80/tcp"][0]["HostIp"] == "127.0.0.1"
+    assert box.exec_run("echo $X", environment={"Z": "1"}).exit_code == 0
+    code, (out, err) = box.exec_run(["sh", "-c", "echo out; echo err >&2; exit 4"], demux=True)
+    assert (code, out, err) == (4, b"out\n", b"err\n")
+    assert box.stats(stream=False)["memory_stats"]["limit"] == 64 << 20
+    assert box.top()["Processes"]
+    box.pause()
+    box.unpause()
+    box.update(mem_limit="32m", memswap_limit="32m")
+    box.rename("other")
+    assert [c.name for c in client.containers.list(filters={"label": "a=b"})] == ["other"]
+    box.stop(timeout=0)
+    assert box.wait()["StatusCode"] == 137
+    image = box.commit("made", "1")
+    assert image.tags == ["made:1"]
+    box.remove()
+    client.images.remove("made:1")
+
+
+def test_docker_py_archives_and_streams(client: docker.DockerClient) -> None:
+    box = client.containers.create("busybox", ["cat"], stdin_open=True, name="box")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        info = tarfile.TarInfo("file")
+        info.size = 4
+        tar.addfile(info, io.BytesIO(b"data"))
+    assert box.put_archive("/tmp", buffer.getvalue())
+    pieces, stat = box.get_archive("/tmp/file")
+    assert stat["name"] == "file" and stat["size"] == 4
+    with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as tar:
+        assert tar.extractfile("file").read() == b"data"
+    stream = box.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})
+    box.start()
+    stream._sock.sendall(b"hello\n")
+    assert stream._sock.recv(100)[-6:] == b"hello\n"
+    stream.close()
+    box.kill()
+
+
+def test_docker_py_events_networks_and_volumes(client: docker.DockerClient) -> None:
+    since = time.time()
+    client.containers.run("busybox", "true", remove=True, name="eve")
+    found = client.events(since=since, until=time.time() + 0.01, decode=True,
+                          filters={"container": "eve"})  # fmt: skip
+    assert [event["Action"] for event in found if event["Action"] != "attach"] == [
+        "create", "start", "die", "destroy",
+    ]  # fmt: skip
+    net = client.networks.create("own", driver="bridge", labels={"k": "v"})
+    assert client.containers.run("busybox", "true", network="own", remove=True) == b""
+    net.remove()
+    volume = client.volumes.create("vol", labels={"k": "v"})
+    assert [v.name for v in client.volumes.list(filters={"label": "k=v"})] == ["vol"]
+    volume.remove()
+    assert client.df()["Images"]
+
+
+# -- versions and refusals -----------------------------------------------------------------
+
+
+def test_versions(daemon: PrivateDaemon) -> None:
+    assert daemon.request("GET", "/_ping") == (200, b"OK")
+    assert daemon.request("HEAD", "/v1.24/_ping")[0] == 200
+    assert daemon.request("GET", "/v1.51/version")[0] == 200
+    status, answer = daemon.request("GET", "/v1.52/version")
+    assert status == 400 and "too new" in answer["message"]
+    status, answer = daemon.request("GET", "/v1.23/version")
+    assert status == 400 and "too old" in answer["message"]
+
+
+def test_what_is_not_built_names_itself(daemon: PrivateDaemon) -> None:
+    status, answer = daemon.request("POST", "/build")
+    assert status == 501 and "ImageBuild" in answer["message"]
+    assert daemon.request("GET", "/nosuch")[0] == 404
+    assert daemon.request("GET", "/swarm")[0] == 501
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"{not json", 400, "invalid JSON"),
+        (b"[1]", 400, "object"),
+        ({"Image": 5}, 400, "Image"),
+        ({"Image": "busybox", "HostConfig": {"Memory": "lots"}}, 400, "Memory"),
+        ({"Image": "nosuch"}, 404, "No such image"),
+        ({"Image": "busybox", "Env": ["=x"]}, 400, "environment"),
+        ({"Image": "busybox", "HostConfig": {"NetworkMode": "container:none"}}, 404, "container"),
+        ({"Image": "busybox", "HostConfig": {"CapAdd": ["NO_SUCH"]}}, 400, "NO_SUCH"),
+        ({"Image": "busybox", "HostConfig": {"SecurityOpt": ["seccomp={"]}}, 400, "seccomp"),
+        ({"Image": "busybox", "HostConfig": {"Binds": ["/a:b"]}}, 400, "absolute"),
+        ({"Image": "busybox", "HostConfig": {"Runtime": "none"}}, 400, "runtime"),
+        ({"Image": "busybox", "StopSignal": "SIGNOPE"}, 400, "signal"),
+        ({"Image": "busybox", "HostConfig": {"LogConfig": {"Type": "x"}}}, 400, "log"),
+    ],
+    ids=str,
+)
+def test_bad_create_requests(daemon: PrivateDaemon, body, status: int, words: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    found, answer = daemon.request("POST", "/containers/create", body, headers)
+    assert found == status, answer
+    assert words.lower() in answer["message"].lower()
+    assert daemon.request("GET", "/containers/json?all=1")[1] == []
+
+
+def test_unknown_and_unhonoured_fields_give_warnings(daemon: PrivateDaemon) -> None:
+    body = {
+        "Image": "busybox",
+        "NoSuchField": 1,
+        "HostConfig": {"AlsoUnknown": 2, "KernelMemory": 9, "Links": ["a:b"]},
+    }
+    status, answer = daemon.request("POST", "/containers/create", body)
+    assert status == 201
+    text = " ".join(answer["Warnings"])
+    for word in ("NoSuchField", "HostConfig.AlsoUnknown", "Kernel memory", "Links"):
+        assert word in text
+
+
+def test_an_origin_is_refused(daemon: PrivateDaemon) -> None:
+    assert daemon.request("GET", "/info", headers={"Origin": "http://evil.test"})[0] == 403
+
+
+def test_pipelined_and_broken_requests(daemon: PrivateDaemon) -> None:
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.settimeout(10)
+        raw.connect(str(daemon.socket))
+        raw.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+        seen = b""
+        while seen.count(b"HTTP/1.1 200") < 3:
+            seen += raw.recv(65536)
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.settimeout(10)
+        raw.connect(str(daemon.socket))
+        raw.sendall(b"NONSENSE\r\n\r\n")
+        assert b"400" in raw.recv(65536)
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.settimeout(10)
+        raw.connect(str(daemon.socket))
+        raw.sendall(b"GET /" + b"x" * 100_000)
+        raw.sendall(b"x HTTP/1.1\r\n\r\n")
+        assert raw.recv(65536).startswith(b"HTTP/1.1 400") or raw.recv(1) == b""
+    assert daemon.request("GET", "/_ping")[0] == 200
+
+
+def test_old_form_of_attach_answers_200(daemon: PrivateDaemon) -> None:
+    daemon.docker("create", "-i", "--name", "box", "busybox", "cat")
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.settimeout(10)
+        raw.connect(str(daemon.socket))
+        raw.sendall(
+            b"POST /v1.41/containers/box/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\n"
+            b"Host: x\r\nContent-Length: 0\r\n\r\n"
+        )
+        head = raw.recv(65536)
+        assert head.startswith(b"HTTP/1.1 200 OK") and b"raw-stream" in head
+        daemon.docker("start", "box")
+        raw.sendall(b"hello\n")
+        assert raw.recv(100) == b"\x01\0\0\0\0\0\0\x06hello\n"
+
+
+def test_attach_by_websocket(daemon: PrivateDaemon) -> None:
+    daemon.docker("run", "-di", "--name", "box", "busybox", "cat")
+    protocol = WSConnection(ConnectionType.CLIENT)
+    path = "/v1.41/containers/box/attach/ws?stream=1&stdin=1&stdout=1"
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.settimeout(10)
+        raw.connect(str(daemon.socket))
+        raw.sendall(protocol.send(Request(host="x", target=path)))
+        seen: list[object] = []
+        while not any(isinstance(event, AcceptConnection) for event in seen):
+            protocol.receive_data(raw.recv(65536))
+            seen += protocol.events()
+        raw.sendall(protocol.send(BytesMessage(data=b"hello\n")))
+        while not any(isinstance(event, BytesMessage) for event in seen):
+            protocol.receive_data(raw.recv(65536))
+            seen += protocol.events()
+        assert seen[-1].data == b"hello\n"
+        raw.sendall(protocol.send(CloseConnection(code=1000)))
+
+
+# -- TCP and TLS ---------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_tcp_without_tls_is_refused(make_daemon: Callable[..., PrivateDaemon]) -> None:
+    made = make_daemon("-H", f"tcp://127.0.0.1:{free_port()}")
+    made.start(wait=False)
+    assert made.wait_death() == 1
+    assert "--allow-insecure-tcp" in made.log.read_text()
+    made.flags = ()
+
+
+def make_certificates(folder: Path) -> None:
+    """A CA, and certificates for server and client, by Debian's own openssl."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, check=True)
+
+    days = str(datetime.timedelta(days=2).days)
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca-key.pem", "-out",
+            "ca.pem", "-days", days, "-subj", "/CN=test ca")  # fmt: skip
+    for name in ("server", "client"):
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}-key.pem", "-out",
+                f"{name}.csr", "-subj", f"/CN={name}")  # fmt: skip
+        usage = "serverAuth" if name == "server" else "clientAuth"
+        (folder / "ext").write_text(f"subjectAltName=IP:127.0.0.1\nextendedKeyUsage={usage}\n")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem",
+                "-CAcreateserial", "-days", days, "-extfile", "ext",
+                "-out", f"{name}.pem")  # fmt: skip
+
+
+def test_mutual_tls(make_daemon: Callable[..., PrivateDaemon], tmp_path: Path) -> None:
+    make_certificates(tmp_path)
+    port = free_port()
+    made = make_daemon(
+        "-H", f"tcp://127.0.0.1:{port}", "--tlsverify", "--tlscacert", str(tmp_path / "ca.pem"),
+        "--tlscert", str(tmp_path / "server.pem"), "--tlskey", str(tmp_path / "server-key.pem"),
+    )  # fmt: skip
+    made.start()
+    made.import_busybox()
+    flags = ["--tlsverify", "--tlscacert", str(tmp_path / "ca.pem")]
+    own = ["--tlscert", str(tmp_path / "client.pem"), "--tlskey", str(tmp_path / "client-key.pem")]
+    address = ["-H", f"tcp://127.0.0.1:{port}"]
+    done = made.docker(*address, *flags, *own, "run", "--rm", "-i", "busybox", "cat", stdin=b"hi\n")
+    assert done.stdout == b"hi\n"
+    assert made.docker(*address, *flags, "version", check=False).returncode != 0
+    context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    context.load_cert_chain(tmp_path / "client.pem", tmp_path / "client-key.pem")
+    with context.wrap_socket(
+        socket.create_connection(("127.0.0.1", port)), server_hostname="127.0.0.1"
+    ) as raw:
+        raw.sendall(b"GET /info HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+        assert b"403" in raw.recv(65536)
+
+
+def test_settings_from_a_file(make_daemon: Callable[..., PrivateDaemon], tmp_path: Path) -> None:
+    (tmp_path / "daemon.json").write_text(
+        json.dumps({"default-runtime": "runc", "log-opts": {"max-size": "1m"}, "labels": ["a=b"]})
+    )
+    made = make_daemon("--config-file", str(tmp_path / "daemon.json"))
+    made.start()
+    assert made.request("GET", "/info")[1]["DefaultRuntime"] == "runc"
+    made.stop()
+    (tmp_path / "daemon.json").write_text('{"no-such-setting": 1}')
+    made.start(wait=False)
+    assert made.wait_death() == 1
+    assert "no-such-setting" in made.log.read_text()
+    (tmp_path / "daemon.json").write_text("{}")
