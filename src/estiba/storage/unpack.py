@@ -126,10 +126,11 @@ class Unpacker:
         if entry.kind == Kind.HARDLINK:
             self._make_link(directory, name, entry)
             return
-        self._clear(directory, name, entry)
         if entry.kind == Kind.FILE:
             self._make_file(directory, name, entry, reader)
-        elif entry.kind == Kind.SYMLINK:
+            return
+        self._clear(directory, name, entry)
+        if entry.kind == Kind.SYMLINK:
             if not entry.link or len(entry.link) > self._options.limits.name_bytes:
                 raise InvalidArgument("tar: a symlink without or with too long a target")
             os.symlink(entry.link, name, dir_fd=directory)
@@ -138,7 +139,11 @@ class Unpacker:
             self._make_node(directory, name, entry)
 
     def _make_file(self, directory: int, name: bytes, entry: Entry, reader: TarReader) -> None:
-        fd = os.open(name, _NEW_FILE, 0o600, dir_fd=directory)
+        try:
+            fd = os.open(name, _NEW_FILE, 0o600, dir_fd=directory)
+        except FileExistsError:
+            self._clear(directory, name, entry)
+            fd = os.open(name, _NEW_FILE, 0o600, dir_fd=directory)
         try:
             if entry.sparse is not None:
                 self._write_sparse(fd, entry, reader)
