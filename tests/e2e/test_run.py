@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import socket
 import subprocess
 import threading
 import time
@@ -375,6 +376,69 @@ def test_volumes(daemon: PrivateDaemon) -> None:
     daemon.docker("rm", "-v", "user")
     assert daemon.docker("volume", "ls", "-q").stdout == b"kept\n"
     daemon.docker("volume", "rm", "kept")
+
+
+def test_a_file_bound_read_only(daemon: PrivateDaemon, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("bound")
+    mount = f"type=bind,source={tmp_path}/file,target=/x,readonly"
+    done = daemon.docker(
+        "run", "--rm", "--mount", mount, "busybox", "sh", "-c", "cat /x; echo > /x", check=False
+    )
+    assert done.stdout == b"bound" and b"Read-only" in done.stderr
+
+
+def test_limits_that_the_host_lacks_are_named_and_left_out(daemon: PrivateDaemon) -> None:
+    done = daemon.docker("run", "--rm", "--blkio-weight", "300", "busybox", "echo", "ran")
+    assert done.stdout == b"ran\n"
+    warnings = daemon.request("GET", "/info")[1]["Warnings"]
+    assert (b"Weight discarded" in done.stderr) == any("blkio weight" in w for w in warnings)
+
+
+def test_log_drivers(daemon: PrivateDaemon) -> None:
+    daemon.docker("run", "--name", "silent", "--log-driver", "none", "busybox", "echo", "x")
+    assert b"does not support reading" in daemon.docker("logs", "silent", check=False).stderr
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(10)
+        port = receiver.getsockname()[1]
+        daemon.docker(
+            "run", "--name", "sender", "--log-driver", "syslog",
+            "--log-opt", f"syslog-address=udp://127.0.0.1:{port}", "--log-opt", "tag=ship",
+            "busybox", "echo", "over the wire",
+        )  # fmt: skip
+        assert receiver.recv(4096).endswith(b"over the wire")
+    assert daemon.docker("logs", "sender").stdout == b"over the wire\n"
+    if not Path("/run/systemd/journal/socket").exists():
+        done = daemon.docker(
+            "run", "--rm", "--log-driver", "journald", "busybox", "true", check=False
+        )
+        assert done.returncode == 125 and b"journald is not enabled" in done.stderr
+
+
+def test_five_hundred_in_a_row_leak_nothing(daemon: PrivateDaemon) -> None:
+    def descriptors() -> int:
+        assert daemon.process is not None
+        return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+
+    before = descriptors()
+
+    def rounds() -> None:
+        for _ in range(125):
+            made = daemon.request(
+                "POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"]}
+            )
+            path = f"/containers/{made[1]['Id']}"
+            assert daemon.request("POST", f"{path}/start")[0] == 204
+            assert daemon.request("POST", f"{path}/wait")[1]["StatusCode"] == 0
+            assert daemon.request("DELETE", path)[0] == 204
+
+    threads = [threading.Thread(target=rounds) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert daemon.request("GET", "/containers/json?all=1")[1] == []
+    wait_until(lambda: descriptors() <= before + 5, what="descriptors to be closed")
 
 
 def test_read_only_root_and_tmpfs(daemon: PrivateDaemon) -> None:

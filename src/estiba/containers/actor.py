@@ -69,9 +69,9 @@ class Actor:
         if record.state == ContainerState.PAUSED:
             raise Conflict(f"cannot start a paused container, try unpause: {record.name}")
         target = move(record.state, "start", name=record.name)
-        check_sink(record)
         await self._begin("start")
         try:
+            check_sink(record)
             up = await self._world.steps.bring_up(record)
             pending = msgspec.structs.replace(
                 record,

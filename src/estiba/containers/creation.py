@@ -18,6 +18,7 @@ from estiba.containers.validate import (
     check_host,
     check_network_conflicts,
     warnings_for,
+    without_unhonoured,
 )
 from estiba.model.container import (
     Config,
@@ -90,6 +91,7 @@ def decide_creation(
     check_host(host, facts)
     check_network_conflicts(request.config, host)
     warnings = list(warnings_for(request.config, host, facts))
+    host = without_unhonoured(host, facts)
     host = _resolve_modes(fill_host(host, runtime=defaults.runtime, log=defaults.log), find)
     config = merge_image(request.config, image.process_config)
     check_config(config)

@@ -76,9 +76,11 @@ class Sources:
     def _spec_mount(self, plan: MountPlan) -> SpecMount:
         if plan.type == "tmpfs":
             return tmpfs_mount(plan.destination, plan.tmpfs_options, rw=plan.rw)
-        recursive = not plan.read_only_non_recursive and not plan.non_recursive
+        source = self.path(plan)
+        # Nothing is mounted below a file, and crun 1.8 fails on rro for one.
+        recursive = source.is_dir() and not plan.read_only_non_recursive and not plan.non_recursive
         return bind(
-            self.path(plan),
+            source,
             plan.destination,
             rw=plan.rw,
             propagation=plan.propagation or "rprivate",

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from estiba.containers.health import plan_health
 from estiba.containers.restart import check_policy
 from estiba.containers.signals import parse_signal
@@ -303,3 +305,21 @@ def warnings_for(config: Config, host: HostConfig, facts: HostFacts) -> Iterator
         yield "Published ports are discarded when using host network mode"
     if config.args_escaped:
         yield "ArgsEscaped is for Windows and was discarded."
+
+
+def without_unhonoured(host: HostConfig, facts: HostFacts) -> HostConfig:
+    """`host` without the limits that `warnings_for` said would be discarded."""
+    changed: dict[str, object] = {
+        "kernel_memory": 0,
+        "kernel_memory_tcp": 0,
+        "device_requests": [],
+        "storage_opt": {},
+        "links": [],
+    }
+    if facts.cgroup_v2:
+        changed |= {"oom_kill_disable": False, "memory_swappiness": None}
+    if not facts.blkio_weight:
+        changed |= {"blkio_weight": 0, "blkio_weight_device": []}
+    if not facts.cpu_realtime:
+        changed |= {"cpu_realtime_period": 0, "cpu_realtime_runtime": 0}
+    return msgspec.structs.replace(host, **changed)
