@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import subprocess
 import sys
 import time
@@ -44,6 +46,37 @@ def test_run_passes_streams_and_codes(daemon: PrivateDaemon) -> None:
         assert done.returncode == code
     assert estiba(daemon, "run", "--bad-flag", "busybox", check=False).returncode == 125
     assert estiba(daemon, "run", "nosuchimage", check=False).returncode == 125
+
+
+def in_terminal(daemon: PrivateDaemon, arguments: list[str], typed: bytes) -> tuple[bytes, int]:
+    """Runs estiba under a pty and types at the first prompt; its output and exit code."""
+    child, master = pty.fork()
+    if child == 0:
+        os.environ["ESTIBA_HOST"] = daemon.url
+        os.execv(sys.executable, [sys.executable, "-m", "estiba.cli.main", *arguments])
+    seen, sent = b"", False
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if not select.select([master], [], [], 0.1)[0]:
+            continue
+        try:
+            seen += os.read(master, 65536)
+        except OSError:
+            break
+        if not sent and b"#" in seen:
+            os.write(master, typed)
+            sent = True
+    os.close(master)
+    return seen, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_terminals_and_detaching(daemon: PrivateDaemon) -> None:
+    seen, code = in_terminal(daemon, ["run", "-it", "--rm", "busybox", "sh"], b"tty; exit 3\n")
+    assert b"/dev/pts/0" in seen and code == 3
+    _, code = in_terminal(daemon, ["run", "-it", "--name", "left", "busybox", "sh"], b"\x10\x11")
+    assert code == 0 and daemon.inspect("left")["State"]["Running"]
+    seen, code = in_terminal(daemon, ["exec", "-it", "left", "sh"], b"tty; exit 4\n")
+    assert b"/dev/pts/" in seen and code == 4
 
 
 @pytest.mark.parametrize(

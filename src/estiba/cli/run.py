@@ -103,20 +103,12 @@ def _foreground(
             _start(client, container)
         with _signals(client, container, proxy=proxy, tty=tty):
             session.run(stdin="stdin" in attached)
-    if tty and "stdin" in attached and _still_runs(client, container):
+    if session.is_detached:
         return 0
     outcome: dict[str, Any] = next(waiting.lines(), {})
     if outcome.get("Error"):
         raise ClientError(f"Error waiting for container: {outcome['Error'].get('Message')}")
     return int(outcome.get("StatusCode", 0))
-
-
-def _still_runs(client: Client, container: str) -> bool:
-    """After a terminal closed: the user has detached, or the program has ended."""
-    try:
-        return bool(client.get(f"/containers/{container}/json")["State"]["Running"])
-    except ApiError:
-        return False
 
 
 def _attach(
@@ -125,7 +117,7 @@ def _attach(
     query: dict[str, Any] = {"stream": True, "logs": logs, "detachKeys": keys or None}
     query.update({name: name in attached for name in ("stdin", "stdout", "stderr")})
     response = client.call("POST", f"/containers/{container}/attach", query, upgrade=True)
-    return Session(*response.hijacked(), tty=tty)
+    return Session(*response.hijacked(), tty=tty, detach_keys=keys)
 
 
 def _start(client: Client, container: str) -> None:
@@ -238,9 +230,11 @@ def exec_(client: Client, given: Arguments) -> int:
         client.call("POST", f"/exec/{exec_id}/start", None, options)
         return 0
     response = client.call("POST", f"/exec/{exec_id}/start", None, options, upgrade=True)
-    session = Session(*response.hijacked(), tty=tty)
+    session = Session(*response.hijacked(), tty=tty, detach_keys=given.detach_keys)
     with raw_terminal(tty and bool(given.interactive)), _resizing(client, exec_id, tty=tty):
         session.run(stdin=bool(given.interactive))
+    if session.is_detached:
+        return 0
     return int(client.get(f"/exec/{exec_id}/json").get("ExitCode") or 0)
 
 

@@ -8,6 +8,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from estiba.client.errors import ClientError
+
+if TYPE_CHECKING:
+    from estiba.model.detach_keys import DetachScanner
 
 _HEADER = 8
 _CHUNK = 1 << 18
@@ -60,10 +66,15 @@ def received(connection: socket.socket, first: bytes) -> Iterator[bytes]:
 class Session:
     """Copies stdin to the program and its output to the user, until the output ends."""
 
-    def __init__(self, connection: socket.socket, first: bytes, *, tty: bool) -> None:
+    def __init__(
+        self, connection: socket.socket, first: bytes, *, tty: bool, detach_keys: str = ""
+    ) -> None:
         self._connection = connection
         self._first = first
         self._tty = tty
+        self._scanner = _scanner(detach_keys) if tty else None
+        self.is_detached = False
+        """The user has typed the keys: the program runs on."""
 
     def run(self, *, stdin: bool) -> None:
         if stdin:
@@ -79,10 +90,23 @@ class Session:
         """At the end of the user's input the program's ends too, while its output goes on."""
         try:
             while data := os.read(0, _CHUNK):
+                # The daemon acts on the keys; here they only tell leaving from ending.
+                if self._scanner is not None and self._scanner.feed(data)[1]:
+                    self.is_detached = True
                 self._connection.sendall(data)
             self._connection.shutdown(socket.SHUT_WR)
         except OSError:
             return
+
+
+def _scanner(text: str) -> DetachScanner:
+    from estiba.model.detach_keys import DEFAULT, DetachScanner, parse_keys
+    from estiba.model.errors import InvalidArgument
+
+    try:
+        return DetachScanner(parse_keys(text or DEFAULT))
+    except InvalidArgument as error:
+        raise ClientError(str(error)) from error
 
 
 @contextmanager

@@ -26,12 +26,12 @@ from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord
 from estiba.containers.sources import Sources, longest_mount
 from estiba.daemon.adapters.bridging import BodySource, iterate
-from estiba.daemon.adapters.detach import DEFAULT, DetachScanner, parse_keys
 from estiba.images.images import Images
 from estiba.images.importing import Description, commit_layer
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.confined import opened_root
 from estiba.model.container import Config, ProcessSpec
+from estiba.model.detach_keys import DEFAULT, DetachScanner, parse_keys
 from estiba.model.errors import Conflict, EstibaError, Forbidden, NotFound
 from estiba.model.image import ImageProcessConfig
 from estiba.model.reference import Reference, parse_reference
