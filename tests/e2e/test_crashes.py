@@ -100,19 +100,19 @@ def check_true(daemon: PrivateDaemon, before: HostState) -> None:
     assert not list((daemon.data_root / "containers").iterdir())
     assert not list((daemon.exec_root / "containers").iterdir())
     assert not list((daemon.data_root / "snapshots" / "active").iterdir())
-    assert_clean(before)
+    assert_clean(before, only=daemon.tag)
 
 
 @pytest.mark.parametrize("point", CREATE)
 def test_killed_in_create(daemon: PrivateDaemon, point: str) -> None:
-    before = HostState.read()
+    before = HostState.read(only=daemon.tag)
     die_in(daemon, point, create)
     check_true(daemon, before)
 
 
 @pytest.mark.parametrize("point", START)
 def test_killed_in_start(daemon: PrivateDaemon, point: str) -> None:
-    before = HostState.read()
+    before = HostState.read(only=daemon.tag)
     create(daemon)
     assert die_in(daemon, point, start), f"{point} was not reached"
     check_true(daemon, before)
@@ -120,7 +120,7 @@ def test_killed_in_start(daemon: PrivateDaemon, point: str) -> None:
 
 @pytest.mark.parametrize("point", END)
 def test_killed_at_the_end_of_a_run(daemon: PrivateDaemon, point: str) -> None:
-    before = HostState.read()
+    before = HostState.read(only=daemon.tag)
     create(daemon)
     start(daemon)
 
@@ -137,7 +137,7 @@ def test_killed_at_the_end_of_a_run(daemon: PrivateDaemon, point: str) -> None:
 
 @pytest.mark.parametrize("point", REMOVE)
 def test_killed_in_remove(daemon: PrivateDaemon, point: str) -> None:
-    before = HostState.read()
+    before = HostState.read(only=daemon.tag)
     create(daemon)
     assert die_in(daemon, point, remove), f"{point} was not reached"
     assert daemon.request("GET", "/containers/box/json")[0] == 404
@@ -145,7 +145,7 @@ def test_killed_in_remove(daemon: PrivateDaemon, point: str) -> None:
 
 
 def test_killed_in_recovery_too(daemon: PrivateDaemon) -> None:
-    before = HostState.read()
+    before = HostState.read(only=daemon.tag)
     create(daemon)
     assert die_in_once(daemon, "start.created", start)
     for point in ("teardown.deleted", "teardown.disconnected", "teardown.unmounted"):
@@ -167,7 +167,7 @@ def die_in_once(daemon: PrivateDaemon, point: str, action: Callable[[PrivateDaem
 
 @pytest.mark.parametrize("point", [*START, "network.sandbox-open"])
 def test_an_error_in_start_is_undone(daemon: PrivateDaemon, point: str) -> None:
-    before = HostState.read()
+    before = HostState.read(only=daemon.tag)
     create(daemon)
     daemon.restart({"ESTIBA_FAILPOINTS": f"{point}=error"})
     status, answer = daemon.request("POST", "/containers/box/start")
@@ -200,7 +200,7 @@ def test_running_containers_outlive_the_daemon(daemon: PrivateDaemon) -> None:
 
 
 def test_a_killed_monitor_ends_its_container(daemon: PrivateDaemon) -> None:
-    before = HostState.read()
+    before = HostState.read(only=daemon.tag)
     daemon.docker("run", "-d", "--name", "box", "busybox", "sleep", "1000")
     pid = daemon.inspect("box")["State"]["Pid"]
     identity = identify(pid)

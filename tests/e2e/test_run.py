@@ -23,11 +23,11 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(autouse=True)
 def clean(daemon: PrivateDaemon):
     """No test leaves a container, mount, link or process behind."""
-    before = HostState.read()
+    before = HostState.read(only=daemon.tag)
     yield
     for line in daemon.docker("ps", "-aq").stdout.decode().split():
         daemon.docker("rm", "-fv", line)
-    assert_clean(before)
+    assert_clean(before, only=daemon.tag)
 
 
 def test_output_and_exit_code(daemon: PrivateDaemon) -> None:

@@ -50,7 +50,7 @@ class PrivateDaemon:
     """Start it, use it, stop it; `close` leaves nothing behind."""
 
     def __init__(self, root: Path, *flags: str) -> None:
-        tag = secrets.token_hex(3)
+        self.tag = tag = secrets.token_hex(3)
         self.root = root
         self.bridge = f"et{tag}"
         self.data_root = root / "data"

@@ -24,9 +24,9 @@ class HostState:
 
     @classmethod
     def read(cls, *, only: str = "") -> HostState:
-        """With `only`, what bears that word in its name."""
+        """With `only`, what bears that word in its name: suites may run side by side."""
         mounts = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
-        links = os.listdir("/sys/class/net")
+        links = [f"{name} {_master(name)}" for name in os.listdir("/sys/class/net")]
         groups = (
             str(path) for path in Path("/sys/fs/cgroup").glob("*/estiba*/*") if not path.is_file()
         )
@@ -56,6 +56,14 @@ def assert_clean(before: HostState, *, only: str = "") -> None:
     except AssertionError:
         leaked = HostState.read(only=only).leaked_since(before)
         raise AssertionError("left on the host: " + ", ".join(leaked)) from None
+
+
+def _master(link: str) -> str:
+    """The bridge that a link belongs to; a veth's own name does not tell."""
+    try:
+        return os.path.basename(os.readlink(f"/sys/class/net/{link}/master"))
+    except OSError:
+        return ""
 
 
 def _tables() -> list[str]:
