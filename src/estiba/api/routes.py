@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from estiba.api.ports import Backends
 from estiba.api.router import Router
-from estiba.api.routes_containers import ContainerRoutes, ExecRoutes
+from estiba.api.routes_containers import ContainerRoutes
+from estiba.api.routes_execs import ExecRoutes
 from estiba.api.routes_images import ImageRoutes
 from estiba.api.routes_system import NetworkRoutes, SystemRoutes, VolumeRoutes
 

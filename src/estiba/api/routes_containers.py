@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import shlex
 from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 
+from estiba.api.bodies import decode_create, pop_field, terminal_size
 from estiba.api.context import Context, answer, decode, empty, json_lines, stream
 from estiba.api.http1 import HttpResponse
 from estiba.api.ports import AttachOptions, Backends, CommitOptions, LogOptions
@@ -23,9 +23,6 @@ from estiba.api.streams import (
 )
 from estiba.model.container import (
     Config,
-    HostConfig,
-    NetworkingConfig,
-    ProcessSpec,
     Resources,
     RestartPolicy,
 )
@@ -33,7 +30,6 @@ from estiba.model.errors import EstibaError, InvalidArgument
 from estiba.model.ids import check_name
 
 _TAR = "application/x-tar"
-_CREATE_PARTS = ("HostConfig", "NetworkingConfig")
 _WAIT_CONDITIONS = ("", "not-running", "next-exit", "removed")
 
 
@@ -180,7 +176,7 @@ class ContainerRoutes:
 
     async def update(self, context: Context) -> HttpResponse:
         body = await context.json()
-        policy_body = _pop(body, "RestartPolicy")
+        policy_body = pop_field(body, "RestartPolicy")
         resources, unknown = decode(body, Resources)
         policy = decode(policy_body, RestartPolicy)[0] if policy_body else None
         warnings = await self._commands.update(_id(context), resources, policy)
@@ -188,7 +184,7 @@ class ContainerRoutes:
         return answer({"Warnings": warnings})
 
     async def resize(self, context: Context) -> HttpResponse:
-        height, width = _size(context)
+        height, width = terminal_size(context)
         await self._commands.resize(_id(context), height, width)
         return empty(200)
 
@@ -284,92 +280,6 @@ class ContainerRoutes:
         return empty(200)
 
 
-class ExecRoutes:
-    """Registers itself with a router."""
-
-    def __init__(self, backends: Backends) -> None:
-        self._execs = backends.execs
-
-    def register(self, router: Router) -> None:
-        router.add("ContainerExec", self.create)
-        router.add("ExecStart", self.start)
-        router.add("ExecResize", self.resize)
-        router.add("ExecInspect", self.inspect)
-
-    async def create(self, context: Context) -> HttpResponse:
-        body = _strings_as_lists(await context.json(), ("Cmd",))
-        spec, _ = decode(body, ProcessSpec)
-        return answer({"Id": await self._execs.create(_id(context), spec)}, 201)
-
-    async def inspect(self, context: Context) -> HttpResponse:
-        return answer(await self._execs.inspect(_id(context)))
-
-    async def resize(self, context: Context) -> HttpResponse:
-        height, width = _size(context)
-        await self._execs.resize(_id(context), height, width)
-        return empty(200)
-
-    async def start(self, context: Context) -> HttpResponse:
-        body = await context.json()
-        exec_id = _id(context)
-        size = [int(side) for side in body.get("ConsoleSize") or [0, 0]]
-        await self._execs.check_start(exec_id)
-        if body.get("Detach"):
-            await self._execs.start(exec_id, None, size)
-            return empty(200)
-        tty = await self._execs.is_tty(exec_id)
-        hijacked = await RawStream.open(context.request, tty=tty, version=context.version)
-        try:
-            await self._execs.start(exec_id, hijacked, size)
-        except EstibaError as error:
-            await hijacked.write(1 if tty else 2, f"{error.message}\r\n".encode())
-        finally:
-            await hijacked.close()
-        return HttpResponse(hijacked=True)
-
-
-# -- decoding ------------------------------------------------------------------------------
-
-
-def decode_create(
-    body: dict[str, Any],
-) -> tuple[Config, HostConfig, NetworkingConfig, list[str]]:
-    """The three parts of a create body, and the fields that nobody knows."""
-    parts = {name: _pop(body, name) or {} for name in _CREATE_PARTS}
-    for name, part in parts.items():
-        if not isinstance(part, dict):
-            raise InvalidArgument(f"invalid JSON: {name} must be an object")
-    config, unknown = decode(_strings_as_lists(body, ("Cmd", "Entrypoint")), Config)
-    host_body = parts["HostConfig"]
-    if host_body.get("ConsoleSize") == []:
-        del host_body["ConsoleSize"]
-    host, unknown_host = decode(host_body, HostConfig)
-    networking, unknown_net = decode(parts["NetworkingConfig"], NetworkingConfig)
-    known_elsewhere = {"hostconfig", "networkingconfig"}
-    unknown = [field for field in unknown if field.lower() not in known_elsewhere]
-    unknown += [f"HostConfig.{field}" for field in unknown_host]
-    unknown += [f"NetworkingConfig.{field}" for field in unknown_net]
-    return config, host, networking, unknown
-
-
-def _pop(body: dict[str, Any], name: str) -> Any:
-    for key in list(body):
-        if key.lower() == name.lower():
-            return body.pop(key)
-    return None
-
-
-def _strings_as_lists(body: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """A command may be one string (OpenAPI: oneOf string, array)."""
-    for key, value in body.items():
-        if isinstance(value, str) and key.lower() in [name.lower() for name in names]:
-            try:
-                body[key] = shlex.split(value) if key.lower() == "cmd" else [value]
-            except ValueError as error:
-                raise InvalidArgument(f"invalid {key}: {error}") from error
-    return body
-
-
 def _id(context: Context) -> str:
     return context.parameters["id"]
 
@@ -389,13 +299,6 @@ def _tail(text: str) -> int | None:
     except ValueError:
         return None
     return number if number >= 0 else None
-
-
-def _size(context: Context) -> tuple[int, int]:
-    height, width = context.number("h"), context.number("w")
-    if height is None or width is None or not (0 <= height < 65536 and 0 <= width < 65536):
-        raise InvalidArgument("invalid terminal size: h and w must be numbers up to 65535")
-    return height, width
 
 
 def _stop_options(context: Context) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from estiba.containers.ports import Exit
 from estiba.containers.record import KIND, ContainerRecord, Health, ProbeResult, encode
 from estiba.containers.restart import decide_restart
 from estiba.containers.signals import SIGKILL, is_stop_signal, parse_signal
+from estiba.containers.waiters import Waiters
 from estiba.containers.world import World
 from estiba.kernel.pidfd import ProcessIdentity, is_alive
 from estiba.model.container import Resources, RestartPolicy
@@ -42,8 +43,8 @@ class Actor:
         """Set while no run is under way; a log follower ends then."""
         self._world = world
         self._lock = asyncio.Lock()
-        self._exit_waiters: list[asyncio.Future[Exit]] = []
-        self._removed_waiters: list[asyncio.Future[Exit]] = []
+        self._exit = Waiters()
+        self._removal = Waiters()
         self._run_tasks: list[asyncio.Task[None]] = []
         self._restart_task: asyncio.Task[None] | None = None
         self._stopped_as_unhealthy = False
@@ -117,7 +118,7 @@ class Actor:
             record, exit_code=code, error=str(error), container=None, monitor=None
         )
         await self._commit(failed, None, intent="start")
-        self._resolve(self._exit_waiters, Exit(code))
+        self._exit.resolve(Exit(code))
         if record.host_config.auto_remove:
             await self._remove(volumes=True)
 
@@ -164,7 +165,7 @@ class Actor:
                 return
             if not self.record.state.is_up:
                 raise NotModified(f"container {self.record.name} is not running")
-            exit_future = self._next_exit()
+            exit_future = self._exit.future()
             number = parse_signal(signal or self.record.config.stop_signal or "SIGTERM")
             await self._send(number, by_user=True)
         if timeout_s is None:
@@ -198,7 +199,7 @@ class Actor:
                 return
             if not record.state.is_up:
                 raise Conflict(f"cannot kill container: {record.id}: container is not running")
-            exit_future = self._next_exit()
+            exit_future = self._exit.future()
             stops = is_stop_signal(number, record.config.stop_signal)
             await self._send(number, by_user=stops)
         if number == SIGKILL:
@@ -307,8 +308,8 @@ class Actor:
         await self._world.store.commit(write, durable=True)
         self._world.forget(record.id)
         outcome = Exit(record.exit_code)
-        self._resolve(self._exit_waiters, outcome)
-        self._resolve(self._removed_waiters, outcome)
+        self._exit.resolve(outcome)
+        self._removal.resolve(outcome)
 
     # -- the end of a run ------------------------------------------------------------------
 
@@ -350,7 +351,7 @@ class Actor:
             finished, "die", attributes=attributes, events=network_events(record, "disconnect")
         )
         self.ended.set()
-        self._resolve(self._exit_waiters, outcome)
+        self._exit.resolve(outcome)
         if state == ContainerState.RESTARTING and restart is not None:
             self._schedule_restart(restart.delay_s, restart.count)
         elif record.host_config.auto_remove and not self._world.is_quiet:
@@ -415,7 +416,7 @@ class Actor:
         async with self._lock:
             if not self.record.state.is_up:
                 return
-            exit_future = self._next_exit()
+            exit_future = self._exit.future()
             number = parse_signal(self.record.config.stop_signal or "SIGTERM")
             await self._send(number, by_user=False)
         timeout = self.record.config.stop_timeout
@@ -430,29 +431,14 @@ class Actor:
     def wait_future(self, condition: str) -> asyncio.Future[Exit]:
         """A future for `not-running`, `next-exit` or `removed`, registered at once."""
         if condition == "removed":
-            return self._waiter(self._removed_waiters)
+            return self._removal.future()
         if condition == "next-exit":
-            return self._next_exit()
+            return self._exit.future()
         if self.record.state.is_up or self.record.state == ContainerState.RESTARTING:
-            return self._next_exit()
+            return self._exit.future()
         done: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         done.set_result(Exit(self.record.exit_code, error=self.record.error))
         return done
-
-    def _next_exit(self) -> asyncio.Future[Exit]:
-        return self._waiter(self._exit_waiters)
-
-    def _waiter(self, waiters: list[asyncio.Future[Exit]]) -> asyncio.Future[Exit]:
-        future: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        waiters[:] = [waiter for waiter in waiters if not waiter.done()]
-        waiters.append(future)
-        return future
-
-    def _resolve(self, waiters: list[asyncio.Future[Exit]], outcome: Exit) -> None:
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(outcome)
-        waiters.clear()
 
     # -- commits ---------------------------------------------------------------------------
 

@@ -30,10 +30,11 @@ from estiba.containers.specs import SpecMaker
 from estiba.containers.steps import KernelSteps
 from estiba.containers.world import World
 from estiba.daemon.adapters.containers import ContainerCommands, ContainerQueries
+from estiba.daemon.adapters.execs import ExecStreams
 from estiba.daemon.adapters.images import ImageQueries, ImageTransfers
 from estiba.daemon.adapters.networks import NetworkAdapter, VolumeAdapter
 from estiba.daemon.adapters.stats import StatsReader
-from estiba.daemon.adapters.streams import ContainerStreams, ExecStreams
+from estiba.daemon.adapters.streams import ContainerStreams
 from estiba.daemon.adapters.system import System
 from estiba.daemon.adapters.system_views import EngineFacts, host_warnings
 from estiba.daemon.config import DaemonConfig

@@ -1,0 +1,56 @@
+"""Routes of execs (OpenAPI tag Exec)."""
+
+from __future__ import annotations
+
+from estiba.api.bodies import strings_as_lists, terminal_size
+from estiba.api.context import Context, answer, decode, empty
+from estiba.api.http1 import HttpResponse
+from estiba.api.ports import Backends
+from estiba.api.router import Router
+from estiba.api.streams import RawStream
+from estiba.model.container import ProcessSpec
+from estiba.model.errors import EstibaError
+
+
+class ExecRoutes:
+    """Registers itself with a router."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._execs = backends.execs
+
+    def register(self, router: Router) -> None:
+        router.add("ContainerExec", self.create)
+        router.add("ExecStart", self.start)
+        router.add("ExecResize", self.resize)
+        router.add("ExecInspect", self.inspect)
+
+    async def create(self, context: Context) -> HttpResponse:
+        body = strings_as_lists(await context.json(), ("Cmd",))
+        spec, _ = decode(body, ProcessSpec)
+        return answer({"Id": await self._execs.create(context.parameters["id"], spec)}, 201)
+
+    async def inspect(self, context: Context) -> HttpResponse:
+        return answer(await self._execs.inspect(context.parameters["id"]))
+
+    async def resize(self, context: Context) -> HttpResponse:
+        height, width = terminal_size(context)
+        await self._execs.resize(context.parameters["id"], height, width)
+        return empty(200)
+
+    async def start(self, context: Context) -> HttpResponse:
+        body = await context.json()
+        exec_id = context.parameters["id"]
+        size = [int(side) for side in body.get("ConsoleSize") or [0, 0]]
+        await self._execs.check_start(exec_id)
+        if body.get("Detach"):
+            await self._execs.start(exec_id, None, size)
+            return empty(200)
+        tty = await self._execs.is_tty(exec_id)
+        hijacked = await RawStream.open(context.request, tty=tty, version=context.version)
+        try:
+            await self._execs.start(exec_id, hijacked, size)
+        except EstibaError as error:
+            await hijacked.write(1 if tty else 2, f"{error.message}\r\n".encode())
+        finally:
+            await hijacked.close()
+        return HttpResponse(hijacked=True)
