@@ -12,15 +12,15 @@ from estiba.runtime.workdir import check_working_directory
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for name in ("proc", "work/deep", "etc"):
+    for name in ("proc", "job/deep", "etc"):
         (tmp_path / name).mkdir(parents=True)
     for name, target in {
-        "plain": "work",
+        "plain": "job",
         "evil": "/proc/self/fd/7",
-        "relative": "work/../proc/self/fd/8/../../..",
+        "relative": "job/../proc/self/fd/8/../../..",
         "chain": "chain2",
         "chain2": "/job/back",
-        "work/back": "../evil",
+        "job/back": "../evil",
         "loop": "loop",
         "out": "/../../../proc/1/root",
         "tmp": "proc",
@@ -69,7 +69,7 @@ def test_ways_through_proc(root: Path, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("work", "absolute path"), ("/loop", "too many links"), ("/a\0b", "NUL byte")],
+    [("job", "absolute path"), ("/loop", "too many links"), ("/a\0b", "NUL byte")],
 )
 def test_what_makes_no_sense(root: Path, path: str, words: str) -> None:
     with pytest.raises(InvalidArgument, match=words):
