@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from private_host import Host, configure_outside, entered, make_uplink, traces
+from tests.support.daemon import wait_until
 
 from estiba.kernel.netns import ensure_netns, remove_netns, run_in_netns
 from estiba.network.networks import Networks
@@ -40,4 +41,5 @@ def host(tmp_path: Path) -> Iterator[Host]:
             made.networks.sweep([])
             made.networks.drain()
             made.networks.remove_all_traces()
-        assert traces(tmp_path) == before
+        # The kernel takes a veth away in its own time once its namespace is gone.
+        wait_until(lambda: traces(tmp_path) == before, what="the host to be clean", deadline_s=5)
