@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import logging
 import time
 from collections.abc import Sequence
 
@@ -19,7 +21,7 @@ from estiba.containers.forward import check_sink, open_forwarder
 from estiba.containers.health import HealthWatch, plan_health
 from estiba.containers.ports import Exit
 from estiba.containers.record import KIND, ContainerRecord, Health, ProbeResult, encode
-from estiba.containers.restart import decide_restart
+from estiba.containers.restart import decide_restart, delay_s
 from estiba.containers.signals import SIGKILL, is_stop_signal, parse_signal
 from estiba.containers.waiters import Waiters
 from estiba.containers.world import World
@@ -30,7 +32,10 @@ from estiba.model.event import Event, EventType
 from estiba.model.state import ContainerState, move
 from estiba.store import Intent, Transaction
 
+_log = logging.getLogger(__name__)
+
 _GRACE_AFTER_KILL_S = 10.0
+_TEAR_DOWN_ATTEMPTS = 3
 
 
 class Actor:
@@ -85,13 +90,7 @@ class Actor:
             if self.hub.has_clients:
                 self.hub.connect(await self._world.steps.open_console(pending), name=record.name)
             await self._world.steps.release(pending)
-        except BaseException as error:
-            await asyncio.shield(self._undo_start(record, error))
-            raise
-        plan = plan_health(record.config)
-        self.ended.clear()
-        await self._commit(
-            msgspec.structs.replace(
+            running = msgspec.structs.replace(
                 pending,
                 state=target,
                 started_ns=time.time_ns(),
@@ -101,12 +100,13 @@ class Actor:
                 oom_killed=False,
                 stopped_by_user=False,
                 restart_count=restart_count,
-                health=Health() if plan else None,
-            ),
-            action,
-            intent="start",
-            events=network_events(pending, "connect"),
-        )
+                health=Health() if plan_health(record.config) else None,
+            )
+            connected = network_events(pending, "connect")
+            await self._commit(running, action, intent="start", events=connected)
+        except BaseException as error:
+            await asyncio.shield(self._undo_start(record, error))
+            raise
         self.watch_run()
 
     async def _undo_start(self, record: ContainerRecord, error: BaseException) -> None:
@@ -114,8 +114,12 @@ class Actor:
         await self.hub.close()
         with contextlib.suppress(EstibaError, OSError):
             await self._world.steps.tear_down(self.record)
+        self.record = record
+        state = record.state
+        if state == ContainerState.RESTARTING:
+            state = move(state, "give up restart", name=record.name)
         failed = msgspec.structs.replace(
-            record, exit_code=code, error=str(error), container=None, monitor=None
+            record, state=state, exit_code=code, error=str(error), container=None, monitor=None
         )
         await self._commit(failed, None, intent="start")
         self._exit.resolve(Exit(code))
@@ -160,7 +164,7 @@ class Actor:
         Raises NotModified when it does not run.
         """
         async with self._lock:
-            if self._cancel_restart():
+            if self.record.state == ContainerState.RESTARTING:
                 await self._give_up_restart()
                 return
             if not self.record.state.is_up:
@@ -193,14 +197,13 @@ class Actor:
         number = parse_signal(signal)
         async with self._lock:
             record = self.record
-            if self._restart_task is not None and is_stop_signal(number, record.config.stop_signal):
-                self._cancel_restart()
+            stops = is_stop_signal(number, record.config.stop_signal)
+            if stops and record.state == ContainerState.RESTARTING:
                 await self._give_up_restart()
                 return
             if not record.state.is_up:
                 raise Conflict(f"cannot kill container: {record.id}: container is not running")
             exit_future = self._exit.future()
-            stops = is_stop_signal(number, record.config.stop_signal)
             await self._send(number, by_user=stops)
         if number == SIGKILL:
             await asyncio.wait([exit_future], timeout=_GRACE_AFTER_KILL_S)
@@ -265,10 +268,13 @@ class Actor:
 
         Raises Conflict while it is up, unless `force`.
         """
-        if force and self.record.state.is_up:
+        killed = force and self.record.state.is_up
+        if killed:
             with contextlib.suppress(Conflict):
                 await self.kill("SIGKILL")
         async with self._lock:
+            if killed and self._world.is_gone(self.record.id):
+                return  # it removed itself when it ended
             await self._remove(volumes=volumes)
 
     async def _remove(self, *, volumes: bool) -> None:
@@ -315,22 +321,34 @@ class Actor:
 
     async def _watch_exit(self, record: ContainerRecord) -> None:
         outcome = await self._world.steps.wait_exit(record)
-        async with self._lock:
-            if self.record.container == record.container and self.record.state.is_up:
-                await self._ended(outcome)
+        for attempt in itertools.count():
+            try:
+                async with self._lock:
+                    if self.record.container == record.container and self.record.state.is_up:
+                        await self._ended(outcome, insist=attempt < _TEAR_DOWN_ATTEMPTS)
+                    await self._remove_if_owed()
+                return
+            except (EstibaError, OSError):
+                _log.exception("container %s: its end is tried again", self.record.name)
+            await asyncio.sleep(delay_s(attempt))
 
-    async def _ended(self, outcome: Exit) -> None:
+    async def _ended(self, outcome: Exit, *, insist: bool) -> None:
+        """Records the end of a run; without `insist` even if not all of it can be torn down."""
         for task in self._run_tasks[1:]:
             task.cancel()
         self._run_tasks = self._run_tasks[:1]
         await self.hub.finish()
-        await self._world.steps.tear_down(self.record)
+        try:
+            await self._world.steps.tear_down(self.record)
+        except (EstibaError, OSError):
+            if insist:
+                raise
+            _log.exception("container %s: left for its next start or removal", self.record.name)
         record = self.record
         ran_s = (time.time_ns() - record.started_ns) / 1e9
         restart = decide_restart(
             record, exit_code=outcome.code, ran_s=ran_s, unhealthy=self._stopped_as_unhealthy
         )
-        self._stopped_as_unhealthy = False
         state = move(record.state, "exit", name=record.name)
         if restart is not None and not self._world.is_quiet:
             state = move(state, "await restart", name=record.name)
@@ -350,11 +368,17 @@ class Actor:
         await self._commit(
             finished, "die", attributes=attributes, events=network_events(record, "disconnect")
         )
+        self._stopped_as_unhealthy = False
         self.ended.set()
         self._exit.resolve(outcome)
         if state == ContainerState.RESTARTING and restart is not None:
             self._schedule_restart(restart.delay_s, restart.count)
-        elif record.host_config.auto_remove and not self._world.is_quiet:
+
+    async def _remove_if_owed(self) -> None:
+        record = self.record
+        over = record.state in (ContainerState.EXITED, ContainerState.REMOVING)
+        gone = self._world.is_gone(record.id)
+        if over and record.host_config.auto_remove and not gone and not self._world.is_quiet:
             await self._remove(volumes=True)
 
     def _schedule_restart(self, delay_s: float, count: int) -> None:
@@ -386,13 +410,13 @@ class Actor:
             await self._commit(waiting, None)
             self._schedule_restart(restart.delay_s, restart.count)
 
-    def _cancel_restart(self) -> bool:
+    def _cancel_restart(self) -> None:
         task, self._restart_task = self._restart_task, None
         if task is not None:
             task.cancel()
-        return task is not None
 
     async def _give_up_restart(self) -> None:
+        self._cancel_restart()
         state = move(self.record.state, "give up restart", name=self.record.name)
         given_up = msgspec.structs.replace(self.record, state=state, stopped_by_user=True)
         await self._commit(given_up, "stop")
@@ -457,7 +481,12 @@ class Actor:
         attributes: dict[str, str] | None = None,
         events: Sequence[Event] = (),
     ) -> None:
-        """The one commit of a change; readers see the record once it is written."""
+        """The one commit of a change; readers see the record once it is written.
+
+        Raises NotFound when the container was removed while the change waited for its turn.
+        """
+        if self._world.is_gone(record.id):
+            raise NotFound(f"No such container: {record.id}")
 
         def write(tx: Transaction) -> None:
             tx.put(KIND, record.id, encode(record), record.name)

@@ -164,7 +164,10 @@ class Engine:
             self._adopt(row)
         intents = await loop.run_in_executor(None, self.world.store.intents, KIND)
         for intent in intents:
-            await self._settle(intent)
+            try:
+                await self._settle(intent)
+            except (EstibaError, OSError, msgspec.DecodeError):
+                _log.exception("recovery: %s is tried again at the next start", intent.id)
         up = [actor for actor in self.actors.values() if actor.record.state.is_up]
         watches = [actor.watch_run() for actor in up]
         over = [watch for actor, watch in zip(up, watches, strict=True) if not actor.is_watched]
@@ -175,7 +178,7 @@ class Engine:
     def _adopt(self, row: Record) -> None:
         try:
             record = decode(row.body)
-        except msgspec.ValidationError:
+        except msgspec.DecodeError:
             _log.exception("container %s: its record cannot be read; it is left alone", row.id)
             return
         self.actors[record.id] = Actor(record, self.world)
@@ -212,7 +215,10 @@ class Engine:
             if actor.record.state == ContainerState.EXITED and actor.record.host_config.auto_remove
         ]
         for actor in leftovers:
-            await actor.remove(volumes=True)
+            try:
+                await actor.remove(volumes=True)
+            except (EstibaError, OSError):
+                _log.exception("container %s: cannot remove it", actor.record.name)
 
     @staticmethod
     def _owed(record: ContainerRecord) -> bool:

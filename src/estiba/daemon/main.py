@@ -17,6 +17,7 @@ from pathlib import Path
 
 from estiba import __version__
 from estiba.daemon.config import DaemonConfig, load, parser
+from estiba.kernel.allocator import limit_arenas
 from estiba.model.errors import EstibaError, FailedPrecondition
 
 _log = logging.getLogger("estibad")
@@ -29,6 +30,7 @@ _LEVELS = {
     "fatal": logging.CRITICAL,
 }
 _SWITCH_INTERVAL_S = 0.001
+_ARENAS = 2
 _GC_THRESHOLD = (10_000, 50, 50)
 
 
@@ -47,6 +49,7 @@ def main() -> None:
         if os.geteuid() != 0:
             raise FailedPrecondition("estibad needs root: it makes namespaces and mounts")
         _raise_descriptor_limit()
+        limit_arenas(_ARENAS)
         # A thread that unpacks must not keep the event loop waiting for the default 5 ms.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         with _locked(config.data_root), _pidfile(config.pidfile):

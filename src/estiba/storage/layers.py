@@ -27,6 +27,7 @@ import msgspec
 import zstandard
 
 from estiba.kernel import failpoint
+from estiba.kernel.allocator import give_back
 from estiba.kernel.confined import open_in_root, opened_root
 from estiba.model.digest import Digest, chain_id, hex_of
 from estiba.model.errors import DataLoss, InvalidArgument, NotFound
@@ -105,6 +106,7 @@ class LayerStore:
             return info
         finally:
             shutil.rmtree(work, ignore_errors=True)
+            give_back()
 
     def _unpack(self, work: Path, source: Source, parent: Digest | None) -> LayerInfo:
         diff = work / "diff"
