@@ -11,8 +11,8 @@ import time
 
 from estiba.client.errors import NoDaemon
 
-_LOG = "/run/estiba/estibad.log"
-_DEADLINE_S = 15.0
+_LOGS = ("/var/log/estiba.log", "/run/estiba/estibad.log")
+_DEADLINE_S = 30.0
 
 
 def start_daemon(path: str) -> None:
@@ -20,19 +20,37 @@ def start_daemon(path: str) -> None:
 
     Raises NoDaemon naming the log when it does not.
     """
-    beside = os.path.join(os.path.dirname(sys.executable), "estibad")
-    program = beside if os.path.exists(beside) else shutil.which("estibad")
-    if program is None:
-        raise NoDaemon("estibad is not installed beside this client: start the daemon by hand")
-    os.makedirs(os.path.dirname(_LOG), exist_ok=True)
-    with open(_LOG, "ab") as log:
+    descriptor, log = _open_log()
+    with open(descriptor, "ab") as file:
         process = subprocess.Popen(
-            [program], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            _command(), stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
     end = time.monotonic() + _DEADLINE_S
     while time.monotonic() < end and process.poll() is None:
         with socket.socket(socket.AF_UNIX) as probe:
             if probe.connect_ex(path) == 0:
                 return
-        time.sleep(0.05)
-    raise NoDaemon(f"estibad did not start: see {_LOG}")
+        time.sleep(0.01)
+    raise NoDaemon(f"estibad did not start: see {log}")
+
+
+def _open_log() -> tuple[int, str]:
+    """The first place that can be written."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    for path in _LOGS:
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            return os.open(path, flags, 0o640), path
+        except OSError:
+            continue
+    raise NoDaemon(f"cannot write a log of the daemon: tried {' and '.join(_LOGS)}")
+
+
+def _command() -> list[str]:
+    """`estibad` beside this program, on PATH, or by this interpreter."""
+    beside = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "estibad")
+    for program in (beside, os.path.join(os.path.dirname(sys.executable), "estibad")):
+        if os.access(program, os.X_OK):
+            return [program]
+    found = shutil.which("estibad")
+    return [found] if found else [sys.executable, "-m", "estiba.daemon.main"]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from estiba.cli.parse import Arguments, Flag, UsageError
+from estiba.cli import commands
+from estiba.cli.parse import Arguments, Command, Flag, UsageError
 from estiba.client.errors import ClientError
 from estiba.client.http import Client
 
 _SCRIPTS = {
     "bash": """\
 _estiba() {
-    local IFS=$'\\n'
-    COMPREPLY=($(compgen -W "$(estiba __complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)" \\
-        -- "${COMP_WORDS[COMP_CWORD]}"))
+    local IFS=$'\\n' found
+    found=$(estiba __complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+    COMPREPLY=($(compgen -W "$found" -- "${COMP_WORDS[COMP_CWORD]}"))
 }
 complete -o default -F _estiba estiba
 """,
@@ -19,8 +20,8 @@ complete -o default -F _estiba estiba
 #compdef estiba
 _estiba() {
     local -a found
-    found=(${(f)"$(estiba __complete "${words[@]:1:$((CURRENT - 1))}" 2>/dev/null)"})
-    compadd -- $found || _files
+    found=(${(f)"$(estiba __complete "${(@)words[2,CURRENT]}" 2>/dev/null)"})
+    if (( $#found )); then compadd -- $found; else _files; fi
 }
 compdef _estiba estiba
 """,
@@ -30,6 +31,7 @@ function __estiba_complete
     estiba __complete $words[2..-1] 2>/dev/null
 end
 complete -c estiba -f -a '(__estiba_complete)'
+complete -c estiba -F -n '__fish_seen_subcommand_from cp import load save export'
 """,
 }
 
@@ -44,40 +46,100 @@ def completion(client: Client, given: Arguments) -> int:
 
 def complete(words: list[str]) -> int:
     """Prints what may stand at the last of `words`."""
-    from estiba.cli import commands
-
     *before, current = words or [""]
-    before = [word for word in before if not word.startswith("-")]
-    if not before:
-        names: list[str] = [*commands.SHORT, *commands.TOP, *commands.GROUPS, "run", "create"]
-        flags: tuple[Flag, ...] = ()
-    elif before[0] in commands.GROUPS and len(before) == 1:
-        names, flags = [*commands.GROUPS[before[0]]], ()
-    else:
-        command, _ = commands.find(before)
-        flags = command.flags if command else ()
-        names = _objects(command.function if command else "")
-    if current.startswith("-"):
-        names = [name for flag in flags for name in flag.names]
-    print("\n".join(sorted(name for name in names if name.startswith(current))))
+    try:
+        found = _candidates(before, current)
+    except ClientError:
+        found = []
+    for name in sorted(set(found)):
+        if name.startswith(current):
+            print(name)
     return 0
 
 
-def _objects(function: str) -> list[str]:
-    """Names of the objects that a command takes."""
-    from estiba.client.host import resolve
+def _candidates(before: list[str], current: str) -> list[str]:
+    from estiba.cli.main import GLOBAL
 
-    client = Client(resolve())
-    module, _, name = function.partition(":")
-    try:
-        if module == "images" or name in ("run", "create", "images"):
-            views = client.get("/images/json")
-            return [tag for view in views for tag in view["RepoTags"] or []]
-        if module in ("containers", "run", "cp", "stats") or name in ("containers", "anything"):
-            views = client.get("/containers/json", {"all": True})
-            return [view["Names"][0].lstrip("/") for view in views]
-        if module == "networks":
-            return [view["Name"] for view in client.get("/networks")]
-    except ClientError:
+    flags = Command("", "", "", GLOBAL).flags()
+    position, connection = _skip_flags(before, flags)
+    words = before[position:]
+    if not words:
+        if current.startswith("-"):
+            return _flag_names(flags)
+        return [*commands.SHORT, *commands.TOP, *commands.GROUPS]
+    if words[0] in commands.GROUPS and len(words) == 1:
+        return list(commands.GROUPS[words[0]])
+    command, _, rest = commands.find(words)
+    if command is None:
         return []
-    return []
+    own = command.flags()
+    if current.startswith("-"):
+        return _flag_names(own)
+    return _objects(command, own, rest, connection)
+
+
+def _flag_names(flags: list[Flag]) -> list[str]:
+    return [name for flag in flags for name in (flag.long, flag.letter) if name]
+
+
+def _skip_flags(words: list[str], flags: list[Flag]) -> tuple[int, list[str]]:
+    """Where the command begins, and the words before it, which may name a daemon."""
+    takes = {name for flag in flags if flag.value for name in flag.names}
+    index = 0
+    while index < len(words) and words[index].startswith("-"):
+        index += 2 if words[index] in takes else 1
+    return min(index, len(words)), words[:index]
+
+
+_FLAG_VALUES = {
+    "--network": "network", "--volumes-from": "container", "--context": "context",
+}  # fmt: skip
+
+
+def _objects(
+    command: Command, flags: list[Flag], rest: list[str], connection: list[str]
+) -> list[str]:
+    """Names of the objects that the command, or the flag before the cursor, takes."""
+    table = {name: flag for flag in flags for name in flag.names}
+    last = table.get(rest[-1]) if rest else None
+    if last is not None and last.value:
+        return _names(_FLAG_VALUES.get(last.long, ""), connection)
+    given = sum(not word.startswith("-") for word in rest)
+    if not command.interspersed and given and command.function != "run:exec_":
+        return []
+    module, _, name = command.function.partition(":")
+    usage = command.usage.replace("[", "").replace("]", "").split()
+    kinds = {
+        "CONTAINER": "container", "IMAGE": "image", "NETWORK": "network", "VOLUME": "volume",
+        "CONTEXT": "context", "SOURCE_IMAGE:TAG": "image", "NAME|ID": "container",
+    }  # fmt: skip
+    wanted = [
+        kinds[word.removesuffix("...")] for word in usage if word.removesuffix("...") in kinds
+    ]
+    if module == "cp":
+        return [f"{found}:" for found in _names("container", connection)]
+    if not wanted or name.startswith("create"):
+        return []
+    return _names(wanted[min(given, len(wanted) - 1)], connection)
+
+
+def _names(kind: str, connection: list[str]) -> list[str]:
+    if kind == "context":
+        from estiba.client import contexts
+
+        return ["default", *contexts.names()]
+    if not kind:
+        return []
+    from estiba.cli.main import GLOBAL, make_client
+    from estiba.cli.parse import Parser
+
+    flags = Command("", "", "", GLOBAL).flags()
+    client = make_client(Parser(flags).parse(connection, interspersed=False))
+    if kind == "container":
+        views = client.get("/containers/json", {"all": True})
+        return [view["Names"][0].lstrip("/") for view in views if view["Names"]]
+    if kind == "image":
+        return [tag for view in client.get("/images/json") for tag in view["RepoTags"] or []]
+    if kind == "network":
+        return [view["Name"] for view in client.get("/networks")]
+    return [view["Name"] for view in client.get("/volumes")["Volumes"] or []]

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
 
-from estiba.cli.output import filters_of, human_size
+from estiba.cli.output import each, moment
 from estiba.cli.parse import Arguments, UsageError
-from estiba.cli.run import each
-from estiba.client.errors import ClientError
-from estiba.client.http import Client
+from estiba.client.errors import ApiError, ClientError
+from estiba.client.http import Client, part
 from estiba.client.streams import demultiplex, write_all, write_output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
 
 _KINDS = {0: "C", 1: "A", 2: "D"}
 
 
 def _verb(client: Client, given: Arguments, verb: str, **query: Any) -> int:
-    return each(given.words, lambda name: client.call("POST", f"/containers/{name}/{verb}", query))
+    return each(given.words, lambda name: client.post(f"/containers/{part(name)}/{verb}", query))
 
 
 def stop(client: Client, given: Arguments) -> int:
-    return _verb(client, given, "stop", signal=given.signal or None, t=given.time or None)
+    return _verb(client, given, "stop", signal=given.signal or None, t=given.timeout)
 
 
 def restart(client: Client, given: Arguments) -> int:
-    return _verb(client, given, "restart", signal=given.signal or None, t=given.time or None)
+    return _verb(client, given, "restart", signal=given.signal or None, t=given.timeout)
 
 
 def kill(client: Client, given: Arguments) -> int:
@@ -41,23 +45,39 @@ def unpause(client: Client, given: Arguments) -> int:
 
 def rm(client: Client, given: Arguments) -> int:
     query = {"force": given.force, "v": given.volumes, "link": given.link}
-    return each(given.words, lambda name: client.delete(f"/containers/{name}", query))
+    code = 0
+    for name in given.words:
+        try:
+            client.delete(f"/containers/{part(name)}", query)
+        except ApiError as error:
+            print(f"Error response from daemon: {error}", file=sys.stderr)
+            if not (given.force and error.status == 404):
+                code = 1
+        else:
+            print(name)
+    return code
 
 
 def rename(client: Client, given: Arguments) -> int:
     old, new = given.words
-    client.call("POST", f"/containers/{old}/rename", {"name": new})
+    try:
+        client.post(f"/containers/{part(old)}/rename", {"name": new})
+    except ApiError as error:
+        print(f"Error response from daemon: {error}", file=sys.stderr)
+        raise UsageError(f"Error: failed to rename container named {old}") from error
     return 0
 
 
 def wait(client: Client, given: Arguments) -> int:
-    for name in given.words:
-        print(client.post(f"/containers/{name}/wait")["StatusCode"])
-    return 0
+    def ended(name: str) -> None:
+        outcome = client.post(f"/containers/{part(name)}/wait")
+        print(outcome["StatusCode"], flush=True)
+
+    return each(given.words, ended, shown=False)
 
 
 def update(client: Client, given: Arguments) -> int:
-    from estiba.cli.runflags import limits, restart_policy
+    from estiba.cli.runspec import limits, restart_policy
 
     body = limits(given)
     if given.restart:
@@ -66,7 +86,7 @@ def update(client: Client, given: Arguments) -> int:
         raise UsageError("you must provide one or more flags when using this command")
 
     def change(name: str) -> None:
-        answer = client.post(f"/containers/{name}/update", None, body)
+        answer = client.post(f"/containers/{part(name)}/update", None, body)
         for warning in answer.get("Warnings") or []:
             print(warning, file=sys.stderr)
 
@@ -74,22 +94,22 @@ def update(client: Client, given: Arguments) -> int:
 
 
 def logs(client: Client, given: Arguments) -> int:
-    name = given.words[0]
+    url = f"/containers/{part(given.words[0])}"
     if given.truncate:
-        client.call("POST", f"/containers/{name}/logs/truncate")
+        client.post(f"{url}/logs/truncate")
         return 0
-    tty = client.get(f"/containers/{name}/json")["Config"]["Tty"]
     query = {
         "stdout": True,
         "stderr": True,
         "follow": given.follow,
         "timestamps": given.timestamps,
         "details": given.details,
-        "since": given.since or None,
-        "until": given.until or None,
+        "since": moment(given.since, "since"),
+        "until": moment(given.until, "until"),
         "tail": given.tail or "all",
     }
-    pieces = client.call("GET", f"/containers/{name}/logs", query).pieces()
+    tty = client.get(f"{url}/json")["Config"]["Tty"]
+    pieces = client.call("GET", f"{url}/logs", query).pieces()
     if tty:
         for piece in pieces:
             write_all(1, piece)
@@ -103,61 +123,87 @@ def top(client: Client, given: Arguments) -> int:
 
     name, *options = given.words
     query = {"ps_args": " ".join(options) or None}
-    answer = client.get(f"/containers/{name}/top", query)
-    print_table(answer["Titles"], answer["Processes"])
+    answer = client.get(f"/containers/{part(name)}/top", query)
+    print_table(answer["Titles"], answer["Processes"] or [], least=20)
     return 0
 
 
 def diff(client: Client, given: Arguments) -> int:
-    for change in client.get(f"/containers/{given.words[0]}/changes") or []:
-        print(_KINDS[change["Kind"]], change["Path"])
+    for change in client.get(f"/containers/{part(given.words[0])}/changes") or []:
+        print(_KINDS.get(change["Kind"], "?"), change["Path"])
     return 0
 
 
 def port(client: Client, given: Arguments) -> int:
     name, *rest = given.words
-    ports = client.get(f"/containers/{name}/json")["NetworkSettings"]["Ports"] or {}
-    wanted = rest[0] if rest else ""
-    if wanted and "/" not in wanted:
-        wanted += "/tcp"
-    found = False
-    for key, bindings in sorted(ports.items()):
-        if wanted and key != wanted:
-            continue
-        for binding in bindings or []:
-            found = True
-            address = _address(binding["HostIp"], binding["HostPort"])
-            print(address if wanted else f"{key} -> {address}")
-    if wanted and not found:
-        raise ClientError(f"Error: No public port '{wanted}' published for {name}")
+    view = client.get(f"/containers/{part(name)}/json")
+    ports = view["NetworkSettings"].get("Ports") or {}
+    if rest:
+        number, _, protocol = rest[0].partition("/")
+        bindings = ports.get(f"{number}/{protocol or 'tcp'}") or []
+        for binding in bindings:
+            print(_address(binding))
+        if not bindings:
+            raise ClientError(f"Error: No public port '{rest[0]}' published for {name}")
+        return 0
+    for key in sorted(ports, key=lambda key: (int(key.partition("/")[0]), key)):
+        for binding in ports[key] or []:
+            print(f"{key} -> {_address(binding)}")
     return 0
 
 
-def _address(host: str, port: str) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _address(binding: dict[str, str]) -> str:
+    host = binding["HostIp"]
+    return f"[{host}]:{binding['HostPort']}" if ":" in host else f"{host}:{binding['HostPort']}"
 
 
 def export(client: Client, given: Arguments) -> int:
-    response = client.call("GET", f"/containers/{given.words[0]}/export")
+    check_output(given.output, "export container")
+    response = client.call("GET", f"/containers/{part(given.words[0])}/export")
     save_stream(response.pieces(), given.output)
     return 0
 
 
-def save_stream(pieces: Any, path: str) -> None:
-    """To a file that appears when it is whole, or to stdout unless that is a terminal."""
+def check_output(path: str, what: str) -> None:
+    """Raises ClientError before anything is asked for, when it has nowhere to go."""
     if not path:
-        if sys.stdout.isatty():
-            raise UsageError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+        if os.isatty(1):
+            raise ClientError(
+                "cowardly refusing to save to a terminal. Use the -o flag or redirect"
+            )
+        return
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise ClientError(
+            f"failed to {what}: invalid output path: stat {folder}: no such file or directory"
+        )
+    if os.path.isdir(path):
+        raise ClientError(f"failed to {what}: invalid output path: {path!r} is a directory")
+
+
+def save_stream(pieces: Iterable[bytes], path: str) -> None:
+    """To stdout, or to a file that appears when it is whole."""
+    if not path:
         for piece in pieces:
             write_all(1, piece)
         return
-    import os
-
-    temporary = f"{path}.part"
-    with open(temporary, "wb") as file:
-        for piece in pieces:
-            file.write(piece)
-    os.rename(temporary, path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        # A device or a pipe that others read: /dev/null, a fifo.
+        with open(path, "wb", buffering=0) as sink:
+            for piece in pieces:
+                write_all(sink.fileno(), piece)
+        return
+    temporary = f"{path}.{os.getpid()}.part"
+    try:
+        with open(temporary, "xb") as file:
+            for piece in pieces:
+                file.write(piece)
+        os.rename(temporary, path)
+    except OSError as error:
+        raise ClientError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
 
 
 def commit(client: Client, given: Arguments) -> int:
@@ -170,7 +216,7 @@ def commit(client: Client, given: Arguments) -> int:
         "comment": given.message or None,
         "author": given.author or None,
         "changes": given.change or None,
-        "pause": "0" if given.no_pause or given.pause.lower() == "false" else "1",
+        "pause": "0" if given.no_pause or not given.pause else "1",
     }
     print(client.post("/commit", query, {})["Id"])
     return 0
@@ -182,21 +228,3 @@ def split_tag(reference: str) -> tuple[str, str]:
     if not colon or "/" in tail:
         return reference, ""
     return head, tail
-
-
-def prune(client: Client, given: Arguments) -> int:
-    if not given.force and not confirm("This will remove all stopped containers."):
-        return 1
-    answer = client.post("/containers/prune", {"filters": filters_of(given.filter)})
-    removed = answer.get("ContainersDeleted") or []
-    if removed:
-        print("Deleted Containers:", *removed, sep="\n")
-        print()
-    print(f"Total reclaimed space: {human_size(answer['SpaceReclaimed'])}")
-    return 0
-
-
-def confirm(what: str) -> bool:
-    """Asks on the terminal."""
-    print(f"WARNING! {what}\nAre you sure you want to continue? [y/N] ", end="", flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -1,69 +1,175 @@
-"""Contexts: named daemons, kept where Docker keeps them."""
+"""context: which daemons the user knows by name."""
 
 from __future__ import annotations
 
-import json
 import os
-from typing import Any
+import sys
 
-from estiba.cli.output import print_rows
+from estiba.cli.output import pairs, print_rows
 from estiba.cli.parse import Arguments
+from estiba.client import contexts as stored
 from estiba.client.errors import ClientError
-from estiba.client.host import DEFAULT, config_directory, context_path, read_config
+from estiba.client.host import DEFAULT, read_config
 from estiba.client.http import Client
 
-_COLUMNS = (("NAME", "Name"), ("DESCRIPTION", "Description"), ("DOCKER ENDPOINT", "DockerEndpoint"))
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_COLUMNS = (
+    ("NAME", "Mark"),
+    ("DESCRIPTION", "Description"),
+    ("DOCKER ENDPOINT", "DockerEndpoint"),
+    ("ERROR", "Error"),
+)
+_ALLOWED = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+_ENDPOINT_KEYS = ("host", "ca", "cert", "key", "skip-tls-verify")
 
 
-def show(client: Client, given: Arguments) -> int:
-    print(_current())
-    return 0
+def _environment() -> str:
+    return os.environ.get("ESTIBA_HOST") or os.environ.get("DOCKER_HOST") or ""
 
 
-def _current() -> str:
+def current() -> str:
+    """The environment's address is the default context."""
+    if _environment():
+        return "default"
     return os.environ.get("DOCKER_CONTEXT") or str(read_config().get("currentContext") or "default")
 
 
-def ls(client: Client, given: Arguments) -> int:
-    rows = [_row("default", "The default daemon", os.environ.get("DOCKER_HOST") or DEFAULT)]
-    folder = os.path.join(config_directory(), "contexts", "meta")
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-        try:
-            with open(os.path.join(folder, name, "meta.json")) as file:
-                stored = json.load(file)
-        except (OSError, ValueError):
-            continue
-        endpoint = stored.get("Endpoints", {}).get("docker", {}).get("Host", "")
-        description = stored.get("Metadata", {}).get("Description", "")
-        rows.append(_row(stored.get("Name", ""), description, endpoint))
-    print_rows(rows, _COLUMNS, given.format, quiet_key="Plain" if given.quiet else "")
+def show(client: Client, given: Arguments) -> int:
+    print(current())
     return 0
 
 
+def ls(client: Client, given: Arguments) -> int:
+    about = "Current DOCKER_HOST based configuration" if _environment() else "The default daemon"
+    rows = [_row("default", about, _environment() or DEFAULT)]
+    for name in stored.names():
+        view = stored.load(name)
+        endpoint = (view.get("Endpoints") or {}).get("docker") or {}
+        description = (view.get("Metadata") or {}).get("Description", "")
+        rows.append(_row(name, description, str(endpoint.get("Host", ""))))
+    if given.quiet:
+        for row in rows:
+            print(row["Name"])
+        return 0
+    print_rows(rows, _COLUMNS, given.format, titles={"Name": "NAME"})
+    if _environment():
+        sys.stdout.flush()
+        print(_overridden(), file=sys.stderr)
+    return 0
+
+
+def _overridden() -> str:
+    variable = "ESTIBA_HOST" if os.environ.get("ESTIBA_HOST") else "DOCKER_HOST"
+    return (
+        f"Warning: {variable} environment variable overrides the active context. To use a "
+        f"context, either set the global --context flag, or unset {variable} environment variable."
+    )
+
+
 def _row(name: str, description: str, endpoint: str) -> dict[str, Any]:
-    mark = " *" if name == _current() else ""
+    is_current = name == current()
     return {
-        "Name": name + mark,
-        "Plain": name,
+        "Name": name,
+        "Mark": f"{name} *" if is_current else name,
+        "Current": is_current,
         "Description": description,
         "DockerEndpoint": endpoint,
-        "Current": bool(mark),
+        "Error": "",
     }
+
+
+def _check(name: str) -> None:
+    """Raises ClientError for a name that cannot be one."""
+    if name == "default":
+        raise ClientError('"default" is a reserved context name')
+    allowed = len(name) > 1 and name[0] in _ALLOWED and not set(name) - set(f"{_ALLOWED}_.+-")
+    if not allowed:
+        raise ClientError(
+            f'context name "{name}" is invalid: two or more letters, digits and _.+-, '
+            "beginning with a letter or digit"
+        )
+
+
+def create(client: Client, given: Arguments) -> int:
+    name = given.words[0]
+    _check(name)
+    if stored.exists(name):
+        raise ClientError(f'context "{name}" already exists')
+    if given.given("from"):
+        source = given.get("from")
+        host, tls = stored.endpoint(source) if source != "default" else (_environment(), None)
+        files = {"ca": tls.ca, "cert": tls.certificate, "key": tls.key} if tls else {}
+        files = {key: path for key, path in files.items() if os.path.exists(path)}
+        skip = bool(tls and not tls.verify)
+    else:
+        options = pairs(given.docker.split(",") if given.docker else [], "--docker")
+        if unknown := sorted(set(options) - set(_ENDPOINT_KEYS)):
+            raise ClientError(f"unable to create context: unknown key in --docker: {unknown[0]}")
+        host = options.get("host", "")
+        files = {key: options[key] for key in ("ca", "cert", "key") if key in options}
+        skip = options.get("skip-tls-verify", "").lower() in ("1", "t", "true")
+    stored.save(name, given.description, host, skip_verify=skip, files=files)
+    print(name)
+    print(f'Successfully created context "{name}"', file=sys.stderr)
+    return 0
 
 
 def use(client: Client, given: Arguments) -> int:
     name = given.words[0]
-    if name != "default" and not os.path.exists(context_path(name)):
-        raise ClientError(f'context "{name}" does not exist: see `estiba context ls`')
-    path = os.path.join(config_directory(), "config.json")
-    config = read_config()
-    if name == "default":
-        config.pop("currentContext", None)
-    else:
-        config["currentContext"] = name
-    os.makedirs(config_directory(), mode=0o700, exist_ok=True)
-    with open(f"{path}.part", "w") as file:
-        json.dump(config, file, indent="\t")
-    os.rename(f"{path}.part", path)
+    if name != "default":
+        stored.load(name)
+    stored.choose(name)
     print(name)
+    print(f'Current context is now "{name}"', file=sys.stderr)
+    if _environment():
+        print(_overridden(), file=sys.stderr)
     return 0
+
+
+def rm(client: Client, given: Arguments) -> int:
+    from estiba.cli.output import each
+
+    def remove(name: str) -> None:
+        if name == "default":
+            raise ClientError('default: context "default" cannot be removed')
+        if not stored.exists(name):
+            raise ClientError(f'context "{name}" does not exist')
+        if name == read_config().get("currentContext"):
+            if not given.force:
+                raise ClientError(f'context "{name}" is in use, set -f flag to force remove')
+            stored.choose("default")
+        stored.remove(name)
+
+    return each(given.words, remove)
+
+
+def inspect(client: Client, given: Arguments) -> int:
+    from estiba.cli.inspect import show as show_all
+
+    given.words = given.words or [current()]
+    return show_all(given, _view, html=True)
+
+
+def _view(name: str) -> dict[str, Any]:
+    if name == "default":
+        host = _environment() or DEFAULT
+        endpoint: dict[str, Any] = {"Host": host, "SkipTLSVerify": False}
+        paths = {"MetadataPath": "<IN MEMORY>", "TLSPath": "<IN MEMORY>"}
+        return {"Name": name, "Metadata": {}, "Endpoints": {"docker": endpoint},
+                "TLSMaterial": {}, "Storage": paths}  # fmt: skip
+    view = stored.load(name)
+    folder = stored.tls_directory(name)
+    files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    return {
+        "Name": name,
+        "Metadata": view.get("Metadata") or {},
+        "Endpoints": view.get("Endpoints") or {},
+        "TLSMaterial": {"docker": files} if files else {},
+        "Storage": {
+            "MetadataPath": os.path.dirname(stored.meta_path(name)),
+            "TLSPath": os.path.dirname(folder),
+        },
+    }

@@ -1,36 +1,43 @@
-"""cp: files between a container and the user's file system, or a tar on a stream."""
+"""cp: files between a container and the user's file system, or a tar on a stream.
+
+The rules of where a copy ends up are docker's: a target that is a directory takes the source
+inside, `SOURCE/.` means the content, a missing target is the new name.
+"""
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 import os
-import tarfile
-from collections.abc import Iterator
-from typing import IO, Any
+import sys
 
-from estiba.cli.images import file_pieces
 from estiba.cli.parse import Arguments, UsageError
 from estiba.client.errors import ApiError, ClientError
-from estiba.client.http import Client, Response
+from estiba.client.http import Client, Response, part
+from estiba.client.jsonlite import loads
 from estiba.client.streams import write_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _GO_DIRECTORY = 1 << 31
 _GO_SYMLINK = 1 << 27
-_TAR = "application/x-tar"
+_MOST_LINKS = 40
 
 
 def copy(client: Client, given: Arguments) -> int:
-    source, target = (split(word) for word in given.words)
-    if source[0] and target[0]:
+    (from_container, source), (to_container, target) = (split(word) for word in given.words)
+    if from_container and to_container:
         raise UsageError("copying between containers is not supported")
-    if not source[0] and not target[0]:
+    if not from_container and not to_container:
         raise UsageError("must specify at least one container source")
-    if source[0]:
-        _from_container(client, source[0], source[1], target[1], follow=given.follow_link)
+    if from_container:
+        count = _download(client, from_container, source, target, given)
     else:
-        _to_container(client, source[1], target[0], target[1], given)
+        count = _upload(client, source, to_container, target, given)
+    if not given.quiet and "-" not in given.words and os.isatty(2):
+        from estiba.cli.output import human_size
+
+        print(f"Successfully copied {human_size(count)} to {given.words[1]}", file=sys.stderr)
     return 0
 
 
@@ -39,180 +46,138 @@ def split(word: str) -> tuple[str, str]:
     if word == "-" or word.startswith(("/", ".")):
         return "", word
     name, colon, path = word.partition(":")
-    return (name, path) if colon and "/" not in name else ("", word)
+    return (name, path or "/") if colon and "/" not in name else ("", word)
 
 
-def _stat(client: Client, container: str, path: str) -> dict[str, Any] | None:
+class _Stat:
+    """What the archive API says of a path."""
+
+    def __init__(self, response: Response) -> None:
+        from base64 import b64decode
+
+        value = loads(b64decode(response.headers.get("x-docker-container-path-stat", "e30=")))
+        self.is_directory = bool(value.get("mode", 0) & _GO_DIRECTORY)
+        self.is_link = bool(value.get("mode", 0) & _GO_SYMLINK)
+        self.link_target = str(value.get("linkTarget", ""))
+
+
+def _stat(client: Client, container: str, path: str) -> _Stat | None:
+    url = f"/containers/{part(container)}/archive"
     try:
-        response = client.call("HEAD", f"/containers/{container}/archive", {"path": path})
+        return _Stat(client.call("HEAD", url, {"path": path}))
     except ApiError as error:
-        if error.status != 404:
+        if error.status != 404 or "o such container" in str(error):
             raise
         return None
-    return _stat_of(response)
 
 
-def _stat_of(response: Response) -> dict[str, Any]:
-    header = response.headers.get("x-docker-container-path-stat", "")
-    return dict(json.loads(base64.b64decode(header)))
+def _resolve(client: Client, container: str, path: str) -> tuple[str, _Stat | None]:
+    """The path behind symlinks. The daemon resolves parents; only the last name can be a link."""
+    for _ in range(_MOST_LINKS):
+        found = _stat(client, container, path)
+        if found is None or not found.is_link or not found.link_target:
+            return path, found
+        path = os.path.join(os.path.dirname(path.rstrip("/")), found.link_target)
+    raise ClientError(f"too many levels of symbolic links: {path}")
 
 
 # -- out of a container --------------------------------------------------------------------
 
 
-def _from_container(
-    client: Client, container: str, path: str, target: str, *, follow: bool
-) -> None:
-    if follow:
-        stat = _stat(client, container, path)
-        if stat and stat["mode"] & _GO_SYMLINK and stat["linkTarget"]:
-            path = stat["linkTarget"]
-    response = client.call("GET", f"/containers/{container}/archive", {"path": path})
+def _download(client: Client, container: str, path: str, target: str, given: Arguments) -> int:
+    if target != "-":
+        parent = os.path.dirname(os.path.abspath(target.rstrip("/") or "/"))
+        if not os.path.isdir(parent):
+            raise ClientError(f'invalid output path: directory "{parent}" does not exist')
+    source = _resolve(client, container, path)[0] if given.follow_link else path
+    url = f"/containers/{part(container)}/archive"
+    response = client.call("GET", url, {"path": source})
     if target == "-":
         for piece in response.pieces():
             write_all(1, piece)
-        return
-    is_directory = bool(_stat_of(response)["mode"] & _GO_DIRECTORY)
-    with tarfile.open(fileobj=_Reader(response.pieces()), mode="r|") as tar:
-        _unpack(tar, path, target, is_directory=is_directory)
+        return 0
+    from estiba.client.archive import unpack
+
+    root = _local_target(path, target, is_directory=_Stat(response).is_directory)
+    return unpack(response.pieces(), root, keep_owner=bool(given.archive))
 
 
-def _unpack(tar: tarfile.TarFile, path: str, target: str, *, is_directory: bool) -> None:
-    """Docker's rules: into a directory that exists, else as the name given."""
-    content_only = path.endswith("/.") and is_directory
-    exists = os.path.isdir(target)
-    if not exists and target.endswith("/") and not is_directory:
-        raise ClientError(f"destination directory {target!r} must exist")
-    if is_directory and os.path.exists(target) and not exists:
-        raise ClientError("cannot copy directory to a file")
-    parent = target if exists else os.path.dirname(os.path.abspath(target.rstrip("/")))
-    if not os.path.isdir(parent):
-        raise ClientError(f"the directory {parent!r} does not exist")
-    new_name = "" if exists else os.path.basename(target.rstrip("/"))
-    for member in tar:
-        _, slash, rest = member.name.partition("/")
-        if content_only:
-            member.name = os.path.join(new_name, rest) if new_name else rest or "."
-        elif new_name:
-            member.name = new_name + slash + rest
-            if member.islnk():
-                member.linkname = new_name + "/" + member.linkname.partition("/")[2]
-        check_inside(member, parent)
-        tar.extract(member, parent, numeric_owner=True)
-
-
-def check_inside(member: tarfile.TarInfo, parent: str) -> None:
-    """A container may send anything: no name and no link may lead out of `parent`.
-
-    Own code, because Debian 12's Python 3.11.2 has no extraction filters (PEP 706).
-    Raises ClientError.
-    """
-    root = os.path.realpath(parent)
-
-    def leads_out(path: str) -> bool:
-        real = os.path.realpath(path)
-        return real != root and not real.startswith(root.rstrip("/") + "/")
-
-    name = os.path.join(parent, member.name)
-    if os.path.isabs(member.name) or ".." in member.name.split("/"):
-        raise ClientError(f"the container's archive names {member.name!r}, which leads elsewhere")
-    if leads_out(os.path.dirname(name)):
-        raise ClientError(f"{member.name!r} in the container's archive lies behind a symlink")
-    if member.islnk() and leads_out(os.path.join(parent, member.linkname)):
-        raise ClientError(f"{member.name!r} in the container's archive links out of it")
-    if not member.issym() and os.path.islink(name):
-        os.unlink(name)
-
-
-class _Reader(io.RawIOBase):
-    """A file over pieces, for tarfile."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self._rest) < size:
-            piece = next(self._pieces, None)
-            if piece is None:
-                break
-            self._rest += piece
-        if size < 0:
-            size = len(self._rest)
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
+def _local_target(path: str, target: str, *, is_directory: bool) -> str:
+    """The name that the archive's root gets. Raises ClientError."""
+    if os.path.isdir(target):
+        name = os.path.basename(path.rstrip("/"))
+        inside = name in ("", ".", "..") or path.endswith("/.")
+        return os.path.realpath(target) if inside else os.path.join(target, name)
+    if os.path.exists(target):
+        if target.endswith("/"):
+            raise ClientError("not a directory")
+        if is_directory:
+            raise ClientError("cannot copy directory")
+        return os.path.realpath(target)
+    if target.endswith("/") and not is_directory:
+        raise ClientError("no such directory")
+    return os.path.abspath(target.rstrip("/"))
 
 
 # -- into a container ----------------------------------------------------------------------
 
 
-def _to_container(client: Client, source: str, container: str, path: str, given: Arguments) -> None:
+def _upload(client: Client, source: str, container: str, path: str, given: Arguments) -> int:
     query = {"noOverwriteDirNonDir": "true", "copyUIDGID": given.archive}
-    url = f"/containers/{container}/archive"
+    url = f"/containers/{part(container)}/archive"
+    path, found = _resolve(client, container, path)
     if source == "-":
-        client.call("PUT", url, {**query, "path": path}, source=file_pieces("-"), content_type=_TAR)
-        return
-    if not os.path.lexists(source):
-        raise ClientError(f"lstat {source}: no such file or directory")
-    directory, name = _destination(client, container, source, path)
-    real = os.path.realpath(source) if given.follow_link else source
-    pieces = _packed(real, name)
-    client.call("PUT", url, {**query, "path": directory}, source=pieces, content_type=_TAR)
+        if found is not None and not found.is_directory:
+            raise ClientError(f'destination "{container}:{path}" must be a directory')
+        pieces: Iterator[bytes] = read_pieces(0)
+        directory = path
+    else:
+        from estiba.client.archive import pack
+
+        _check_local(source)
+        real = os.path.realpath(source) if given.follow_link else source.rstrip("/") or "/"
+        directory, name = _remote_target(source, path, found)
+        pieces = pack(real, name)
+    counted = _Counted(pieces)
+    client.call("PUT", url, {**query, "path": directory}, source=counted).close()
+    return counted.count
 
 
-def _destination(client: Client, container: str, source: str, path: str) -> tuple[str, str]:
+def _check_local(source: str) -> None:
+    if not os.path.lexists(source.rstrip("/") or "/"):
+        raise ClientError(f"lstat {os.path.abspath(source)}: no such file or directory")
+    if source.endswith("/") and not os.path.isdir(source):
+        raise ClientError("not a directory")
+
+
+def _remote_target(source: str, path: str, found: _Stat | None) -> tuple[str, str]:
     """The directory to unpack in, and the name that the source gets there."""
-    path = path or "/"
-    stat = _stat(client, container, path)
-    if stat and stat["mode"] & _GO_SYMLINK and stat["linkTarget"]:
-        linked = _stat(client, container, stat["linkTarget"])
-        if linked is not None:
-            path, stat = stat["linkTarget"], linked
-    is_directory = bool(stat and stat["mode"] & _GO_DIRECTORY)
-    content_only = source.endswith("/.") and os.path.isdir(source)
-    base = os.path.basename(os.path.abspath(source))
-    if is_directory:
-        return path, "." if content_only else base
-    if stat and os.path.isdir(source):
-        raise ClientError("cannot copy directory to a file")
-    if not stat and path.endswith("/") and not os.path.isdir(source):
-        raise ClientError(f"destination directory {path!r} must exist in the container")
+    is_directory = os.path.isdir(source) and (source.endswith("/") or not os.path.islink(source))
+    if found is not None and found.is_directory:
+        content_only = source == "." or source.endswith("/.")
+        return path, "." if content_only else os.path.basename(os.path.abspath(source))
+    if found is not None and is_directory:
+        raise ClientError("cannot copy directory")
+    if path.endswith("/") and not is_directory:
+        raise ClientError("no such directory" if found is None else "not a directory")
     trimmed = path.rstrip("/")
     return os.path.dirname(trimmed) or "/", os.path.basename(trimmed)
 
 
-def _packed(source: str, name: str) -> Iterator[bytes]:
-    """A tar of the source under `name`, made as it is sent."""
-    chunks: list[bytes] = []
+class _Counted:
+    """Pieces, and how many bytes they were."""
 
-    class Sink(io.RawIOBase):
-        def writable(self) -> bool:
-            return True
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self.count = 0
 
-        def write(self, data: Any) -> int:
-            chunks.append(bytes(data))
-            return len(data)
-
-    tar = tarfile.open(  # noqa: SIM115 - closed below, after the last piece
-        fileobj=_as_file(Sink()), mode="w|", format=tarfile.PAX_FORMAT
-    )
-    for path, inside in _walk(source, name):
-        tar.add(path, inside, recursive=False)
-        yield b"".join(chunks)
-        chunks.clear()
-    tar.close()
-    yield b"".join(chunks)
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self.count += len(piece)
+            yield piece
 
 
-def _as_file(raw: io.RawIOBase) -> IO[bytes]:
-    return raw  # type: ignore[return-value]
-
-
-def _walk(source: str, name: str) -> Iterator[tuple[str, str]]:
-    yield source, name
-    if os.path.isdir(source) and not os.path.islink(source):
-        for entry in sorted(os.listdir(source)):
-            yield from _walk(os.path.join(source, entry), f"{name}/{entry}")
+def read_pieces(fd: int) -> Iterator[bytes]:
+    """What comes from a descriptor until its end."""
+    while data := os.read(fd, 1 << 18):
+        yield data

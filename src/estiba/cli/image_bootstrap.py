@@ -27,9 +27,7 @@ def bootstrap(client: Client, given: Arguments) -> int:
         "changes": [f"CMD {command}"],
     }
     _ = client.version
-    response = client.call(
-        "POST", "/images/create", query, source=pieces, content_type="application/x-tar"
-    )
+    response = client.call("POST", "/images/create", query, source=pieces)
     print_progress(response.lines(), quiet=True)
     print(f"{name}:{tag}")
     return 0

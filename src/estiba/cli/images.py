@@ -1,52 +1,44 @@
-"""Images: history, archives in and out, names, removal."""
+"""Images: history, archives in and out, names, removal, pull."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
-from typing import Any
 
-from estiba.cli.containers import confirm, save_stream, split_tag
-from estiba.cli.output import ago, filters_of, human_size, print_rows, shorten
-from estiba.cli.parse import Arguments, UsageError
+from estiba.cli.containers import check_output, save_stream, split_tag
+from estiba.cli.cp import read_pieces
+from estiba.cli.output import ago, human_size, print_rows, short_id, shorten
+from estiba.cli.parse import Arguments
 from estiba.client.errors import ApiError, ClientError
-from estiba.client.http import Client
+from estiba.client.http import Client, image_part
 
-_TAR = "application/x-tar"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
 
-
-def file_pieces(path: str) -> Iterator[bytes]:
-    """A file's content, or stdin's for `-`. Raises UsageError when it cannot be opened."""
-    try:
-        file = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115
-    except OSError as error:
-        raise UsageError(f"open {path}: {error.strerror}") from error
-    with file:
-        while data := file.read(1 << 18):
-            yield data
+_NO_REGISTRY = (
+    "pulling from a registry is not built yet: make a base image with "
+    "`estiba image bootstrap busybox`, or load one with `estiba load`"
+)
 
 
 def history(client: Client, given: Arguments) -> int:
     rows = []
-    for view in client.get(f"/images/{given.words[0]}/history"):
-        identifier = view["Id"]
-        short = identifier.partition(":")[2][:12] if ":" in identifier else identifier
-        human = given.human.lower() != "false"
-        rows.append(
-            {
-                "ID": identifier if given.no_trunc else short,
-                "CreatedSince": ago(view["Created"]),
-                "CreatedAt": view["Created"],
-                "CreatedBy": view["CreatedBy"]
-                if given.no_trunc
-                else shorten(view["CreatedBy"], 45),
-                "Size": human_size(view["Size"], digits=3) if human else str(view["Size"]),
-                "Comment": view["Comment"],
-            }
-        )
+    for view in client.get(f"/images/{image_part(given.words[0])}/history"):
+        created = _rfc3339(view["Created"])
+        by = view["CreatedBy"].replace("\t", " ")
+        rows.append({
+            "ID": view["Id"] if given.no_trunc else short_id(view["Id"]),
+            "CreatedSince": ago(view["Created"]) if given.human else created,
+            "CreatedAt": created,
+            "CreatedBy": by if given.no_trunc else shorten(by, 45),
+            "Size": human_size(view["Size"], 3) if given.human else str(view["Size"]),
+            "Comment": view["Comment"],
+        })  # fmt: skip
     columns = (
         ("IMAGE", "ID"),
-        ("CREATED", "CreatedSince"),
+        ("CREATED" if given.human else "CREATED AT", "CreatedSince"),
         ("CREATED BY", "CreatedBy"),
         ("SIZE", "Size"),
         ("COMMENT", "Comment"),
@@ -55,85 +47,125 @@ def history(client: Client, given: Arguments) -> int:
     return 0
 
 
+def _rfc3339(unix_time: int) -> str:
+    import time
+
+    text = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(unix_time))
+    return text.replace("+0000", "Z") if text.endswith("+0000") else f"{text[:-2]}:{text[-2:]}"
+
+
 def tag(client: Client, given: Arguments) -> int:
     source, target = given.words
     repository, name = split_tag(target)
-    client.call("POST", f"/images/{source}/tag", {"repo": repository, "tag": name or None})
+    client.post(f"/images/{image_part(source)}/tag", {"repo": repository, "tag": name or None})
     return 0
 
 
 def rm(client: Client, given: Arguments) -> int:
+    query = {"force": given.force, "noprune": given.no_prune}
     code = 0
     for name in given.words:
         try:
-            query = {"force": given.force, "noprune": given.no_prune}
-            for entry in client.delete(f"/images/{name}", query):
+            for entry in client.delete(f"/images/{image_part(name)}", query):
                 for verb, what in entry.items():
                     print(f"{verb}: {what}")
         except ApiError as error:
+            sys.stdout.flush()
             print(f"Error response from daemon: {error}", file=sys.stderr)
-            code = 1
+            if not (given.force and error.status == 404):
+                code = 1
     return code
 
 
 def save(client: Client, given: Arguments) -> int:
-    if not given.output and sys.stdout.isatty():
-        raise UsageError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-    response = client.call("GET", "/images/get", {"names": given.words})
-    save_stream(response.pieces(), given.output)
+    check_output(given.output, "save image")
+    query = {"names": given.words, "platform": platform(given.platform)}
+    save_stream(client.call("GET", "/images/get", query).pieces(), given.output)
     return 0
 
 
+def platform(text: str) -> dict[str, str] | None:
+    """`linux/arm64/v8` as the API wants it."""
+    if not text:
+        return None
+    parts = dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False))
+    return {key: value for key, value in parts.items() if value}
+
+
+def _open_file(path: str) -> int:
+    """A descriptor of a file, or of stdin for `-`. Raises ClientError."""
+    if path == "-":
+        return 0
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ClientError(f"open {path}: {str(error.strerror).lower()}") from error
+
+
 def load(client: Client, given: Arguments) -> int:
-    if not given.input and sys.stdin.isatty():
-        raise UsageError("requested load from stdin, but stdin is empty")
-    response = client.call(
-        "POST",
-        "/images/load",
-        {"quiet": given.quiet},
-        source=file_pieces(given.input or "-"),
-        content_type=_TAR,
-    )
-    print_progress(response.lines(), quiet=given.quiet)
+    if not given.input and os.isatty(0):
+        raise ClientError("requested load from stdin, but stdin is empty")
+    pieces = read_pieces(_open_file(given.input or "-"))
+    query = {"quiet": given.quiet or not os.isatty(1), "platform": platform(given.platform)}
+    print_progress(client.call("POST", "/images/load", query, source=pieces).lines())
     return 0
 
 
 def import_(client: Client, given: Arguments) -> int:
     source, *rest = given.words
     repository, name = split_tag(rest[0]) if rest else ("", "")
+    remote = source.startswith(("http://", "https://", "ftp://"))
     query = {
-        "fromSrc": "-",
+        "fromSrc": source if remote else "-",
         "repo": repository or None,
         "tag": name or None,
         "message": given.message or None,
         "changes": given.change or None,
+        "platform": given.platform or None,
     }
-    response = client.call(
-        "POST", "/images/create", query, source=file_pieces(source), content_type=_TAR
-    )
-    print_progress(response.lines(), quiet=False)
+    pieces = None if remote else read_pieces(_open_file(source))
+    response = client.call("POST", "/images/create", query, source=pieces)
+    print_progress(response.lines())
     return 0
 
 
-def print_progress(lines: Iterator[Any], *, quiet: bool) -> None:
-    """A progress stream's messages. Raises ClientError when it reports a failure."""
+def print_progress(lines: Iterable[Any], *, quiet: bool = False, err: bool = False) -> None:
+    """A progress stream's messages, each once. Raises ClientError when it reports a failure."""
+    last: dict[str, str] = {}
     for line in lines:
         if "error" in line:
             raise ClientError(line["error"])
-        text = line.get("stream") or line.get("status") or ""
-        if text and not quiet:
-            print(text.rstrip("\n"))
+        text = (line.get("stream") or line.get("status") or "").rstrip("\n")
+        what = line.get("id", "")
+        if not text or quiet or (what and last.get(what) == text):
+            continue
+        last[what] = text
+        shown = f"{what}: {text}" if what else text
+        print(shown, file=sys.stderr if err else sys.stdout, flush=True)
 
 
-def prune(client: Client, given: Arguments) -> int:
-    what = "all images without a container" if given.all else "all dangling images"
-    if not given.force and not confirm(f"This will remove {what}."):
-        return 1
-    filters = filters_of(given.filter) or {}
-    if given.all:
-        filters["dangling"] = {"false": True}
-    answer = client.post("/images/prune", {"filters": filters or None})
-    for entry in answer.get("ImagesDeleted") or []:
-        print(*(f"{verb.lower()}: {what}" for verb, what in entry.items()))
-    print(f"Total reclaimed space: {human_size(answer['SpaceReclaimed'])}")
+def pull(client: Client, given: Arguments) -> int:
+    reference = given.words[0]
+    if "@" not in reference and not split_tag(reference)[1]:
+        if not given.quiet:
+            print("Using default tag: latest")
+        reference += ":latest"
+    pull_image(client, reference, given.platform, quiet=given.quiet)
+    print(reference)
     return 0
+
+
+def pull_image(
+    client: Client, reference: str, wanted: str, *, quiet: bool, err: bool = False
+) -> None:
+    """Raises ClientError saying what to do when the daemon cannot pull."""
+    name, at, digest = reference.partition("@")
+    repository, tag_name = (name, digest) if at else split_tag(name)
+    query = {"fromImage": repository, "tag": tag_name or "latest", "platform": wanted or None}
+    try:
+        response = client.call("POST", "/images/create", query)
+    except ApiError as error:
+        if error.status != 501:
+            raise
+        raise ClientError(f"{reference}: {_NO_REGISTRY}") from error
+    print_progress(response.lines(), quiet=quiet, err=err)

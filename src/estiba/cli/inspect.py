@@ -2,82 +2,98 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
-from typing import Any
 
-from estiba.cli.parse import Arguments
-from estiba.client.errors import ApiError
-from estiba.client.http import Client
+from estiba.cli.parse import Arguments, UsageError
+from estiba.client.errors import ApiError, ClientError
+from estiba.client.http import Client, image_part, part
+from estiba.client.jsonlite import dumps
 
-Fetch = Callable[[str], Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
-_PATHS = {
-    "container": "/containers/{}/json",
-    "image": "/images/{}/json",
-    "network": "/networks/{}",
-    "volume": "/volumes/{}",
-}
+_KINDS = ("container", "image", "network", "volume")
+_TEMPLATE_ERROR = 64
 
 
-def _fetch(client: Client, kind: str, *, size: bool = False) -> Fetch:
-    query = {"size": True} if size and kind == "container" else None
-    return lambda name: client.get(_PATHS[kind].format(name), query)
+def _fetcher(client: Client, kind: str, given: Arguments) -> Callable[[str], Any]:
+    size = {"size": True} if given.get("size") else None
+    verbose = {"verbose": True} if given.get("verbose") else None
+
+    def fetch(name: str) -> Any:
+        if kind == "container":
+            return client.get(f"/containers/{part(name)}/json", size)
+        if kind == "image":
+            return client.get(f"/images/{image_part(name)}/json")
+        return client.get(f"/{kind}s/{part(name)}", verbose)
+
+    return fetch
 
 
 def containers(client: Client, given: Arguments) -> int:
-    return show(given, _fetch(client, "container", size=given.size))
+    return show(given, _fetcher(client, "container", given))
 
 
 def images(client: Client, given: Arguments) -> int:
-    return show(given, _fetch(client, "image"))
+    return show(given, _fetcher(client, "image", given))
 
 
 def networks(client: Client, given: Arguments) -> int:
-    return show(given, _fetch(client, "network"))
+    return show(given, _fetcher(client, "network", given))
 
 
 def volumes(client: Client, given: Arguments) -> int:
-    return show(given, _fetch(client, "volume"))
+    return show(given, _fetcher(client, "volume", given))
 
 
 def anything(client: Client, given: Arguments) -> int:
-    kinds = [given.type] if given.type else list(_PATHS)
+    if given.type and given.type not in _KINDS:
+        known = ", ".join(f'"{kind}"' for kind in _KINDS)
+        raise UsageError(f'unknown type: "{given.type}": must be one of {known}')
+    if given.type:
+        return show(given, _fetcher(client, given.type, given))
+    fetchers = [_fetcher(client, kind, given) for kind in _KINDS]
 
     def fetch(name: str) -> Any:
-        for kind in kinds:
+        for fetcher in fetchers:
             try:
-                return _fetch(client, kind, size=given.size)(name)
+                return fetcher(name)
             except ApiError as error:
-                if error.status != 404:
+                # A name that is no image's is refused (400) rather than not found.
+                if error.status not in (400, 404):
                     raise
-        raise ApiError(404, f"No such object: {name}")
+        raise ClientError(f"Error: No such object: {name}")
 
     return show(given, fetch)
 
 
-def show(given: Arguments, fetch: Fetch) -> int:
+def show(given: Arguments, fetch: Callable[[str], Any], *, html: bool = False) -> int:
     """All that are there, as one JSON list or by the template; 1 when one is missing."""
-    found, code = [], 0
-    errors = []
+    run = None
+    if given.format and given.format != "json":
+        from estiba.cli.template import compile_template
+
+        try:
+            run = compile_template(given.format)
+        except UsageError as error:
+            raise UsageError(str(error), exit_code=_TEMPLATE_ERROR) from None
+    found, errors = [], []
     for name in given.words:
         try:
             found.append(fetch(name))
-        except ApiError as error:
-            errors.append(f"Error: {error}" if error.status == 404 else str(error))
-            code = 1
-    if not given.format:
-        print(json.dumps(found, indent=4, ensure_ascii=False))
-    elif given.format == "json":
-        for value in found:
-            print(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
-    else:
-        from estiba.cli.template import compile_template
-
-        run = compile_template(given.format)
+        except ClientError as error:
+            prefix = "Error response from daemon: " if isinstance(error, ApiError) else ""
+            errors.append(f"{prefix}{error}")
+    if run is not None:
         for value in found:
             print(run(value))
+        if not found:
+            print()
+    else:
+        print(dumps(found, indent="" if given.format else "    ", html=html))
+    sys.stdout.flush()
     for text in errors:
         print(text, file=sys.stderr)
-    return code
+    return 1 if errors else 0

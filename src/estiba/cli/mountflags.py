@@ -1,116 +1,235 @@
-"""`-v`, `--mount` and `-p` as the API wants them."""
+"""`-v`, `--mount`, `-p` and `--expose` as the API wants them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import Any
 
-from estiba.cli.parse import TRUE, UsageError
-from estiba.cli.quantities import size_bytes
+from estiba.cli.parse import FlagError
+from estiba.client.errors import ClientError
 
-Json = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+_TRUE = ("", "1", "t", "true")
 
 
 def parse_volume(text: str) -> str | None:
-    """A bind for the API; None for an anonymous volume. Relative paths are the user's."""
+    """A bind for the API; None for an anonymous volume. A leading `.` is the user's directory."""
     source, colon, rest = text.partition(":")
     if not colon:
         return None
-    if source.startswith((".", "~")):
-        source = os.path.abspath(os.path.expanduser(source))
+    if source.startswith("."):
+        source = os.path.abspath(source)
     return f"{source}:{rest}"
 
 
-def parse_mount(text: str) -> Json:
-    """`type=bind,source=…,target=…,readonly`. Raises UsageError naming the field."""
-    mount: Json = {"Type": "volume"}
-    options: dict[str, Json] = {}
-    for field in text.split(","):
+# -- mounts --------------------------------------------------------------------------------
+
+_BIND, _VOLUME, _TMPFS, _IMAGE = "BindOptions", "VolumeOptions", "TmpfsOptions", "ImageOptions"
+_RECURSIVE = {
+    "enabled": {},
+    "disabled": {"NonRecursive": True},
+    "writable": {"ReadOnlyNonRecursive": True},
+    "readonly": {"ReadOnlyForceRecursive": True},
+}
+_NAMES = {
+    "src": "source", "dst": "target", "destination": "target", "ro": "readonly",
+    "bind-nonrecursive": "bind-non-recursive",
+}  # fmt: skip
+
+
+def parse_mount(text: str) -> dict[str, Any]:
+    """`type=bind,source=…,target=…,readonly`. Raises FlagError naming the field."""
+    mount: dict[str, Any] = {"Type": "volume"}
+    for field in _fields(text):
         key, equals, value = field.partition("=")
-        key = key.strip().lower()
-        if key == "type":
-            mount["Type"] = value
-        elif key in ("source", "src"):
-            relative = value.startswith((".", "~"))
-            mount["Source"] = os.path.abspath(os.path.expanduser(value)) if relative else value
-        elif key in ("target", "destination", "dst"):
-            mount["Target"] = value
-        elif key in ("readonly", "ro"):
-            mount["ReadOnly"] = not equals or value.lower() in TRUE
-        else:
-            _option(options, key, equals, value)
+        key = _NAMES.get(key.strip().lower(), key.strip().lower())
+        try:
+            _set(mount, key, value.strip(), whole=field, bare=not equals)
+        except ValueError as error:
+            raise _mount_error(text, str(error)) from None
+    if not mount["Type"]:
+        raise _mount_error(text, "type is required")
     if not mount.get("Target"):
-        raise UsageError(f"invalid argument {text!r} for --mount: target is required")
-    return {**mount, **options}
+        raise _mount_error(text, "target is required")
+    source = mount.get("Source", "")
+    if mount["Type"] == "bind" and source.startswith("."):
+        mount["Source"] = os.path.abspath(source)
+    for kind, options in (("bind", _BIND), ("volume", _VOLUME), ("tmpfs", _TMPFS)):
+        if options in mount and mount["Type"] != kind:
+            raise _mount_error(
+                text, f"cannot mix '{kind}-*' options with mount type '{mount['Type']}'"
+            )
+    return mount
 
 
-def _option(options: dict[str, Json], key: str, equals: str, value: str) -> None:
-    flag = not equals or value.lower() in TRUE
-    bind, volume, tmpfs = "BindOptions", "VolumeOptions", "TmpfsOptions"
-    if key == "bind-propagation":
-        options.setdefault(bind, {})["Propagation"] = value
-    elif key in ("bind-nonrecursive", "bind-non-recursive"):
-        options.setdefault(bind, {})["NonRecursive"] = flag
-    elif key == "bind-recursive":
-        fields = {
-            "disabled": "NonRecursive",
-            "writable": "ReadOnlyNonRecursive",
-            "readonly": "ReadOnlyForceRecursive",
-        }
-        if value in fields:
-            options.setdefault(bind, {})[fields[value]] = True
-    elif key == "bind-create-src":
-        options.setdefault(bind, {})["CreateMountpoint"] = flag
-    elif key == "volume-nocopy":
-        options.setdefault(volume, {})["NoCopy"] = flag
-    elif key == "volume-subpath":
-        options.setdefault(volume, {})["Subpath"] = value
-    elif key == "volume-label":
-        label, _, content = value.partition("=")
-        options.setdefault(volume, {}).setdefault("Labels", {})[label] = content
-    elif key == "volume-driver":
-        options.setdefault(volume, {}).setdefault("DriverConfig", {})["Name"] = value
-    elif key == "volume-opt":
-        option, _, content = value.partition("=")
-        driver = options.setdefault(volume, {}).setdefault("DriverConfig", {})
-        driver.setdefault("Options", {})[option] = content
+def _mount_error(text: str, reason: str) -> FlagError:
+    return FlagError(f'invalid argument "{text}" for "--mount" flag: {reason}')
+
+
+def _fields(text: str) -> list[str]:
+    """Fields of a CSV line: a comma may stand between double quotes."""
+    fields, quoted = [""], False
+    for character in text:
+        if character == '"':
+            quoted = not quoted
+        elif character == "," and not quoted:
+            fields.append("")
+        else:
+            fields[-1] += character
+    return fields
+
+
+def _set(mount: dict[str, Any], key: str, value: str, *, whole: str, bare: bool) -> None:
+    """Raises ValueError with the reason."""
+    if bare and key not in ("readonly", "volume-nocopy", "bind-non-recursive", "bind-create-src"):
+        raise ValueError(f"invalid field '{whole}' must be a key=value pair")
+    if key in ("type", "source", "target", "consistency"):
+        mount[key.capitalize()] = value.lower() if key == "type" else value
+    elif key == "readonly":
+        mount["ReadOnly"] = _flag(key, value)
+    elif key.startswith("bind-"):
+        _set_bind(mount.setdefault(_BIND, {}), key, value, whole)
+    elif key.startswith("volume-"):
+        _set_volume(mount.setdefault(_VOLUME, {}), key, value, whole)
+    elif key == "image-subpath":
+        mount.setdefault(_IMAGE, {})["Subpath"] = value
     elif key == "tmpfs-size":
-        options.setdefault(tmpfs, {})["SizeBytes"] = size_bytes(value)
+        from estiba.cli.quantities import size_bytes
+
+        mount.setdefault(_TMPFS, {})["SizeBytes"] = size_bytes(value)
     elif key == "tmpfs-mode":
-        options.setdefault(tmpfs, {})["Mode"] = int(value, 8)
-    elif key != "consistency":
-        raise UsageError(f"unexpected key '{key}' in --mount")
+        try:
+            mount.setdefault(_TMPFS, {})["Mode"] = int(value, 8)
+        except ValueError:
+            raise ValueError(f"invalid value for {key}: {value}") from None
+    else:
+        raise ValueError(f"unexpected key '{key}' in '{whole}'")
 
 
-def parse_publish(text: str) -> Iterator[tuple[str, Json]]:
-    """`[[ip:]host:]container[/proto]` with ranges; (port, binding) pairs. Raises UsageError."""
-    rest, _, protocol = text.partition("/")
-    protocol = protocol or "tcp"
-    if protocol.lower() not in ("tcp", "udp", "sctp"):
-        raise UsageError(f"invalid proto: {protocol}")
-    address = ""
-    if rest.startswith("["):
-        address, _, rest = rest[1:].partition("]:")
-    elif rest.count(":") == 2:
-        address, _, rest = rest.partition(":")
-    host, _, container = rest.rpartition(":")
-    inside = _range(container, text)
-    outside = _range(host, text) if host else []
+def _set_bind(options: dict[str, Any], key: str, value: str, whole: str) -> None:
+    if key == "bind-propagation":
+        options["Propagation"] = value.lower()
+    elif key == "bind-non-recursive":
+        options["NonRecursive"] = _flag(key, value)
+    elif key == "bind-create-src":
+        options["CreateMountpoint"] = _flag(key, value)
+    elif key == "bind-recursive":
+        if value not in _RECURSIVE:
+            raise ValueError(
+                f"invalid value for {key}: {value}: use one of {', '.join(_RECURSIVE)}"
+            )
+        options.update(_RECURSIVE[value])
+    else:
+        raise ValueError(f"unexpected key '{key}' in '{whole}'")
+
+
+def _set_volume(options: dict[str, Any], key: str, value: str, whole: str) -> None:
+    name, _, content = value.partition("=")
+    if key == "volume-nocopy":
+        options["NoCopy"] = _flag(key, value)
+    elif key == "volume-subpath":
+        options["Subpath"] = value
+    elif key == "volume-label":
+        options.setdefault("Labels", {})[name] = content
+    elif key == "volume-driver":
+        options.setdefault("DriverConfig", {})["Name"] = value
+    elif key == "volume-opt":
+        options.setdefault("DriverConfig", {}).setdefault("Options", {})[name] = content
+    else:
+        raise ValueError(f"unexpected key '{key}' in '{whole}'")
+
+
+def _flag(key: str, value: str) -> bool:
+    if value.lower() in (*_TRUE, "0", "f", "false"):
+        return value.lower() in _TRUE
+    raise ValueError(f"invalid value for {key}: {value}")
+
+
+# -- ports ---------------------------------------------------------------------------------
+
+_PROTOCOLS = ("tcp", "udp", "sctp")
+
+
+def parse_publish(text: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """`[[ip:]host:]container[/proto]` with ranges; (port, binding) pairs. Raises ClientError."""
+    if "=" in text:
+        text = _short_form(text)
+    rest, slash, protocol = text.partition("/")
+    kind = protocol.lower() if slash else "tcp"
+    address, host, container = _split(rest, text)
+    if not container:
+        raise ClientError(f"no port specified: {text}<empty>")
+    inside = _range(container, "containerPort")
+    outside = _range(host, "hostPort") if host else []
+    if kind not in _PROTOCOLS:
+        raise ClientError(f"invalid proto: {protocol}")
     if outside and len(outside) != len(inside) and len(inside) != 1:
-        raise UsageError(f"invalid ranges specified for container and host ports: {text}")
+        raise ClientError(
+            f"invalid ranges specified for container and host Ports: {container} and {host}"
+        )
     for index, port in enumerate(inside):
         chosen = ""
         if outside:
             chosen = str(outside[index]) if len(outside) == len(inside) else host
-        yield f"{port}/{protocol.lower()}", {"HostIp": address, "HostPort": chosen}
+        yield f"{port}/{kind}", {"HostIp": address, "HostPort": chosen}
 
 
-def _range(text: str, whole: str) -> list[int]:
-    first, _, last = text.partition("-")
-    if not first.isdecimal() or not (last or first).isdecimal():
-        raise UsageError(f"invalid containerPort: {whole}")
-    low, high = int(first), int(last or first)
-    if not 0 < low <= high <= 65535:
-        raise UsageError(f"invalid port range: {whole}")
+def _short_form(text: str) -> str:
+    """`published=8080,target=80,protocol=udp`."""
+    given = {"published": "", "target": "", "protocol": "tcp"}
+    for field in text.split(","):
+        key, equals, value = field.partition("=")
+        if not equals or key not in given:
+            raise ClientError(
+                f"invalid publish opts format (should be name=value but got '{field}')"
+            )
+        given[key] = value
+    return f"{given['published']}:{given['target']}/{given['protocol']}"
+
+
+def _split(rest: str, text: str) -> tuple[str, str, str]:
+    """Address, host's and container's ports."""
+    head, _, container = rest.rpartition(":")
+    address, _, host = head.rpartition(":")
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
+    if address:
+        import socket
+
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            socket.inet_pton(family, address)
+        except OSError:
+            raise ClientError(f"invalid IP address: {address}") from None
+    elif head.count(":") > 1:
+        raise ClientError(f"invalid IP address in {text}")
+    return address, host, container
+
+
+def _range(text: str, what: str) -> list[int]:
+    first, dash, last = text.partition("-")
+    numbers = [int(word) if word.isdecimal() else -1 for word in (first, last if dash else first)]
+    low, high = numbers
+    if not (0 <= low <= high <= 65535):
+        raise ClientError(f"invalid {what}: {text}")
     return list(range(low, high + 1))
+
+
+def parse_expose(text: str) -> Iterator[str]:
+    """`80`, `80/udp`, `80-90/tcp`. Raises ClientError."""
+    if ":" in text:
+        raise ClientError(f"invalid port format for --expose: {text}")
+    rest, slash, protocol = text.partition("/")
+    kind = protocol.lower() if slash else "tcp"
+    try:
+        ports = _range(rest, "port")
+    except ClientError:
+        reason = f'strconv.ParseUint: parsing "{rest}": invalid syntax'
+        raise ClientError(f"invalid range format for --expose: {text}, error: {reason}") from None
+    if kind not in _PROTOCOLS:
+        raise ClientError(f"invalid proto: {protocol}")
+    for port in ports:
+        yield f"{port}/{kind}"

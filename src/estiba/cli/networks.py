@@ -1,83 +1,121 @@
-"""Networks and volumes: made and removed."""
+"""Networks: made, removed, joined and left."""
 
 from __future__ import annotations
 
-from typing import Any
+import sys
 
-from estiba.cli.containers import confirm
-from estiba.cli.output import filters_of, human_size
-from estiba.cli.parse import Arguments
-from estiba.cli.run import each
-from estiba.cli.runflags import pairs
-from estiba.client.http import Client
+from estiba.cli.output import each, labels_of, pairs
+from estiba.cli.parse import Arguments, UsageError
+from estiba.client.errors import ApiError
+from estiba.client.http import Client, part
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def create(client: Client, given: Arguments) -> int:
-    pools: list[dict[str, Any]] = []
-    for index, subnet in enumerate(given.subnet):
-        pool = {"Subnet": subnet}
-        if index < len(given.gateway):
-            pool["Gateway"] = given.gateway[index]
-        if index < len(given.ip_range):
-            pool["IPRange"] = given.ip_range[index]
-        pools.append(pool)
-    body = {
+    body: dict[str, Any] = {
         "Name": given.words[0],
         "Driver": given.driver or "bridge",
+        "Scope": given.scope,
         "Internal": given.internal,
-        "EnableIPv6": given.ipv6,
         "Attachable": given.attachable,
-        "Options": pairs(given.opt, "--opt"),
-        "Labels": _labels(given.label),
-        "IPAM": {"Driver": "default", "Config": pools},
+        "Ingress": given.ingress,
+        "ConfigOnly": given.config_only,
+        "Options": pairs(given.opt, "-o, --opt"),
+        "Labels": labels_of(given.label),
+        "IPAM": {
+            "Driver": given.ipam_driver or "default",
+            "Options": pairs(given.ipam_opt, "--ipam-opt"),
+            "Config": _pools(given),
+        },
     }
-    print(client.post("/networks/create", None, body)["Id"])
+    for key, name in (("EnableIPv4", "ipv4"), ("EnableIPv6", "ipv6")):
+        if given.given(name):
+            body[key] = getattr(given, name)
+    if given.config_from:
+        body["ConfigFrom"] = {"Network": given.config_from}
+    answer = client.post("/networks/create", None, body)
+    if answer.get("Warning"):
+        print(f"WARNING: {answer['Warning']}", file=sys.stderr)
+    print(answer["Id"])
     return 0
+
+
+def _pools(given: Arguments) -> list[dict[str, Any]]:
+    """Ranges, gateways and further addresses go to the subnet that holds them."""
+    import ipaddress
+
+    def network(text: str) -> Any:
+        try:
+            return ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise UsageError(f"invalid subnet or range: {text}") from None
+
+    pools = [(network(text), {"Subnet": text}) for text in given.subnet]
+    # Without a subnet a gateway or range stands alone, and the daemon judges it.
+    found: list[dict[str, Any]] = [pool for _, pool in pools] or [{}]
+
+    def pool_of(text: str, what: str) -> dict[str, Any]:
+        wanted = network(text)
+        for subnet, pool in pools:
+            if wanted.version == subnet.version and wanted.subnet_of(subnet):
+                return pool
+        if pools:
+            raise UsageError(f"no matching subnet for {what} {text}")
+        return found[0]
+
+    for key, what, texts in (
+        ("IPRange", "range", given.ip_range),
+        ("Gateway", "gateway", given.gateway),
+    ):
+        for text in texts:
+            pool = pool_of(text, what)
+            if key in pool:
+                raise UsageError(f"cannot configure multiple {what}s on the same subnet")
+            pool[key] = text
+    for name, text in pairs(given.aux_address, "--aux-address").items():
+        pool_of(text, "aux-address").setdefault("AuxiliaryAddresses", {})[name] = text
+    return [pool for pool in found if pool]
 
 
 def rm(client: Client, given: Arguments) -> int:
-    return each(given.words, lambda name: client.delete(f"/networks/{name}"))
+    def remove(name: str) -> None:
+        try:
+            client.delete(f"/networks/{part(name)}")
+        except ApiError as error:
+            if not (given.force and error.status == 404):
+                raise
+        else:
+            print(name)
+
+    return each(given.words, remove, shown=False)
 
 
-def create_volume(client: Client, given: Arguments) -> int:
-    body = {
-        "Name": given.words[0] if given.words else "",
-        "Driver": given.driver or "local",
-        "DriverOpts": pairs(given.opt, "--opt"),
-        "Labels": _labels(given.label),
+def connect(client: Client, given: Arguments) -> int:
+    network, container = given.words
+    addresses = {"IPv4Address": given.ip, "IPv6Address": given.ip6}
+    ipam: dict[str, Any] = {key: value for key, value in addresses.items() if value}
+    if given.link_local_ip:
+        ipam["LinkLocalIPs"] = given.link_local_ip
+    endpoint: dict[str, Any] = {
+        "Aliases": given.alias,
+        "Links": given.link,
+        "DriverOpts": pairs(given.driver_opt, "--driver-opt"),
+        "GwPriority": given.gw_priority,
+        "IPAMConfig": ipam,
     }
-    print(client.post("/volumes/create", None, body)["Name"])
+    body = {
+        "Container": container,
+        "EndpointConfig": {key: value for key, value in endpoint.items() if value},
+    }
+    client.post(f"/networks/{part(network)}/connect", None, body)
     return 0
 
 
-def rm_volumes(client: Client, given: Arguments) -> int:
-    query = {"force": given.force}
-    return each(given.words, lambda name: client.delete(f"/volumes/{name}", query))
-
-
-def prune_networks(client: Client, given: Arguments) -> int:
-    if not given.force and not confirm("This will remove all networks without a container."):
-        return 1
-    answer = client.post("/networks/prune", {"filters": filters_of(given.filter)})
-    removed = answer.get("NetworksDeleted") or []
-    if removed:
-        print("Deleted Networks:", *removed, sep="\n")
+def disconnect(client: Client, given: Arguments) -> int:
+    network, container = given.words
+    body = {"Container": container, "Force": given.force}
+    client.post(f"/networks/{part(network)}/disconnect", None, body)
     return 0
-
-
-def prune_volumes(client: Client, given: Arguments) -> int:
-    if not given.force and not confirm("This will remove volumes without a container."):
-        return 1
-    filters = filters_of(given.filter) or {}
-    if given.all:
-        filters["all"] = {"true": True}
-    answer = client.post("/volumes/prune", {"filters": filters or None})
-    removed = answer.get("VolumesDeleted") or []
-    if removed:
-        print("Deleted Volumes:", *removed, sep="\n")
-    print(f"Total reclaimed space: {human_size(answer['SpaceReclaimed'])}")
-    return 0
-
-
-def _labels(texts: list[str]) -> dict[str, str]:
-    return {key: value for key, _, value in (text.partition("=") for text in texts)}

@@ -1,65 +1,135 @@
-"""Flags as data: parsing, help and completion from one table.
+"""Flags as data: parsing, help, completion and docs from one text a command.
 
-Flag("-d --detach", "run in the background")          a boolean
-Flag("--name NAME", "…")                              takes a value
-Flag("-e --env LIST…", "…")                           may be given again
+    -d --detach           run in the background            a boolean
+    --sig-proxy=true      pass signals on                  a boolean that is on by default
+    --name NAME           the container's name             takes a value
+    -e --env LIST…        environment variables            may be given again
+    -m --memory BYTES     memory limit                     a value that is converted
+
+The first long name is the key; further long names are aliases that help does not show. Texts are
+read when a command is used, so that a big table costs nothing to import.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from estiba.client.errors import ClientError
 
-TRUE = ("", "true", "1", "t")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+_CONVERTED = ("N", "BYTES", "TIME", "CPUS")
 
 
 class UsageError(ClientError):
-    """The words on the command line make no sense; exit code 125 for run, else 1."""
+    """What the user wrote makes no sense."""
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
-class Flag(NamedTuple):
-    spec: str
-    help: str = ""
+class FlagError(UsageError):
+    """A flag is unknown or its value is not understood; the usage is shown with it."""
 
-    @property
-    def names(self) -> list[str]:
-        return [word for word in self.spec.split() if word.startswith("-")]
 
-    @property
-    def value(self) -> str:
-        words = [word for word in self.spec.split() if not word.startswith("-")]
-        return words[0] if words else ""
+class Flag:
+    __slots__ = ("default", "help", "key", "letter", "long", "names", "value")
 
-    @property
-    def key(self) -> str:
-        return self.names[-1].lstrip("-").replace("-", "_")
+    def __init__(self, line: str) -> None:
+        spec, _, text = line.strip().partition("  ")
+        words = spec.split()
+        self.value = "" if words[-1].startswith("-") else words.pop()
+        self.default = words[-1].endswith("=true")
+        self.names = [word.removesuffix("=true") for word in words]
+        self.long = next(name for name in self.names if name.startswith("--"))
+        self.letter = next((name for name in self.names if not name.startswith("--")), "")
+        self.key = self.long[2:].replace("-", "_")
+        self.help = text.strip()
 
     @property
     def is_list(self) -> bool:
         return self.value.endswith("…")
 
+    @property
+    def shown(self) -> str:
+        """As docker names a flag in messages."""
+        return f"{self.letter}, {self.long}" if self.letter else self.long
 
-class Command(NamedTuple):
-    """One command: its words, how it is used, flags, and where its function is."""
+    def initial(self) -> Any:
+        if self.is_list:
+            return []
+        if self.value in _CONVERTED:
+            return None
+        return "" if self.value else self.default
 
-    usage: str
-    help: str
-    flags: tuple[Flag, ...]
-    function: str
-    """`module:name` below estiba.cli, imported when the command is used."""
-    least: int = 0
-    most: int | None = None
-    interspersed: bool = True
-    """Flags may follow positional words; not so where these are another's command line."""
+    def convert(self, text: str) -> Any:
+        """Raises FlagError naming the flag."""
+        if not self.value:
+            if text in _TRUE or text in _FALSE:
+                return text in _TRUE
+            raise self.error(text, f'strconv.ParseBool: parsing "{text}": invalid syntax')
+        if self.value not in _CONVERTED:
+            return text
+        from estiba.cli import quantities
+
+        try:
+            return quantities.CONVERTERS[self.value](text)
+        except ValueError as error:
+            raise self.error(text, str(error)) from None
+
+    def error(self, text: str, reason: str) -> FlagError:
+        return FlagError(f'invalid argument "{text}" for "{self.shown}" flag: {reason}')
+
+
+class Command:
+    """One command: how it is used, its flags, and where its function is."""
+
+    __slots__ = ("function", "help", "interspersed", "least", "most", "text", "usage")
+
+    def __init__(
+        self,
+        usage: str,
+        help: str,
+        function: str,
+        text: str = "",
+        *,
+        least: int = 0,
+        most: int | None = None,
+        interspersed: bool = True,
+    ) -> None:
+        self.usage = usage
+        self.help = help
+        self.function = function
+        """`module:name` below estiba.cli, imported when the command is used."""
+        self.text = text
+        """Lines of flags, or `@NAME` for a text of `runflags`."""
+        self.least = least
+        self.most = most
+        self.interspersed = interspersed
+        """Flags may follow positional words; not so where these are another's command line."""
+
+    def flags(self) -> list[Flag]:
+        text = self.text
+        if text.startswith("@"):
+            from estiba.cli import runflags
+
+            text = getattr(runflags, text[1:])
+        found = [Flag(line) for line in text.splitlines() if line.strip()]
+        return sorted(found, key=lambda flag: flag.key)
 
 
 class Arguments:
-    """Values by flag name (`no_trunc`), and the positional words."""
+    """Values by flag key (`no_trunc`), and the positional words."""
 
-    def __init__(self, values: dict[str, Any], words: list[str]) -> None:
+    def __init__(self, values: dict[str, Any], given: set[str], words: list[str]) -> None:
         self._values = values
+        self._given = given
         self.words = words
+        self.path = ""
+        """The words that the command was called by: `run`, `container run`."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -67,91 +137,123 @@ class Arguments:
         except KeyError:
             raise AttributeError(name) from None
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """For flags that only some of the commands have."""
+        return self._values.get(name, default)
+
     def given(self, name: str) -> bool:
         """Whether the user gave the flag at all."""
-        return bool(self._values.get(f"?{name}"))
+        return name in self._given
 
 
-def parse(command: Command, words: list[str]) -> Arguments:
-    """Raises UsageError for an unknown flag, a missing value or a wrong number of words."""
-    table = {name: flag for flag in command.flags for name in flag.names}
-    values: dict[str, Any] = {}
-    for flag in command.flags:
-        values[flag.key] = [] if flag.is_list else "" if flag.value else False
-    positional: list[str] = []
-    queue = list(words)
-    while queue:
-        word = queue.pop(0)
-        if word == "--":
-            positional += queue
-            break
-        if word == "-" or not word.startswith("-"):
-            positional.append(word)
-            if not command.interspersed:
-                positional += queue
+class Parser:
+    """Reads the words of one command line."""
+
+    def __init__(self, flags: list[Flag]) -> None:
+        self._table = {name: flag for flag in flags for name in flag.names}
+        self._values = {flag.key: flag.initial() for flag in flags}
+        self._given: set[str] = set()
+
+    def parse(self, words: list[str], *, interspersed: bool) -> Arguments:
+        """Raises FlagError."""
+        positional: list[str] = []
+        queue = list(reversed(words))
+        while queue:
+            word = queue.pop()
+            if word == "--":
+                positional += reversed(queue)
                 break
-            continue
-        if word.startswith("--"):
-            _long(table, values, word, queue)
-        else:
-            _short(table, values, word, queue)
-    if len(positional) < command.least or (
-        command.most is not None and len(positional) > command.most
-    ):
-        raise UsageError(f"wrong number of arguments\n\nUsage:  estiba {command.usage}")
-    return Arguments(values, positional)
+            if word == "-" or not word.startswith("-"):
+                positional.append(word)
+                if not interspersed:
+                    positional += reversed(queue)
+                    break
+            elif word.startswith("--"):
+                self._long(word, queue)
+            else:
+                self._short(word, queue)
+        return Arguments(self._values, self._given, positional)
 
-
-def _long(table: dict[str, Flag], values: dict[str, Any], word: str, queue: list[str]) -> None:
-    name, equals, value = word.partition("=")
-    flag = table.get(name)
-    if flag is None:
-        raise UsageError(f"unknown flag: {name}")
-    if not flag.value:
-        _store(values, flag, (value.lower() in TRUE) if equals else True)
-        return
-    if not equals:
-        if not queue:
-            raise UsageError(f"flag needs an argument: {name}")
-        value = queue.pop(0)
-    _store(values, flag, value)
-
-
-def _short(table: dict[str, Flag], values: dict[str, Any], word: str, queue: list[str]) -> None:
-    letters = word[1:]
-    while letters:
-        flag = table.get(f"-{letters[0]}")
+    def _long(self, word: str, queue: list[str]) -> None:
+        name, equals, value = word.partition("=")
+        flag = self._table.get(name)
         if flag is None:
-            raise UsageError(f"unknown shorthand flag: '{letters[0]}' in {word}")
-        letters = letters[1:]
-        if not flag.value:
-            if letters.startswith("="):
-                _store(values, flag, letters[1:].lower() in TRUE)
+            raise FlagError(f"unknown flag: {name}")
+        if equals:
+            self._store(flag, value)
+        elif not flag.value:
+            self._store(flag, "true")
+        elif queue:
+            self._store(flag, queue.pop())
+        else:
+            raise FlagError(f"flag needs an argument: {name}")
+
+    def _short(self, word: str, queue: list[str]) -> None:
+        letters = word[1:]
+        while letters:
+            flag = self._table.get(f"-{letters[0]}")
+            if flag is None:
+                raise FlagError(f"unknown shorthand flag: '{letters[0]}' in {word}")
+            rest = letters[1:]
+            if rest.startswith("="):
+                self._store(flag, rest[1:])
                 return
-            _store(values, flag, True)
-            continue
-        if not letters and not queue:
-            raise UsageError(f"flag needs an argument: '{flag.names[0]}' in {word}")
-        _store(values, flag, letters.removeprefix("=") if letters else queue.pop(0))
+            if not flag.value:
+                self._store(flag, "true")
+                letters = rest
+                continue
+            if not rest and not queue:
+                raise FlagError(f"flag needs an argument: '{letters[0]}' in {word}")
+            self._store(flag, rest or queue.pop())
+            return
+
+    def _store(self, flag: Flag, text: str) -> None:
+        value = flag.convert(text)
+        self._given.add(flag.key)
+        if flag.is_list:
+            self._values[flag.key].append(value)
+        else:
+            self._values[flag.key] = value
+
+
+def check_count(command: Command, path: str, count: int) -> None:
+    """Raises UsageError in docker's words when there are too few or too many arguments."""
+    least, most = command.least, command.most
+    if count >= least and (most is None or count <= most):
         return
-
-
-def _store(values: dict[str, Any], flag: Flag, value: Any) -> None:
-    values[f"?{flag.key}"] = True
-    if flag.is_list:
-        values[flag.key].append(value)
+    plural = "" if (most or least) == 1 else "s"
+    if most == 0:
+        wanted = "accepts no arguments"
+    elif most is None:
+        wanted = f"requires at least {least} argument{plural}"
+    elif most == least:
+        wanted = f"requires {least} argument{plural}"
+    elif count > most:
+        wanted = f"requires at most {most} argument{plural}"
     else:
-        values[flag.key] = value
+        wanted = f"requires at least {least} argument{'' if least == 1 else 's'}"
+    see = "See" if most is None else "Run"
+    raise UsageError(
+        f"estiba: 'estiba {path}' {wanted}\n\nUsage:  estiba {path} {command.usage}\n\n"
+        f"{see} 'estiba {path} --help' for more information"
+    )
 
 
-def help_text(command: Command) -> str:
+def flag_lines(flags: list[Flag]) -> list[str]:
+    """Help's lines, one a flag."""
+    shown = []
+    for flag in flags:
+        name = f"{flag.letter + ',' if flag.letter else '   '} {flag.long}"
+        value = flag.value.rstrip("…").lower()
+        shown.append(f"  {name} {value}".rstrip())
+    width = max((len(text) for text in shown), default=0) + 3
+    return [f"{text:<{width}}{flag.help}" for text, flag in zip(shown, flags, strict=True)]
+
+
+def help_text(command: Command, path: str) -> str:
     """What `--help` prints."""
-    lines = [f"Usage:  estiba {command.usage}", "", command.help]
-    if command.flags:
-        lines += ["", "Options:"]
-        for flag in command.flags:
-            names = ", ".join(flag.names)
-            shown = f"{names} {flag.value.rstrip('…').lower()}".rstrip()
-            pad = "" if len(flag.names) > 1 else "    "
-            lines.append(f"  {pad}{shown:<{32 - len(pad)}}{flag.help}")
+    lines = [f"Usage:  estiba {path} {command.usage}".rstrip(), "", command.help]
+    flags = command.flags()
+    if flags:
+        lines += ["", "Options:", *flag_lines(flags)]
     return "\n".join(lines)

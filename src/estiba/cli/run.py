@@ -3,69 +3,78 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
-from estiba.cli.parse import Arguments, UsageError
-from estiba.cli.runflags import attachments, build, environment, write_cidfile
-from estiba.client.errors import ApiError, ClientError
-from estiba.client.http import Client
-from estiba.client.streams import Session, raw_terminal, terminal_size
+from estiba.cli.output import each
+from estiba.cli.parse import Arguments, FlagError, UsageError
+from estiba.cli.runspec import attachments, build, environment, write_cidfile
+from estiba.client.errors import ApiError, ClientError, StartError
+from estiba.client.host import read_config
+from estiba.client.http import Client, part
+from estiba.client.streams import RawTerminal, Session, Signals, terminal_size
 
-_NOT_FOUND = ("executable file not found", "no such file or directory", "not found in $PATH")
-_NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
+    from estiba.model.detach_keys import DetachScanner
 
-class StartError(ClientError):
-    """A container that was made and did not start."""
-
-    def __init__(self, error: ApiError) -> None:
-        super().__init__(f"estiba: Error response from daemon: {error}")
-        text = str(error)
-        self.exit_code = 125
-        if any(words in text for words in _NOT_FOUND):
-            self.exit_code = 127
-        elif any(words in text for words in _NOT_EXECUTABLE):
-            self.exit_code = 126
+_ENGINE_ERROR = 125
+_PASSED_ON = "HUP INT QUIT TERM USR1 USR2 CONT TSTP".split()
 
 
-def create(client: Client, given: Arguments) -> int:
-    print(_create(client, given, build(given)))
-    return 0
+class _Detached(ClientError):
+    """The user has typed the detach keys."""
 
 
-def _create(client: Client, given: Arguments, body: dict[str, Any]) -> str:
-    if given.cidfile and os.path.exists(given.cidfile):
-        raise UsageError(f"container ID file found, make sure the other container isn't running "
-                         f"or delete {given.cidfile}")  # fmt: skip
-    query = {"name": given.name or None, "platform": given.platform or None}
-    try:
-        answer = client.post("/containers/create", query, body)
-    except ApiError as error:
-        if error.status != 404 or "No such image" not in str(error):
-            raise
-        raise ClientError(
-            f"{error}: registries are not built yet, so it cannot be pulled; "
-            "make a base image with `estiba image bootstrap busybox`, or load one"
-        ) from error
-    for warning in answer.get("Warnings") or []:
-        print(f"WARNING: {warning}", file=sys.stderr)
-    write_cidfile(given.cidfile, answer["Id"])
-    return str(answer["Id"])
+# -- run and create ------------------------------------------------------------------------
 
 
 def run(client: Client, given: Arguments) -> int:
-    """Docker's order: create, attach, wait, start, stream, exit code."""
-    body = build(given)
-    tty = bool(given.tty)
     if given.detach and given.attach:
-        raise UsageError("Conflicting options: -a and -d")
-    if tty and given.interactive and not sys.stdin.isatty() and not given.detach:
+        raise UsageError("conflicting options: cannot specify both --attach and --detach")
+    if not given.detach:
+        _check_terminal(given)
+    try:
+        return _run(client, given)
+    except _Detached:
+        return 0
+    except (FlagError, UsageError):
+        raise
+    except ClientError as error:
+        raise _explained(error, given) from error
+
+
+def create(client: Client, given: Arguments) -> int:
+    try:
+        body = _built(given)
+    except (FlagError, UsageError):
+        raise
+    except ClientError as error:
+        raise _explained(error, given) from error
+    print(_create(client, given, body))
+    return 0
+
+
+def _explained(error: ClientError, given: Arguments) -> UsageError:
+    """125 when the engine fails, 126 and 127 when the program cannot run or is missing."""
+    code = error.exit_code_of_program if isinstance(error, StartError) else _ENGINE_ERROR
+    prefix = "Error response from daemon: " if isinstance(error, ApiError) else ""
+    return UsageError(
+        f"estiba: {prefix}{error}\n\nRun 'estiba {given.path} --help' for more information",
+        exit_code=code,
+    )
+
+
+def _check_terminal(given: Arguments) -> None:
+    if given.tty and given.interactive and not os.isatty(0):
         raise UsageError("the input device is not a TTY")
+
+
+def _run(client: Client, given: Arguments) -> int:
+    """Docker's order: create, attach, wait, start, stream, exit code."""
+    body = _built(given)
+    tty = bool(given.tty)
     height, width = terminal_size()
     if tty and height:
         body["HostConfig"]["ConsoleSize"] = [height, width]
@@ -74,142 +83,239 @@ def run(client: Client, given: Arguments) -> int:
         _start(client, container)
         print(container)
         return 0
+    attached = attachments(given)
+    session = None
+    if attached:
+        session = _attach(client, container, attached, tty=tty, keys=given.detach_keys)
     return _foreground(
         client,
         container,
-        attached=attachments(given),
+        session,
+        stdin="stdin" in attached,
         tty=tty,
-        keys=given.detach_keys,
         condition="removed" if given.rm else "next-exit",
-        proxy=given.sig_proxy.lower() != "false" and not tty,
+        proxy=given.sig_proxy,
     )
+
+
+def _built(given: Arguments) -> dict[str, Any]:
+    if given.pull not in ("", "always", "missing", "never"):
+        raise ClientError(
+            f'invalid pull option: \'{given.pull}\': must be one of "always", "missing" or "never"'
+        )
+    if given.cidfile and os.path.exists(given.cidfile):
+        raise ClientError(
+            "container ID file found, make sure the other container isn't running or delete "
+            f"{given.cidfile}"
+        )
+    return build(given)
+
+
+def _create(client: Client, given: Arguments, body: dict[str, Any]) -> str:
+    query = {"name": given.name or None, "platform": given.platform or None}
+    image = body["Image"]
+    if given.pull == "always":
+        _pull(client, given, image)
+    try:
+        answer = client.post("/containers/create", query, body)
+    except ApiError as error:
+        if error.status != 404 or "o such image" not in str(error) or given.pull == "never":
+            raise
+        if given.pull == "always":
+            raise
+        print(f"Unable to find image '{_with_tag(image)}' locally", file=sys.stderr)
+        _pull(client, given, image)
+        answer = client.post("/containers/create", query, body)
+    for warning in answer.get("Warnings") or []:
+        print(f"WARNING: {warning}", file=sys.stderr)
+    write_cidfile(given.cidfile, answer["Id"])
+    return str(answer["Id"])
+
+
+def _pull(client: Client, given: Arguments, image: str) -> None:
+    from estiba.cli.images import pull_image
+
+    pull_image(client, _with_tag(image), given.platform, quiet=given.quiet, err=True)
+
+
+def _with_tag(image: str) -> str:
+    return image if ":" in image.rpartition("/")[2] or "@" in image else f"{image}:latest"
+
+
+# -- the foreground ------------------------------------------------------------------------
+
+
+def _detach_keys(text: str) -> str:
+    """The flag, or the user's setting."""
+    return text or str(read_config().get("detachKeys") or "")
+
+
+def _scanner(keys: str, *, tty: bool) -> DetachScanner | None:
+    """Finds the keys on this side, so that leaving is told from the program's end.
+
+    Raises UsageError for keys that cannot be understood.
+    """
+    if not tty:
+        return None
+    from estiba.model.detach_keys import DEFAULT, DetachScanner, parse_keys
+    from estiba.model.errors import InvalidArgument
+
+    try:
+        return DetachScanner(parse_keys(keys or DEFAULT))
+    except InvalidArgument as error:
+        raise UsageError(str(error)) from error
+
+
+def _attach(client: Client, container: str, attached: set[str], *, tty: bool, keys: str) -> Session:
+    chosen = _detach_keys(keys)
+    scanner = _scanner(chosen, tty=tty)
+    query: dict[str, Any] = {"stream": True, "detachKeys": chosen or None}
+    query.update({name: name in attached for name in ("stdin", "stdout", "stderr")})
+    response = client.call("POST", f"/containers/{part(container)}/attach", query, upgrade=True)
+    return Session(*response.hijacked(), tty=tty, scanner=scanner)
+
+
+def _start(client: Client, container: str) -> None:
+    try:
+        client.post(f"/containers/{part(container)}/start")
+    except ApiError as error:
+        raise StartError(error.status, str(error)) from error
 
 
 def _foreground(
     client: Client,
     container: str,
+    session: Session | None,
     *,
-    attached: set[str],
+    stdin: bool,
     tty: bool,
-    keys: str,
     condition: str,
     proxy: bool,
     begin: bool = True,
 ) -> int:
-    session = _attach(client, container, attached, tty=tty, keys=keys)
-    waiting = client.call("POST", f"/containers/{container}/wait", {"condition": condition})
-    with raw_terminal(tty and "stdin" in attached):
+    """The program's exit code. Raises _Detached."""
+    url = f"/containers/{part(container)}"
+    waiting = client.call("POST", f"{url}/wait", {"condition": condition})
+    with RawTerminal(tty and stdin), Signals(_handlers(client, url, tty=tty, proxy=proxy)):
         if begin:
             _start(client, container)
-        with _signals(client, container, proxy=proxy, tty=tty):
-            session.run(stdin="stdin" in attached)
-    if session.is_detached:
-        return 0
-    outcome: dict[str, Any] = next(waiting.lines(), {})
-    if outcome.get("Error"):
-        raise ClientError(f"Error waiting for container: {outcome['Error'].get('Message')}")
+        if tty:
+            _resize(client, url)
+        if session is not None and not session.run(stdin=stdin):
+            raise _Detached("read escape sequence")
+        outcome: dict[str, Any] = next(waiting.lines(), {})
+    failure = outcome.get("Error")
+    if failure and failure.get("Message"):
+        raise ClientError(f"Error waiting for container: {failure['Message']}")
     return int(outcome.get("StatusCode", 0))
 
 
-def _attach(
-    client: Client, container: str, attached: set[str], *, tty: bool, keys: str, logs: bool = False
-) -> Session:
-    query: dict[str, Any] = {"stream": True, "logs": logs, "detachKeys": keys or None}
-    query.update({name: name in attached for name in ("stdin", "stdout", "stderr")})
-    response = client.call("POST", f"/containers/{container}/attach", query, upgrade=True)
-    return Session(*response.hijacked(), tty=tty, detach_keys=keys)
-
-
-def _start(client: Client, container: str) -> None:
+def _resize(client: Client, url: str) -> None:
+    height, width = terminal_size()
+    if not height:
+        return
     try:
-        client.call("POST", f"/containers/{container}/start")
-    except ApiError as error:
-        raise StartError(error) from error
+        client.post(f"{url}/resize", {"h": height, "w": width})
+    except ClientError:
+        # The program has ended, or has not quite begun.
+        return
 
 
-@contextmanager
-def _signals(client: Client, container: str, *, proxy: bool, tty: bool) -> Iterator[None]:
+def _handlers(client: Client, url: str, *, tty: bool, proxy: bool) -> dict[int, Any]:
     """Passes signals on to the program, and the terminal's size when it changes."""
+    if not tty and not proxy:
+        return {}
+    import signal
 
-    def resize(*_: object) -> None:
-        height, width = terminal_size()
-        if height:
-            try:
-                client.call("POST", f"/containers/{container}/resize", {"h": height, "w": width})
-            except ClientError:
-                return
+    def forward(number: int) -> None:
+        try:
+            client.post(f"{url}/kill", {"signal": signal.Signals(number).name})
+        except ClientError:
+            return
 
-    def forward(number: int, _frame: object) -> None:
-        def send() -> None:
-            try:
-                client.call("POST", f"/containers/{container}/kill", {"signal": number})
-            except ClientError:
-                return
-
-        threading.Thread(target=send, daemon=True).start()
-
-    before = {}
+    found: dict[int, Any] = {}
     if tty:
-        before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
-        resize()
+        found[signal.SIGWINCH] = lambda _number: _resize(client, url)
     if proxy:
-        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
-            number = signal.Signals[name]
-            before[number] = signal.signal(number, forward)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        found.update({signal.Signals[f"SIG{name}"]: forward for name in _PASSED_ON})
+    return found
+
+
+# -- start, attach, exec -------------------------------------------------------------------
 
 
 def start(client: Client, given: Arguments) -> int:
     if not given.attach and not given.interactive:
-        return each(given.words, lambda name: _start(client, name))
+        return _start_all(client, given.words)
     if len(given.words) > 1:
         raise UsageError("you cannot start and attach multiple containers at once")
     name = given.words[0]
-    config = client.get(f"/containers/{name}/json")["Config"]
-    attached = {"stdout", "stderr", *(["stdin"] if given.interactive else [])}
-    return _foreground(
-        client,
-        name,
-        attached=attached,
-        tty=config["Tty"],
-        keys=given.detach_keys,
-        condition="next-exit",
-        proxy=not config["Tty"],
-    )
+    config = client.get(f"/containers/{part(name)}/json")["Config"]
+    tty = config["Tty"]
+    stdin = bool(given.interactive and config["OpenStdin"])
+    attached = {"stdout", "stderr", *(["stdin"] if stdin else [])}
+    session = _attach(client, name, attached, tty=tty, keys=given.detach_keys)
+    try:
+        return _foreground(
+            client, name, session, stdin=stdin, tty=tty, condition="next-exit", proxy=not tty
+        )
+    except _Detached:
+        return 0
+
+
+def _start_all(client: Client, names: list[str]) -> int:
+    failed = []
+
+    def begin(name: str) -> None:
+        try:
+            _start(client, name)
+        except ClientError:
+            failed.append(name)
+            raise
+
+    each(names, begin)
+    if failed:
+        sys.stdout.flush()
+        print(f"Error: failed to start containers: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def attach(client: Client, given: Arguments) -> int:
     name = given.words[0]
-    view = client.get(f"/containers/{name}/json")
-    if not view["State"]["Running"]:
+    view = client.get(f"/containers/{part(name)}/json")
+    state, config = view["State"], view["Config"]
+    if not state["Running"]:
         raise ClientError("You cannot attach to a stopped container, start it first")
-    if view["State"]["Paused"]:
+    if state["Paused"]:
         raise ClientError("You cannot attach to a paused container, unpause it first")
-    wants_input = view["Config"]["OpenStdin"] and not given.no_stdin
-    attached = {"stdout", "stderr", *(["stdin"] if wants_input else [])}
-    tty = view["Config"]["Tty"]
+    if state["Restarting"]:
+        raise ClientError("You cannot attach to a restarting container, wait until it is running")
+    tty, stdin = config["Tty"], bool(config["OpenStdin"] and not given.no_stdin)
+    if tty and stdin and not os.isatty(0):
+        raise UsageError("the input device is not a TTY")
+    attached = {"stdout", "stderr", *(["stdin"] if stdin else [])}
+    session = _attach(client, name, attached, tty=tty, keys=given.detach_keys)
     return _foreground(
         client,
         name,
-        attached=attached,
+        session,
+        stdin=stdin,
         tty=tty,
-        keys=given.detach_keys,
         condition="not-running",
-        proxy=given.sig_proxy.lower() != "false" and not tty,
+        proxy=given.sig_proxy and not tty,
         begin=False,
     )
 
 
 def exec_(client: Client, given: Arguments) -> int:
     container, *command = given.words
+    if not given.detach:
+        _check_terminal(given)
     tty = bool(given.tty)
-    if tty and given.interactive and not sys.stdin.isatty() and not given.detach:
-        raise UsageError("the input device is not a TTY")
-    height, width = terminal_size()
+    keys = _detach_keys(given.detach_keys)
+    scanner = _scanner(keys, tty=tty)
+    size = terminal_size()
+    stdin = bool(given.interactive and not given.detach)
     body = {
         "Cmd": command,
         "Tty": tty,
@@ -217,58 +323,26 @@ def exec_(client: Client, given: Arguments) -> int:
         "WorkingDir": given.workdir,
         "Privileged": given.privileged,
         "Env": environment(given),
-        "AttachStdin": bool(given.interactive and not given.detach),
+        "AttachStdin": stdin,
         "AttachStdout": not given.detach,
         "AttachStderr": not given.detach,
-        "DetachKeys": given.detach_keys,
+        "DetachKeys": keys,
     }
-    exec_id = client.post(f"/containers/{container}/exec", None, body)["Id"]
+    if tty and size[0]:
+        body["ConsoleSize"] = list(size)
+    exec_id = client.post(f"/containers/{part(container)}/exec", None, body)["Id"]
     options: dict[str, Any] = {"Detach": bool(given.detach), "Tty": tty}
-    if tty and height:
-        options["ConsoleSize"] = [height, width]
+    if "ConsoleSize" in body:
+        options["ConsoleSize"] = body["ConsoleSize"]
+    url = f"/exec/{exec_id}"
     if given.detach:
-        client.call("POST", f"/exec/{exec_id}/start", None, options)
+        client.post(f"{url}/start", None, options)
         return 0
-    response = client.call("POST", f"/exec/{exec_id}/start", None, options, upgrade=True)
-    session = Session(*response.hijacked(), tty=tty, detach_keys=given.detach_keys)
-    with raw_terminal(tty and bool(given.interactive)), _resizing(client, exec_id, tty=tty):
-        session.run(stdin=bool(given.interactive))
-    if session.is_detached:
-        return 0
-    return int(client.get(f"/exec/{exec_id}/json").get("ExitCode") or 0)
-
-
-@contextmanager
-def _resizing(client: Client, exec_id: str, *, tty: bool) -> Iterator[None]:
-    if not tty:
-        yield
-        return
-
-    def resize(*_: object) -> None:
-        height, width = terminal_size()
-        if height:
-            try:
-                client.call("POST", f"/exec/{exec_id}/resize", {"h": height, "w": width})
-            except ClientError:
-                return
-
-    before = signal.signal(signal.SIGWINCH, resize)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGWINCH, before)
-
-
-def each(names: list[str], action: Any) -> int:
-    """Does it for every name and prints those that worked; 1 when one failed."""
-    code = 0
-    for name in names:
-        try:
-            action(name)
-        except ClientError as error:
-            prefix = "Error response from daemon: " if isinstance(error, ApiError) else ""
-            print(f"{prefix}{error}", file=sys.stderr)
-            code = 1
-        else:
-            print(name)
-    return code
+    response = client.call("POST", f"{url}/start", None, options, upgrade=True)
+    session = Session(*response.hijacked(), tty=tty, scanner=scanner)
+    with RawTerminal(tty and stdin), Signals(_handlers(client, url, tty=tty, proxy=False)):
+        if tty:
+            _resize(client, url)
+        if not session.run(stdin=stdin):
+            raise _Detached("read escape sequence")
+    return int(client.get(f"{url}/json").get("ExitCode") or 0)

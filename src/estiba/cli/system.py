@@ -1,177 +1,225 @@
-"""version, info, events, system df, system prune."""
+"""version, info, events."""
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 import time
-from typing import Any
 
-from estiba.cli.containers import confirm
-from estiba.cli.output import filters_of, human_size, print_rows
+from estiba.cli.output import binary_size, escapes, filters_of, moment
 from estiba.cli.parse import Arguments
+from estiba.client.errors import ApiError, ClientError, NoDaemon
 from estiba.client.http import NEWEST, Client
+from estiba.client.jsonlite import dumps
 
-Json = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+def _formatted(value: dict[str, Any], form: str) -> bool:
+    """Prints it in the format that the user asked for; False when there is none."""
+    if not form:
+        return False
+    if form == "json":
+        print(dumps(value))
+    else:
+        from estiba.cli.template import compile_template
+
+        print(compile_template(escapes(form))(value))
+    return True
+
+
+# -- version -------------------------------------------------------------------------------
 
 
 def version(client: Client, given: Arguments) -> int:
     from estiba import __version__
+    from estiba.cli.contexts import current
 
-    server = client.get("/version")
-    value = {
-        "Client": {
-            "Version": __version__,
-            "ApiVersion": client.version,
-            "DefaultAPIVersion": NEWEST,
-            "Os": "linux",
-        },
-        "Server": server,
+    server, failure = None, None
+    try:
+        server = client.get("/version")
+    except NoDaemon:
+        # With a daemon that could be started, the caller says how.
+        if client.host.is_default and os.geteuid() == 0 and not given.format:
+            raise
+        failure = sys.exc_info()[1]
+    except ClientError as error:
+        failure = error
+    mine = {
+        "Version": __version__,
+        "ApiVersion": client.version if server else NEWEST,
+        "DefaultAPIVersion": NEWEST,
+        "PythonVersion": ".".join(str(number) for number in sys.version_info[:3]),
+        "Os": "linux",
+        "Arch": _architecture(),
+        "Context": current(),
     }
-    if _formatted(value, given.format):
-        return 0
-    print(f"Client: estiba\n Version:      {__version__}\n API version:  {client.version}")
-    print(f"\nServer: {(server.get('Platform') or {}).get('Name') or 'engine'}")
-    print(f" Version:      {server['Version']}")
-    print(f" API version:  {server['ApiVersion']} (minimum {server.get('MinAPIVersion', '')})")
-    print(f" OS/Arch:      {server['Os']}/{server['Arch']}")
-    print(f" Kernel:       {server.get('KernelVersion', '')}")
-    for component in server.get("Components") or []:
-        if component["Name"] != "Engine":
-            print(f" {component['Name'] + ':':<13} {component['Version']}")
-    return 0
+    value = {"Client": mine, "Server": server}
+    if not _formatted(value, given.format):
+        _print_client(mine)
+        if server:
+            _print_server(server)
+    if failure:
+        sys.stdout.flush()
+        prefix = "Error response from daemon: " if isinstance(failure, ApiError) else ""
+        print(f"{prefix}{failure}", file=sys.stderr)
+    return 1 if failure else 0
 
 
-def _formatted(value: Json, form: str) -> bool:
-    if not form:
-        return False
-    if form == "json":
-        print(json.dumps(value, separators=(",", ":")))
-    else:
-        from estiba.cli.template import render
+def _architecture() -> str:
+    machine = os.uname().machine
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
 
-        print(render(form, value))
-    return True
+
+def _print_client(mine: dict[str, str]) -> None:
+    api = mine["ApiVersion"]
+    if api != NEWEST:
+        api += f" (downgraded from {NEWEST})"
+    print("Client: estiba")
+    for title, value in (
+        ("Version", mine["Version"]),
+        ("API version", api),
+        ("Python version", mine["PythonVersion"]),
+        ("OS/Arch", f"{mine['Os']}/{mine['Arch']}"),
+        ("Context", mine["Context"]),
+    ):
+        print(f" {title + ':':<18} {value}")
+
+
+def _print_server(server: dict[str, Any]) -> None:
+    platform = (server.get("Platform") or {}).get("Name", "")
+    print(f"\nServer: {platform}".rstrip())
+    components = server.get("Components") or [
+        {"Name": "Engine", "Version": server.get("Version", ""), "Details": server}
+    ]
+    for component in components:
+        details = component.get("Details") or {}
+        print(f" {component['Name']}:")
+        rows = [("Version", component["Version"])]
+        if component["Name"] == "Engine":
+            least = details.get("MinAPIVersion", "")
+            rows.append(("API version", f"{details.get('ApiVersion')} (minimum version {least})"))
+            rows += [
+                (key, details[key]) for key in ("GoVersion", "PythonVersion") if key in details
+            ]
+            rows.append(("Git commit", details.get("GitCommit", "")))
+            rows.append(("OS/Arch", f"{details.get('Os')}/{details.get('Arch')}"))
+        elif "GitCommit" in details:
+            rows.append(("GitCommit", details["GitCommit"]))
+        for title, value in rows:
+            print(f"  {title + ':':<17} {value}")
+
+
+# -- info ----------------------------------------------------------------------------------
 
 
 def info(client: Client, given: Arguments) -> int:
     view = client.get("/info")
     if _formatted(view, given.format):
         return 0
-    rows = (
-        ("Containers", f"{view['Containers']} ({view['ContainersRunning']} running, "
-                       f"{view['ContainersPaused']} paused, {view['ContainersStopped']} stopped)"),
-        ("Images", view["Images"]),
-        ("Server Version", view["ServerVersion"]),
-        ("Storage Driver", view["Driver"]),
-        ("Logging Driver", view["LoggingDriver"]),
-        ("Cgroup Version", view.get("CgroupVersion", "")),
-        ("Runtimes", " ".join(sorted(view.get("Runtimes") or {}))),
-        ("Default Runtime", view.get("DefaultRuntime", "")),
-        ("Security Options", ", ".join(view.get("SecurityOptions") or [])),
-        ("Kernel Version", view["KernelVersion"]),
-        ("Operating System", view["OperatingSystem"]),
-        ("Architecture", view["Architecture"]),
-        ("CPUs", view["NCPU"]),
-        ("Total Memory", human_size(view["MemTotal"])),
-        ("Name", view["Name"]),
-        ("ID", view["ID"]),
-        ("Root Dir", view["DockerRootDir"]),
-    )  # fmt: skip
-    for title, value in rows:
-        print(f"{title}: {value}")
+    from estiba import __version__
+    from estiba.cli.contexts import current
+
+    print(f"Client: estiba\n Version:    {__version__}\n Context:    {current()}\n\nServer:")
+    for line in _info_lines(view):
+        print(f" {line}")
+    sys.stdout.flush()
     for warning in view.get("Warnings") or []:
         print(warning, file=sys.stderr)
     return 0
 
 
+def _info_lines(view: dict[str, Any]) -> list[str]:
+    lines = [
+        f"Containers: {view['Containers']}",
+        f" Running: {view['ContainersRunning']}",
+        f" Paused: {view['ContainersPaused']}",
+        f" Stopped: {view['ContainersStopped']}",
+        f"Images: {view['Images']}",
+        f"Server Version: {view['ServerVersion']}",
+        f"Storage Driver: {view['Driver']}",
+    ]
+    lines += [f" {key}: {value}" for key, value in view.get("DriverStatus") or []]
+    lines += _some(view, ("Logging Driver", "LoggingDriver"), ("Cgroup Driver", "CgroupDriver"),
+                   ("Cgroup Version", "CgroupVersion"))  # fmt: skip
+    plugins = view.get("Plugins") or {}
+    lines.append("Plugins:")
+    lines += [
+        f" {kind}: {' '.join(plugins.get(kind) or [])}" for kind in ("Volume", "Network", "Log")
+    ]
+    lines.append(f"Swarm: {(view.get('Swarm') or {}).get('LocalNodeState', 'inactive')}")
+    lines.append(f"Runtimes: {' '.join(sorted(view.get('Runtimes') or {}))}")
+    lines += _some(view, ("Default Runtime", "DefaultRuntime"), ("Init Binary", "InitBinary"))
+    if options := view.get("SecurityOptions"):
+        lines.append("Security Options:")
+        lines += [text for option in options for text in _security_lines(option)]
+    lines += _some(
+        view,
+        ("Kernel Version", "KernelVersion"),
+        ("Operating System", "OperatingSystem"),
+        ("OSType", "OSType"),
+        ("Architecture", "Architecture"),
+        ("CPUs", "NCPU"),
+    )
+    lines.append(f"Total Memory: {binary_size(view['MemTotal'])}")
+    lines += _some(view, ("Name", "Name"), ("ID", "ID"), ("Docker Root Dir", "DockerRootDir"))
+    lines.append(f"Debug Mode: {str(view.get('Debug', False)).lower()}")
+    if labels := view.get("Labels"):
+        lines += ["Labels:", *(f" {label}" for label in labels)]
+    registries = (view.get("RegistryConfig") or {}).get("InsecureRegistryCIDRs") or []
+    if registries:
+        lines += ["Insecure Registries:", *(f" {name}" for name in registries)]
+    lines.append(f"Live Restore Enabled: {str(view.get('LiveRestoreEnabled', False)).lower()}")
+    return lines
+
+
+def _some(view: dict[str, Any], *rows: tuple[str, str]) -> list[str]:
+    return [f"{title}: {view[key]}" for title, key in rows if view.get(key)]
+
+
+def _security_lines(option: str) -> list[str]:
+    """`name=seccomp,profile=builtin` on two lines."""
+    lines = []
+    for field in option.split(","):
+        key, equals, value = field.partition("=")
+        if key == "name" or not equals:
+            lines.append(f" {value or key}")
+        else:
+            lines.append(f"  {key.capitalize()}: {value}")
+    return lines
+
+
+# -- events --------------------------------------------------------------------------------
+
+
 def events(client: Client, given: Arguments) -> int:
     query = {
-        "since": given.since or None,
-        "until": given.until or None,
+        "since": moment(given.since, "since"),
+        "until": moment(given.until, "until"),
         "filters": filters_of(given.filter),
     }
-    run = None
-    if given.format and given.format != "json":
+    shown: Callable[[dict[str, Any]], str] = _event_text
+    if given.format == "json":
+        shown = dumps
+    elif given.format:
         from estiba.cli.template import compile_template
 
-        run = compile_template(given.format)
+        shown = compile_template(escapes(given.format))
     for event in client.call("GET", "/events", query).lines():
-        if given.format == "json":
-            print(json.dumps(event, separators=(",", ":")), flush=True)
-        elif run is not None:
-            print(run(event), flush=True)
-        else:
-            print(_event_text(event), flush=True)
+        print(shown(event), flush=True)
     return 0
 
 
-def _event_text(event: Json) -> str:
+def _event_text(event: dict[str, Any]) -> str:
     seconds, nanoseconds = divmod(event["timeNano"], 1_000_000_000)
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(seconds))
-    zone = time.strftime("%z", time.localtime(seconds))
+    moment_ = time.localtime(seconds)
+    zone = time.strftime("%z", moment_)
     offset = "Z" if zone in ("", "+0000") else f"{zone[:3]}:{zone[3:]}"
-    attributes = event["Actor"].get("Attributes") or {}
-    facts = ", ".join(f"{key}={value}" for key, value in sorted(attributes.items()))
-    text = f"{stamp}.{nanoseconds:09d}{offset} {event['Type']} {event['Action']}"
-    return f"{text} {event['Actor']['ID']} ({facts})"
-
-
-def df(client: Client, given: Arguments) -> int:
-    view = client.get("/system/df")
-    images, containers = view.get("Images") or [], view.get("Containers") or []
-    volumes = view.get("Volumes") or []
-    unused = sum(image["Size"] for image in images if not image["Containers"])
-    stopped = sum(c.get("SizeRw", 0) for c in containers if c["State"] != "running")
-    free = [v["UsageData"]["Size"] for v in volumes if not v["UsageData"]["RefCount"]]
-    rows = [
-        _usage("Images", len(images), sum(bool(i["Containers"]) for i in images),
-               view.get("LayersSize", 0), unused),
-        _usage("Containers", len(containers), sum(c["State"] == "running" for c in containers),
-               sum(c.get("SizeRw", 0) for c in containers), stopped),
-        _usage("Local Volumes", len(volumes), len(volumes) - len(free),
-               sum(v["UsageData"]["Size"] for v in volumes), sum(free)),
-        _usage("Build Cache", len(view.get("BuildCache") or []), 0, 0, 0),
-    ]  # fmt: skip
-    columns = (
-        ("TYPE", "Type"),
-        ("TOTAL", "TotalCount"),
-        ("ACTIVE", "Active"),
-        ("SIZE", "Size"),
-        ("RECLAIMABLE", "Reclaimable"),
-    )
-    print_rows(rows, columns, given.format)
-    return 0
-
-
-def _usage(kind: str, total: int, active: int, size: int, reclaimable: int) -> Json:
-    share = f" ({100 * reclaimable // size}%)" if size else ""
-    return {
-        "Type": kind,
-        "TotalCount": str(total),
-        "Active": str(active),
-        "Size": human_size(size),
-        "Reclaimable": f"{human_size(reclaimable)}{share}",
-    }
-
-
-def prune(client: Client, given: Arguments) -> int:
-    what = "all stopped containers, unused networks and "
-    what += "unused images" if given.all else "dangling images"
-    if not given.force and not confirm(f"This will remove {what}."):
-        return 1
-    filters = filters_of(given.filter)
-    freed = 0
-    for path, extra in (
-        ("/containers/prune", {}),
-        ("/networks/prune", {}),
-        *([("/volumes/prune", {})] if given.volumes else []),
-        ("/images/prune", {"dangling": {"false": True}} if given.all else {}),
-    ):
-        answer = client.post(path, {"filters": {**(filters or {}), **extra} or None})
-        freed += answer.get("SpaceReclaimed", 0)
-        for names in (value for value in answer.values() if isinstance(value, list)):
-            for name in names:
-                print("deleted:", name if isinstance(name, str) else " ".join(name.values()))
-    print(f"Total reclaimed space: {human_size(freed)}")
-    return 0
+    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', moment_)}.{nanoseconds:09d}{offset}"
+    actor = event.get("Actor") or {}
+    facts = ", ".join(f"{k}={v}" for k, v in sorted((actor.get("Attributes") or {}).items()))
+    text = f"{stamp} {event['Type']} {event['Action']} {actor.get('ID', '')}"
+    return f"{text} ({facts})" if facts else text

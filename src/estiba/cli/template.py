@@ -1,45 +1,78 @@
 """Go templates for `--format`: the part of text/template that people use with docker.
 
-Fields, pipelines, if, range, with, variables, comments, trim markers, and the functions of
-Docker's formatter. Compiled to a tree, evaluated over JSON values.
+Fields, methods of rows, pipelines, variables, if/else if/range/with/else/end, comments, trim
+markers, and the functions of Docker's formatter. Compiled to closures, evaluated over JSON values.
+Not there: define, template, block, break, continue.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from typing import Any
-
 from estiba.cli.parse import UsageError
+from estiba.cli.templatefuncs import FUNCTIONS, Missing, TemplateError, show, truth
 
-Node = Callable[["Scope"], str]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+_USER_KEYED = frozenset(
+    "Labels Annotations Networks Ports PortBindings ExposedPorts Volumes Sysctls Tmpfs Options "
+    "DriverOpts StorageOpt Containers Runtimes Attributes Details Config Env".split()
+)
+"""Objects whose keys are the users': a key that is not there is no error."""
+_PREFIXES = {
+    True: ("failed to parse template", "failed to execute template"),
+    False: ("template parsing error", "template parsing error"),
+}
+_NEVER = "define template block break continue".split()
 
 
 class Scope:
-    """The dot, the root and the variables at one place."""
+    """The dot and the variables at one place."""
 
-    def __init__(self, dot: Any, variables: dict[str, Any]) -> None:
+    __slots__ = ("dot", "outer", "variables")
+
+    def __init__(self, dot: Any, outer: Scope | None = None) -> None:
         self.dot = dot
-        self.variables = variables
+        self.outer = outer
+        self.variables: dict[str, Any] = {}
 
-    def within(self, dot: Any) -> Scope:
-        return Scope(dot, dict(self.variables))
+    def lookup(self, name: str) -> Any:
+        return self._holder(name).variables[name]
+
+    def assign(self, name: str, value: Any) -> None:
+        self._holder(name).variables[name] = value
+
+    def _holder(self, name: str) -> Scope:
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.variables:
+                return scope
+            scope = scope.outer
+        raise TemplateError(f"undefined variable {name!r}")
 
 
-def render(template: str, value: Any) -> str:
-    """Raises UsageError for a template that cannot be read or evaluated."""
-    return compile_template(template)(value)
-
-
-def compile_template(template: str) -> Callable[[Any], str]:
-    """A function from a value to text."""
-    tokens = _tokens(template.replace("\\t", "\t").replace("\\n", "\n"))
-    nodes, end = _block(tokens, 0)
-    if end < len(tokens):
-        raise UsageError(f"template parsing error: unexpected {{{{{tokens[end][1]}}}}}")
+def compile_template(template: str, *, rows: bool = False) -> Callable[[Any], str]:
+    """A function from a value to text; both raise UsageError, in docker's words for rows of a
+    list or for objects.
+    """
+    wrong_text, wrong_value = _PREFIXES[rows]
+    try:
+        tokens = list(_tokens(template))
+        reader = _Reader(tokens)
+        nodes = reader.block()
+        if reader.index < len(tokens):
+            raise TemplateError(f"unexpected {{{{{tokens[reader.index][1]}}}}}")
+    except TemplateError as error:
+        raise UsageError(f"{wrong_text}: template: :1: {error}") from None
 
     def run(value: Any) -> str:
-        return "".join(node(Scope(value, {"$": value})) for node in nodes)
+        scope = Scope(value)
+        scope.variables["$"] = value
+        try:
+            return "".join(node(scope) for node in nodes)
+        except TemplateError as error:
+            raise UsageError(f"{wrong_value}: template: :1: {error}") from None
 
     return run
 
@@ -47,123 +80,170 @@ def compile_template(template: str) -> Callable[[Any], str]:
 # -- reading -------------------------------------------------------------------------------
 
 
-def _tokens(template: str) -> list[tuple[str, str]]:
+def _tokens(template: str) -> Iterator[tuple[str, str]]:
     """("text", …) and ("action", …) in turn."""
-    tokens: list[tuple[str, str]] = []
     rest = template
     trim = False
     while rest:
         text, opening, rest = rest.partition("{{")
         if trim:
             text = text.lstrip()
-        if opening and rest.startswith("- "):
-            text, rest = text.rstrip(), rest[2:]
+        if opening and rest[:1] == "-" and rest[1:2].isspace():
+            text, rest = text.rstrip(), rest[1:].lstrip()
         if text:
-            tokens.append(("text", text))
+            yield "text", text
         if not opening:
-            break
-        action, closing, rest = rest.partition("}}")
-        if not closing:
-            raise UsageError("template parsing error: unclosed action")
-        trim = action.endswith(" -")
-        action = action.removesuffix(" -").strip()
+            return
+        end = _end_of_action(rest)
+        action, rest = rest[:end], rest[end + 2 :]
+        trim = action.endswith("-") and action[-2:-1].isspace()
+        action = (action[:-1] if trim else action).strip()
         if not action.startswith("/*"):
-            tokens.append(("action", action))
-    return tokens
+            yield "action", action
 
 
-def _block(tokens: list[tuple[str, str]], index: int) -> tuple[list[Node], int]:
-    """Nodes up to `end` or `else`, and where that stands."""
-    nodes: list[Node] = []
-    while index < len(tokens):
-        kind, text = tokens[index]
-        if kind == "text":
-            nodes.append(lambda scope, text=text: text)  # type: ignore[misc]
-            index += 1
-            continue
-        word, _, rest = text.partition(" ")
-        if word in ("end", "else"):
-            return nodes, index
-        if word in ("if", "range", "with"):
-            node, index = _control(word, rest.strip(), tokens, index + 1)
-            nodes.append(node)
-            continue
-        nodes.append(_action(text))
+def _end_of_action(text: str) -> int:
+    """Where `}}` stands outside of strings. Raises TemplateError."""
+    quote = ""
+    index = 0
+    while index < len(text):
+        character = text[index]
+        if quote:
+            if character == "\\" and quote == '"':
+                index += 1
+            elif character == quote:
+                quote = ""
+        elif character in '"`':
+            quote = character
+        elif text.startswith("}}", index):
+            return index
         index += 1
-    return nodes, index
+    raise TemplateError("unclosed action")
 
 
-def _control(
-    word: str, condition: str, tokens: list[tuple[str, str]], index: int
-) -> tuple[Node, int]:
-    body, index = _block(tokens, index)
-    otherwise: list[Node] = []
-    if index < len(tokens) and tokens[index][1].startswith("else"):
-        rest = tokens[index][1][4:].strip()
-        if rest.startswith("if "):
-            node, index = _control("if", rest[3:], tokens, index + 1)
-            return _make_control(word, condition, body, [node]), index
-        otherwise, index = _block(tokens, index + 1)
-    if index >= len(tokens):
-        raise UsageError(f"template parsing error: {word} without end")
-    return _make_control(word, condition, body, otherwise), index + 1
+class _Reader:
+    """Tokens to nodes: functions from a scope to text."""
+
+    def __init__(self, tokens: list[tuple[str, str]]) -> None:
+        self._tokens = tokens
+        self.index = 0
+
+    def block(self) -> list[Callable[[Scope], str]]:
+        """Nodes up to `end` or `else`."""
+        nodes: list[Callable[[Scope], str]] = []
+        while self.index < len(self._tokens):
+            kind, text = self._tokens[self.index]
+            word, _, rest = text.partition(" ")
+            if kind == "text":
+                nodes.append(_literal(text))
+            elif word in ("end", "else"):
+                return nodes
+            elif word in ("if", "range", "with"):
+                self.index += 1
+                nodes.append(self._control(word, rest.strip()))
+            elif word in _NEVER:
+                raise TemplateError(f"{word} is not supported")
+            else:
+                nodes.append(_action(text))
+            self.index += 1
+        return nodes
+
+    def _control(self, word: str, condition: str) -> Callable[[Scope], str]:
+        """Leaves the index at the `end`."""
+        body = self.block()
+        otherwise: list[Callable[[Scope], str]] = []
+        if self.index >= len(self._tokens):
+            raise TemplateError(f"unexpected EOF: {word} without end")
+        action = self._tokens[self.index][1]
+        self.index += 1
+        if action.startswith("else"):
+            again, _, rest = action[4:].strip().partition(" ")
+            if again:
+                if again not in ("if", "with") or word == "range":
+                    raise TemplateError(f"unexpected {action!r}")
+                otherwise = [self._control(again, rest.strip())]
+                return _make_control(word, condition, body, otherwise)
+            otherwise = self.block()
+            if self.index >= len(self._tokens) or self._tokens[self.index][1] != "end":
+                raise TemplateError(f"unexpected EOF: {word} without end")
+            self.index += 1
+        self.index -= 1
+        return _make_control(word, condition, body, otherwise)
 
 
-def _make_control(word: str, condition: str, body: list[Node], otherwise: list[Node]) -> Node:
-    names, pipeline = _declaration(condition)
+def _literal(text: str) -> Callable[[Scope], str]:
+    return lambda scope: text
 
-    def run(nodes: list[Node], scope: Scope) -> str:
+
+def _make_control(
+    word: str,
+    condition: str,
+    body: list[Callable[[Scope], str]],
+    otherwise: list[Callable[[Scope], str]],
+) -> Callable[[Scope], str]:
+    names, _, pipeline = _declaration(condition)
+
+    def run(nodes: list[Callable[[Scope], str]], scope: Scope) -> str:
         return "".join(node(scope) for node in nodes)
+
+    def each(scope: Scope, key: Any, item: Any) -> str:
+        inner = Scope(item, scope)
+        for name, value in zip(reversed(names), (item, key), strict=False):
+            inner.variables[name] = value
+        return run(body, inner)
 
     def branch(scope: Scope) -> str:
         value = pipeline(scope)
         if word == "range":
-            pairs = list(_items(value))
-            if not pairs:
-                return run(otherwise, scope)
-            return "".join(run(body, _bound(scope, names, pair)) for pair in pairs)
-        if not _truth(value):
-            return run(otherwise, scope)
-        inner = scope.within(value if word == "with" else scope.dot)
-        if names:
-            inner.variables[names[-1]] = value
-        return run(body, inner)
+            items = list(_items(value))
+            if items:
+                return "".join(each(scope, key, item) for key, item in items)
+            return run(otherwise, Scope(scope.dot, scope))
+        holds = truth(value)
+        inner = Scope(value if word == "with" and holds else scope.dot, scope)
+        for name in names:
+            inner.variables[name] = value
+        return run(body if holds else otherwise, inner)
 
     return branch
-
-
-def _bound(scope: Scope, names: list[str], pair: tuple[Any, Any]) -> Scope:
-    inner = scope.within(pair[1])
-    for name, value in zip(reversed(names), reversed(pair), strict=False):
-        inner.variables[name] = value
-    return inner
 
 
 def _items(value: Any) -> list[tuple[Any, Any]]:
     if isinstance(value, dict):
         return sorted(value.items())
-    if isinstance(value, list | str):
+    if isinstance(value, list):
         return list(enumerate(value))
-    return []
+    if isinstance(value, int) and not isinstance(value, bool):
+        return [(index, index) for index in range(value)]
+    if value is None or isinstance(value, Missing):
+        return []
+    raise TemplateError(f"range can't iterate over {show(value)}")
 
 
-def _declaration(text: str) -> tuple[list[str], Callable[[Scope], Any]]:
-    """`$k, $v := pipeline`."""
-    left, assigned, right = text.partition(":=")
-    if not assigned or not left.strip().startswith("$"):
-        return [], _pipeline(text)
-    return [name.strip() for name in left.split(",")], _pipeline(right.strip())
+def _declaration(text: str) -> tuple[list[str], str, Callable[[Scope], Any]]:
+    """`$k, $v := pipeline` or `$v = pipeline`."""
+    if text.startswith("$"):
+        for sign in (":=", "="):
+            left, found, right = text.partition(sign)
+            names = [name.strip() for name in left.split(",")]
+            if found and all(name.startswith("$") and name[1:].isidentifier() for name in names):
+                return names, sign, _pipeline(right.strip())
+    return [], "", _pipeline(text)
 
 
-def _action(text: str) -> Node:
-    names, pipeline = _declaration(text)
+def _action(text: str) -> Callable[[Scope], str]:
+    names, sign, pipeline = _declaration(text)
+    field = text.rpartition(".")[2] if text[:1] in ".$" and " " not in text else ""
 
     def run(scope: Scope) -> str:
         value = pipeline(scope)
-        if names:
+        if not names:
+            return show(value, field)
+        if sign == ":=":
             scope.variables[names[0]] = value
-            return ""
-        return show(value)
+        else:
+            scope.assign(names[0], value)
+        return ""
 
     return run
 
@@ -173,36 +253,30 @@ def _action(text: str) -> Node:
 
 def _words(text: str) -> list[str]:
     """Words of an action; strings and brackets stay whole."""
-    words: list[str] = []
-    current = ""
+    words = [""]
     depth = 0
     quote = ""
     escaped = False
     for character in text:
         if quote:
-            current += character
+            words[-1] += character
             if escaped:
                 escaped = False
             elif character == "\\" and quote == '"':
                 escaped = True
             elif character == quote:
                 quote = ""
-        elif character in "\"'`":
+            continue
+        if not depth and (character.isspace() or character == "|"):
+            words += ["|", ""] if character == "|" else [""]
+            continue
+        if character in '"`':
             quote = character
-            current += character
-        elif character == "|" and not depth:
-            words += [current, "|"] if current else ["|"]
-            current = ""
-        elif character.isspace() and not depth:
-            if current:
-                words.append(current)
-            current = ""
-        else:
-            depth += {"(": 1, ")": -1}.get(character, 0)
-            current += character
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        words[-1] += character
     if quote or depth:
-        raise UsageError(f"template parsing error: unclosed quote or bracket in {text!r}")
-    return [*words, current] if current else words
+        raise TemplateError(f"unclosed quote or bracket in {text!r}")
+    return [word for word in words if word]
 
 
 def _pipeline(text: str) -> Callable[[Scope], Any]:
@@ -213,14 +287,14 @@ def _pipeline(text: str) -> Callable[[Scope], Any]:
         else:
             stages[-1].append(word)
     if not all(stages):
-        raise UsageError(f"template parsing error: missing value in {text!r}")
+        raise TemplateError("missing value for command")
     calls = [_call(stage) for stage in stages]
 
     def run(scope: Scope) -> Any:
-        value: list[Any] = []
+        piped: list[Any] = []
         for call in calls:
-            value = [call(scope, value)]
-        return value[0]
+            piped = [call(scope, piped)]
+        return piped[0]
 
     return run
 
@@ -228,20 +302,22 @@ def _pipeline(text: str) -> Callable[[Scope], Any]:
 def _call(words: list[str]) -> Callable[[Scope, list[Any]], Any]:
     name, *rest = words
     function = FUNCTIONS.get(name)
-    operands = [_operand(word) for word in (rest if function else words)]
-    if function is None and rest:
-        if name.startswith((".", "$")):
-            raise UsageError(f"template: {name} is not a function")
-        raise UsageError(f'template parsing error: function "{name}" not defined')
+    if function is None and name[0].isalpha() and name not in ("true", "false", "nil"):
+        raise TemplateError(f'function "{name}" not defined')
+    head = _operand(name) if function is None else _constant(function)
+    operands = [_operand(word) for word in rest]
 
     def run(scope: Scope, piped: list[Any]) -> Any:
-        values = [operand(scope) for operand in operands]
-        if function is None:
-            return values[0]
+        values = [operand(scope) for operand in operands] + piped
+        target = head(scope)
+        if not callable(target):
+            if values:
+                raise TemplateError(f"can't give argument to non-function {name}")
+            return target
         try:
-            return function(*values, *piped)
-        except (TypeError, ValueError, IndexError, KeyError) as error:
-            raise UsageError(f"template: error calling {name}: {error}") from error
+            return target(*values)
+        except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+            raise TemplateError(f"error calling {name}: {error}") from None
 
     return run
 
@@ -251,23 +327,32 @@ def _operand(word: str) -> Callable[[Scope], Any]:
         close = word.rindex(")")
         inner, path = _pipeline(word[1:close]), word[close + 1 :]
         return lambda scope: _walk(inner(scope), path)
-    if word[0] in "\"'":
-        return _constant(json.loads('"' + word[1:-1].replace("\\'", "'") + '"'))
+    if word[0] == '"':
+        return _constant(_unquoted(word))
     if word[0] == "`":
         return _constant(word[1:-1])
     if word in ("true", "false", "nil"):
         return _constant({"true": True, "false": False, "nil": None}[word])
-    if word.lstrip("-").replace(".", "", 1).isdecimal():
+    if word.lstrip("+-").replace(".", "", 1).isdecimal():
         return _constant(float(word) if "." in word else int(word))
     if word.startswith("$"):
         name, dot, path = word.partition(".")
-        return lambda scope: _walk(scope.variables.get(name), dot + path)
+        return lambda scope: _walk(scope.lookup(name), dot + path)
     if word.startswith("."):
         return lambda scope: _walk(scope.dot, word)
     function = FUNCTIONS.get(word)
-    if function is not None:
-        return lambda scope: function()
-    raise UsageError(f'template parsing error: function "{word}" not defined')
+    if function is None:
+        raise TemplateError(f'function "{word}" not defined')
+    return lambda scope: function()
+
+
+def _unquoted(word: str) -> str:
+    from estiba.client.jsonlite import loads
+
+    try:
+        return str(loads(word))
+    except ValueError:
+        raise TemplateError(f"bad string {word}") from None
 
 
 def _constant(value: Any) -> Callable[[Scope], Any]:
@@ -275,97 +360,28 @@ def _constant(value: Any) -> Callable[[Scope], Any]:
 
 
 def _walk(value: Any, path: str) -> Any:
-    for part in [part for part in path.split(".") if part]:
-        if isinstance(value, dict):
-            if part not in value:
-                value = _method(value, part)
-                continue
+    """Raises TemplateError for a field that is not there, but in objects with keys of users'."""
+    parent = ""
+    for part in path.split("."):
+        if not part:
+            continue
+        if isinstance(value, dict) and part in value:
             value = value[part]
+        elif isinstance(value, dict) and parent in _USER_KEYED:
+            value = Missing(part, allowed=True)
+        elif isinstance(value, dict):
+            value = _other_case(value, part)
+        elif isinstance(value, Missing):
+            value = Missing(part)
         elif value is None:
-            return None
+            raise TemplateError(f"nil pointer evaluating field {part}")
         else:
-            raise UsageError(f"template: can't evaluate field {part} in {type(value).__name__}")
+            raise TemplateError(f"can't evaluate field {part} in {show(value)}")
+        parent = part
     return value
 
 
-def _method(value: dict[str, Any], part: str) -> Any:
-    """A field in another case, or a method of Docker's formatters such as `.Label "x"`."""
-    for key in value:
-        if key.lower() == part.lower():
-            return value[key]
-    return None
-
-
-# -- values --------------------------------------------------------------------------------
-
-
-def show(value: Any) -> str:
-    """A value as Go's fmt prints it."""
-    if value is None:
-        return "<no value>"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return f"[{' '.join(show(item) for item in value)}]"
-    if isinstance(value, dict):
-        return f"map[{' '.join(f'{key}:{show(item)}' for key, item in sorted(value.items()))}]"
-    return str(value)
-
-
-def _truth(value: Any) -> bool:
-    return bool(value)
-
-
-def _index(value: Any, *keys: Any) -> Any:
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else value[key]
-    return value
-
-
-def _slice(value: Any, *bounds: int) -> Any:
-    return value[slice(*bounds)] if len(bounds) > 1 else value[bounds[0] :]
-
-
-def _pad(text: Any, before: int, after: int) -> str:
-    return " " * before + str(text) + " " * after
-
-
-def _printf(form: str, *values: Any) -> str:
-    converted = form.replace("%v", "%s").replace("%q", '"%s"')
-    shown = tuple(show(v) if not isinstance(v, int | float) else v for v in values)
-    return converted % shown
-
-
-def _and(*values: Any) -> Any:
-    return next((value for value in values if not _truth(value)), values[-1])
-
-
-def _or(*values: Any) -> Any:
-    return next((value for value in values if _truth(value)), values[-1])
-
-
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "json": lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False),
-    "join": lambda value, separator=" ": separator.join(show(item) for item in value or []),
-    "split": lambda text, separator: text.split(separator),
-    "upper": lambda text: text.upper(),
-    "lower": lambda text: text.lower(),
-    "title": lambda text: text.title(),
-    "truncate": lambda text, size: text[:size],
-    "pad": _pad,
-    "println": lambda *values: " ".join(show(value) for value in values) + "\n",
-    "print": lambda *values: "".join(show(value) for value in values),
-    "printf": _printf,
-    "len": lambda value: len(value or ""),
-    "index": _index,
-    "slice": _slice,
-    "eq": lambda first, *others: any(first == other for other in others),
-    "ne": lambda first, second: first != second,
-    "lt": lambda first, second: first < second,
-    "le": lambda first, second: first <= second,
-    "gt": lambda first, second: first > second,
-    "ge": lambda first, second: first >= second,
-    "and": _and,
-    "or": _or,
-    "not": lambda value: not _truth(value),
-}
+def _other_case(value: dict[str, Any], part: str) -> Any:
+    """Go's fields and their JSON names differ in case: `ID` and `Id`, `APIVersion`."""
+    wanted = part.lower()
+    return next((value[key] for key in value if key.lower() == wanted), Missing(part))

@@ -1,4 +1,10 @@
-"""What can go wrong on the client's side."""
+"""What can go wrong on the client's side.
+
+ClientError            the message is for the user
+├── ApiError           the daemon refused; `status` is the HTTP status
+│   └── StartError     a container that was made and did not start
+└── NoDaemon           nothing answers at the address
+"""
 
 from __future__ import annotations
 
@@ -13,6 +19,28 @@ class ApiError(ClientError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+_NOT_FOUND = (
+    "executable file not found",
+    "no such file or directory",
+    "system cannot find the file specified",
+)
+_NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error")
+
+
+class StartError(ApiError):
+    """A container that was made and did not start."""
+
+    @property
+    def exit_code_of_program(self) -> int:
+        """126 for a program that cannot be run, 127 for a missing one, 125 for the engine."""
+        text = str(self).lower()
+        if any(words in text for words in _NOT_FOUND):
+            return 127
+        if any(words in text for words in _NOT_EXECUTABLE):
+            return 126
+        return 125
 
 
 class NoDaemon(ClientError):

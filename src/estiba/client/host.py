@@ -2,44 +2,59 @@
 
 from __future__ import annotations
 
-import json
 import os
-from typing import NamedTuple
 
 from estiba.client.errors import ClientError
 
 DEFAULT = "unix:///run/estiba/estiba.sock"
 
 
-class Tls(NamedTuple):
-    """Paths of PEM files; empty ones are not used."""
+class Tls:
+    """Paths of PEM files; a file that is not there is not used."""
 
-    ca: str = ""
-    certificate: str = ""
-    key: str = ""
-    verify: bool = True
+    __slots__ = ("ca", "certificate", "key", "verify")
+
+    def __init__(self, ca: str = "", certificate: str = "", key: str = "", *, verify: bool = True):
+        self.ca = ca
+        self.certificate = certificate
+        self.key = key
+        self.verify = verify
 
 
-class Host(NamedTuple):
-    """Where a daemon listens. `is_default` when nobody chose it."""
+class Host:
+    """Where a daemon listens; `is_default` when nobody chose it."""
 
-    kind: str
-    address: str
-    port: int = 0
-    tls: Tls | None = None
-    is_default: bool = False
+    __slots__ = ("address", "is_default", "kind", "port", "tls", "url")
+
+    def __init__(self, url: str, kind: str, address: str, port: int = 0, tls: Tls | None = None):
+        self.url = url
+        self.kind = kind
+        self.address = address
+        self.port = port
+        self.tls = tls
+        self.is_default = False
 
 
 def resolve(flag: str = "", context: str = "", tls: Tls | None = None) -> Host:
     """Raises ClientError for an address that cannot be understood."""
-    chosen = flag or os.environ.get("ESTIBA_HOST") or os.environ.get("DOCKER_HOST") or ""
-    if not chosen or context:
-        named = context or os.environ.get("DOCKER_CONTEXT", "") or _current_context()
-        if named and named != "default":
-            chosen, stored = _context(named)
-            tls = tls or stored
+    if flag and context:
+        raise ClientError("conflicting options: cannot specify both --host and --context")
+    chosen = flag
+    if not chosen and not context:
+        chosen = os.environ.get("ESTIBA_HOST") or os.environ.get("DOCKER_HOST") or ""
     if not chosen:
-        return parse(DEFAULT, None)._replace(is_default=True)
+        named = context or os.environ.get("DOCKER_CONTEXT") or _current_context()
+        if named and named != "default":
+            from estiba.client.contexts import endpoint
+
+            chosen, stored = endpoint(named)
+            return parse(chosen, tls or stored)
+        if not context or named == "default":
+            chosen = os.environ.get("ESTIBA_HOST") or os.environ.get("DOCKER_HOST") or ""
+    if not chosen:
+        host = parse(DEFAULT, None)
+        host.is_default = True
+        return host
     return parse(chosen, tls or _tls_of_environment())
 
 
@@ -47,19 +62,19 @@ def parse(url: str, tls: Tls | None) -> Host:
     """Raises ClientError for an unknown scheme or port."""
     scheme, separator, rest = url.partition("://")
     if not separator:
+        scheme, rest = "tcp", url
+    if scheme == "unix" and rest:
+        return Host(url, "unix", rest)
+    if scheme not in ("tcp", "http", "https") or not rest:
         raise ClientError(
-            f"unable to parse docker host `{url}`: use unix://PATH or tcp://HOST:PORT"
+            f"unable to parse the daemon's address {url!r}: use unix://PATH or tcp://HOST:PORT"
         )
-    if scheme == "unix":
-        return Host("unix", rest)
-    if scheme not in ("tcp", "http", "https"):
-        raise ClientError(f"unsupported host {url!r}: use unix://PATH or tcp://HOST:PORT")
     if scheme == "https" and tls is None:
         tls = Tls()
-    name, _, port = rest.rstrip("/").rpartition(":")
+    name, _, port = rest.split("/")[0].rpartition(":")
     if not name or not port.isdecimal():
-        name, port = rest.rstrip("/"), "2376" if tls else "2375"
-    return Host("tcp", name.strip("[]"), int(port), tls)
+        name, port = rest.split("/")[0], "2376" if tls else "2375"
+    return Host(f"tcp://{name}:{port}", "tcp", name.strip("[]"), int(port), tls)
 
 
 def _tls_of_environment() -> Tls | None:
@@ -70,44 +85,34 @@ def _tls_of_environment() -> Tls | None:
 
 def tls_of(directory: str) -> Tls:
     """The usual file names in a directory of certificates."""
-    ca, certificate, key = (
-        os.path.join(directory, f"{name}.pem") for name in ("ca", "cert", "key")
-    )
-    return Tls(ca, certificate, key)
+    return Tls(*(os.path.join(directory, f"{name}.pem") for name in ("ca", "cert", "key")))
 
 
 def config_directory() -> str:
     return os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
 
 
+_config: dict[str, dict[str, object]] = {}
+
+
 def read_config() -> dict[str, object]:
     """The user's config.json; empty when there is none or it is damaged."""
-    try:
-        with open(os.path.join(config_directory(), "config.json")) as file:
-            content = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    path = os.path.join(config_directory(), "config.json")
+    if path not in _config:
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError:
+            data = b"{}"
+        from estiba.client.jsonlite import loads
+
+        try:
+            content = loads(data)
+        except ValueError:
+            content = None
+        _config[path] = content if isinstance(content, dict) else {}
+    return _config[path]
 
 
 def _current_context() -> str:
     return str(read_config().get("currentContext", ""))
-
-
-def context_path(name: str) -> str:
-    """Where Docker keeps a context: a directory named by the digest of its name."""
-    import hashlib
-
-    digest = hashlib.sha256(name.encode()).hexdigest()
-    return os.path.join(config_directory(), "contexts", "meta", digest, "meta.json")
-
-
-def _context(name: str) -> tuple[str, Tls | None]:
-    try:
-        with open(context_path(name)) as file:
-            endpoint = json.load(file)["Endpoints"]["docker"]
-    except (OSError, ValueError, KeyError):
-        raise ClientError(f'context "{name}" does not exist: see `estiba context ls`') from None
-    folder = os.path.dirname(context_path(name)).replace("/meta/", "/tls/") + "/docker"
-    tls = tls_of(folder) if os.path.isdir(folder) else None
-    return str(endpoint["Host"]), tls

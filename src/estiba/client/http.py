@@ -1,38 +1,36 @@
-"""HTTP/1.1 over a socket: just what the Engine API needs, without an import that costs.
+"""HTTP/1.1: just what the Engine API needs, without an import that costs.
 
-One connection a request. A hijacked connection is handed over as a socket with the bytes that
-came after the head.
+One connection a request; a hijacked connection is handed over with the bytes that came after the
+head. Paths are made with `part` and `image_part`, which encode what a user typed.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import socket
-from collections.abc import Iterator
-from typing import Any
 
-from estiba.client.errors import ApiError, ClientError, NoDaemon
+from estiba.client.connection import Connection, connect
+from estiba.client.errors import ApiError, ClientError
 from estiba.client.host import Host
+from estiba.client.jsonlite import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
 
 NEWEST = "1.51"
-_OLDEST_KNOWN = "1.24"
-_CHUNK = 1 << 18
+_OLDEST = "1.24"
 _MAX_HEAD = 1 << 20
-_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:@")
-
-Query = dict[str, Any]
-Source = Iterator[bytes]
+_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
 class Response:
     """An answer whose head has been read."""
 
-    def __init__(self, connection: socket.socket, method: str) -> None:
-        self._socket = connection
+    def __init__(self, connection: Connection, method: str) -> None:
+        self.connection = connection
         self._buffer = b""
-        head = self._read_head()
-        lines = head.decode("latin-1").split("\r\n")
+        lines = self._read_head().decode("latin-1").split("\r\n")
         try:
             self.status = int(lines[0].split(" ", 2)[1])
         except (IndexError, ValueError):
@@ -45,7 +43,7 @@ class Response:
 
     def _read_head(self) -> bytes:
         while b"\r\n\r\n" not in self._buffer:
-            data = self._socket.recv(_CHUNK)
+            data = self.connection.receive()
             if not data or len(self._buffer) > _MAX_HEAD:
                 raise ClientError("the daemon closed the connection without an answer")
             self._buffer += data
@@ -53,7 +51,7 @@ class Response:
         return head
 
     def pieces(self) -> Iterator[bytes]:
-        """The body as it comes."""
+        """The body as it comes. Raises ClientError when it is cut off."""
         if not self._has_body:
             return
         if self.headers.get("transfer-encoding", "").lower() == "chunked":
@@ -62,9 +60,11 @@ class Response:
         length = self.headers.get("content-length")
         remaining = int(length) if length is not None else None
         while remaining is None or remaining > 0:
-            data = self._buffer or self._socket.recv(_CHUNK)
+            data = self._buffer or self.connection.receive()
             self._buffer = b""
             if not data:
+                if remaining:
+                    raise ClientError("the daemon closed the connection in the middle of an answer")
                 return
             if remaining is not None:
                 remaining -= len(data)
@@ -72,35 +72,38 @@ class Response:
 
     def _chunks(self) -> Iterator[bytes]:
         while True:
-            while b"\r\n" not in self._buffer:
-                self._more()
-            line, _, self._buffer = self._buffer.partition(b"\r\n")
-            size = int(line.split(b";")[0], 16)
-            if size == 0:
+            missing = int(self._line().split(b";")[0], 16)
+            if not missing:
                 return
-            missing = size
             while missing:
                 if not self._buffer:
                     self._more()
                 piece, self._buffer = self._buffer[:missing], self._buffer[missing:]
                 missing -= len(piece)
                 yield piece
-            while len(self._buffer) < 2:
-                self._more()
-            self._buffer = self._buffer[2:]
+            self._line()
+
+    def _line(self) -> bytes:
+        while b"\r\n" not in self._buffer:
+            self._more()
+        line, _, self._buffer = self._buffer.partition(b"\r\n")
+        return line
 
     def _more(self) -> None:
-        data = self._socket.recv(_CHUNK)
+        data = self.connection.receive()
         if not data:
             raise ClientError("the daemon closed the connection in the middle of an answer")
         self._buffer += data
 
     def read(self) -> bytes:
-        return b"".join(self.pieces())
+        """The whole body; the connection is closed."""
+        data = b"".join(self.pieces())
+        self.connection.close()
+        return data
 
     def json(self) -> Any:
         data = self.read()
-        return json.loads(data) if data.strip() else None
+        return loads(data) if data.strip() else None
 
     def lines(self) -> Iterator[Any]:
         """JSON values, one a line."""
@@ -109,20 +112,20 @@ class Response:
             *whole, rest = (rest + piece).split(b"\n")
             for line in whole:
                 if line.strip():
-                    yield json.loads(line)
+                    yield loads(line)
         if rest.strip():
-            yield json.loads(rest)
+            yield loads(rest)
 
-    def hijacked(self) -> tuple[socket.socket, bytes]:
+    def hijacked(self) -> tuple[Connection, bytes]:
         """The connection, and what came with the head."""
-        return self._socket, self._buffer
+        return self.connection, self._buffer
 
     def close(self) -> None:
-        self._socket.close()
+        self.connection.close()
 
 
 class Client:
-    """A daemon's API at a version; negotiated when it is first used."""
+    """A daemon's API at a version, negotiated when it is first used."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -130,39 +133,41 @@ class Client:
 
     @property
     def version(self) -> str:
-        """The newest version that both sides know."""
+        """The newest API version that both sides know."""
         if not self._version:
-            offered = self._send("GET", "/_ping").headers.get("api-version", _OLDEST_KNOWN)
-            self._version = min(offered, NEWEST, key=lambda text: [int(n) for n in text.split(".")])
+            answer = self._send("GET", "/_ping")
+            offered = answer.headers.get("api-version", _OLDEST)
+            answer.close()
+            self._version = min(offered, NEWEST, key=version_key)
         return self._version
 
-    def get(self, path: str, query: Query | None = None) -> Any:
+    def get(self, path: str, query: dict[str, Any] | None = None) -> Any:
         return self.call("GET", path, query).json()
 
-    def post(self, path: str, query: Query | None = None, body: Any = None) -> Any:
+    def post(self, path: str, query: dict[str, Any] | None = None, body: Any = None) -> Any:
         return self.call("POST", path, query, body).json()
 
-    def delete(self, path: str, query: Query | None = None) -> Any:
+    def delete(self, path: str, query: dict[str, Any] | None = None) -> Any:
         return self.call("DELETE", path, query).json()
 
     def call(
         self,
         method: str,
         path: str,
-        query: Query | None = None,
+        query: dict[str, Any] | None = None,
         body: Any = None,
         *,
-        source: Source | None = None,
+        source: Iterable[bytes] | None = None,
         upgrade: bool = False,
-        content_type: str = "application/json",
+        headers: dict[str, str] | None = None,
     ) -> Response:
-        """One request; `source` is sent in chunks.
+        """One request; `source` is sent in chunks instead of a JSON body.
 
         Raises ApiError for a refusal, NoDaemon when nothing answers.
         """
-        target = f"/v{self.version}{quote(path)}{encode(query)}"
+        target = f"/v{self.version}{path}{encode(query)}"
         response = self._send(
-            method, target, body, source=source, upgrade=upgrade, content_type=content_type
+            method, target, body, source=source, upgrade=upgrade, headers=headers or {}
         )
         if response.status >= 400:
             raise ApiError(response.status, _message(response))
@@ -174,69 +179,49 @@ class Client:
         target: str,
         body: Any = None,
         *,
-        source: Source | None = None,
+        source: Iterable[bytes] | None = None,
         upgrade: bool = False,
-        content_type: str = "application/json",
+        headers: dict[str, str] | None = None,
     ) -> Response:
-        data = json.dumps(body).encode() if body is not None else b""
-        lines = [f"{method} {target} HTTP/1.1", "Host: estiba", f"User-Agent: estiba/{NEWEST}"]
-        if upgrade:
-            lines += ["Connection: Upgrade", "Upgrade: tcp"]
-        else:
-            lines.append("Connection: close")
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {self._authority()}"]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        lines += ["Connection: Upgrade", "Upgrade: tcp"] if upgrade else ["Connection: close"]
+        data = b""
         if source is not None:
-            lines += [f"Content-Type: {content_type}", "Transfer-Encoding: chunked"]
-        elif body is not None or method in ("POST", "PUT"):
+            lines += ["Content-Type: application/x-tar", "Transfer-Encoding: chunked"]
+        elif body is not None:
+            data = dumps(body).encode(errors="surrogateescape")
             lines += ["Content-Type: application/json", f"Content-Length: {len(data)}"]
-        connection = self._connect()
-        connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode() + data)
+        elif method in ("POST", "PUT"):
+            lines.append("Content-Length: 0")
+        connection = connect(self.host)
+        connection.send_all("\r\n".join([*lines, "", ""]).encode() + data)
         if source is not None:
             _send_chunks(connection, source)
         return Response(connection, method)
 
-    def _connect(self) -> socket.socket:
+    def _authority(self) -> str:
         host = self.host
-        try:
-            if host.kind == "unix":
-                connection = socket.socket(socket.AF_UNIX)
-                connection.connect(host.address)
-                return connection
-            connection = socket.create_connection((host.address, host.port))
-        except OSError as error:
-            where = (
-                f"unix://{host.address}"
-                if host.kind == "unix"
-                else f"tcp://{host.address}:{host.port}"
-            )
-            raise NoDaemon(
-                f"Cannot connect to the daemon at {where}: {error.strerror}. Is it running?"
-            ) from error
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return _secured(connection, host) if host.tls is not None else connection
+        if host.kind == "unix":
+            return "localhost"
+        name = f"[{host.address}]" if ":" in host.address else host.address
+        return f"{name}:{host.port}"
 
 
-def _secured(connection: socket.socket, host: Host) -> socket.socket:
-    import ssl
-
-    tls = host.tls
-    assert tls is not None
+def version_key(text: str) -> tuple[int, ...]:
+    """For comparing API versions. Raises ClientError for what is none."""
     try:
-        context = ssl.create_default_context(cafile=tls.ca or None)
-        if not tls.verify:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        if tls.certificate and os.path.exists(tls.certificate):
-            context.load_cert_chain(tls.certificate, tls.key)
-        return context.wrap_socket(connection, server_hostname=host.address)
-    except (OSError, ssl.SSLError) as error:
-        raise ClientError(f"cannot speak TLS with {host.address}: {error}") from error
+        return tuple(int(number) for number in text.split("."))
+    except ValueError:
+        raise ClientError(f"not an API version: {text!r}") from None
 
 
-def _send_chunks(connection: socket.socket, source: Source) -> None:
+def _send_chunks(connection: Connection, source: Iterable[bytes]) -> None:
     try:
         for piece in source:
             if piece:
-                connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
-        connection.sendall(b"0\r\n\r\n")
+                connection.send_all(b"%x\r\n%b\r\n" % (len(piece), piece))
+        connection.send_all(b"0\r\n\r\n")
     except (BrokenPipeError, ConnectionResetError):
         # The daemon has answered early: its answer says why.
         return
@@ -245,29 +230,37 @@ def _send_chunks(connection: socket.socket, source: Source) -> None:
 def _message(response: Response) -> str:
     data = response.read()
     try:
-        return str(json.loads(data)["message"])
+        return str(loads(data)["message"])
     except (ValueError, KeyError, TypeError):
         return data.decode(errors="replace").strip() or f"HTTP status {response.status}"
 
 
-def quote(text: str) -> str:
-    """Percent-encoding of a path."""
-    return "".join(
-        chr(byte) if byte in _SAFE else f"%{byte:02X}"
-        for byte in text.encode(errors="surrogateescape")
-    )
+def part(name: str) -> str:
+    """One segment of a path. Raises ClientError for an empty one."""
+    if not name.strip("/ "):
+        raise ClientError("invalid name or ID: value is empty")
+    return _quote(name.removeprefix("/"), _SAFE)
 
 
-def encode(query: Query | None) -> str:
-    """A query string; None and False are left out, True is 1, containers are JSON."""
-    parts = []
+def image_part(name: str) -> str:
+    """An image's name, which may hold slashes."""
+    if not name.strip():
+        raise ClientError("invalid image name: value is empty")
+    return _quote(name, _SAFE | frozenset(b"/:@"))
+
+
+def _quote(text: str, safe: frozenset[int]) -> str:
+    data = text.encode(errors="surrogateescape")
+    return "".join(chr(byte) if byte in safe else f"%{byte:02X}" for byte in data)
+
+
+def encode(query: dict[str, Any] | None) -> str:
+    """A query string: None and False are left out, True is 1, a list repeats, a dict is JSON."""
+    found = []
     for name, value in (query or {}).items():
-        if value is None or value is False:
-            continue
-        values = value if isinstance(value, list) else [value]
-        for item in values:
-            text = (
-                json.dumps(item) if isinstance(item, dict) else "1" if item is True else str(item)
-            )
-            parts.append(f"{name}={quote(text).replace('/', '%2F').replace(':', '%3A')}")
-    return f"?{'&'.join(parts)}" if parts else ""
+        for item in value if isinstance(value, list) else [value]:
+            if item is None or item is False:
+                continue
+            text = dumps(item) if isinstance(item, dict) else "1" if item is True else str(item)
+            found.append(f"{name}={_quote(text, _SAFE)}")
+    return f"?{'&'.join(found)}" if found else ""

@@ -1,0 +1,23 @@
+"""Volumes: made and removed."""
+
+from __future__ import annotations
+
+from estiba.cli.output import each, labels_of, pairs
+from estiba.cli.parse import Arguments
+from estiba.client.http import Client, part
+
+
+def create(client: Client, given: Arguments) -> int:
+    body = {
+        "Name": given.words[0] if given.words else "",
+        "Driver": given.driver or "local",
+        "DriverOpts": pairs(given.opt, "-o, --opt"),
+        "Labels": labels_of(given.label),
+    }
+    print(client.post("/volumes/create", None, body)["Name"])
+    return 0
+
+
+def rm(client: Client, given: Arguments) -> int:
+    query = {"force": given.force}
+    return each(given.words, lambda name: client.delete(f"/volumes/{part(name)}", query))
