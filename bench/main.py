@@ -62,9 +62,8 @@ def main() -> None:
 def run_all(ours: Engine, docker: Engine, given: argparse.Namespace) -> list[Row]:
     for engine in (ours, docker):
         engine.start()
-        root = subprocess.run([_BIN / "python", "-c", _BUSYBOX], capture_output=True, check=True)
         subprocess.run(
-            ["docker", "import", "-c", 'CMD ["sh"]', "-", "busybox:latest"], input=root.stdout,
+            ["docker", "import", "-c", 'CMD ["sh"]', "-", "busybox:latest"], input=busybox_root(),
             env=engine.environment(), capture_output=True, check=True,
         )  # fmt: skip
         works.with_container(engine, "idle", "sleep", "100000")
@@ -114,12 +113,10 @@ def run_all(ours: Engine, docker: Engine, given: argparse.Namespace) -> list[Row
     return rows
 
 
-_BUSYBOX = """
-import sys
-from estiba.client.bootstrap import busybox
-for piece in busybox():
-    sys.stdout.buffer.write(piece)
-"""
+def busybox_root() -> bytes:
+    from estiba.client.bootstrap import busybox
+
+    return b"".join(busybox())
 
 
 def debian_root() -> Path:
@@ -152,7 +149,7 @@ def text(row: Row) -> str:
 
 
 def report(rows: list[Row], given: argparse.Namespace) -> None:
-    podman = podman_works()
+    podman = podman_works(busybox_root())
     note = f"podman was not measured: {podman}" if podman else "podman runs here; not in this table"
     print(note)
     RESULTS.mkdir(exist_ok=True)

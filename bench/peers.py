@@ -156,12 +156,15 @@ def docker_engine() -> Engine | None:
     return Engine("docker", root, command, "dbench0", makes_bridge=False)
 
 
-def podman_works() -> str:
+def podman_works(busybox: bytes) -> str:
     """Empty when podman can run a container here, else why not."""
     if shutil.which("podman") is None:
         return "podman is not installed"
+    name = "localhost/estiba-bench"
+    subprocess.run(["podman", "import", "-", name], input=busybox, capture_output=True, check=False)
     done = subprocess.run(
-        ["podman", "run", "--rm", "--pull=never", "busybox", "true"], capture_output=True,
-        text=True, check=False,
+        ["podman", "run", "--rm", "--pull=never", name, "true"], capture_output=True, text=True,
+        check=False,
     )  # fmt: skip
+    subprocess.run(["podman", "rmi", "-f", name], capture_output=True, check=False)
     return "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
