@@ -24,6 +24,7 @@ HEADER_TIMEOUT_S = 30.0
 _HIGH_WATER = 1 << 20
 _LOW_WATER = 1 << 18
 _WRITE_HIGH_WATER = 1 << 20
+_MAX_DRAIN_BYTES = 1 << 30
 
 
 class Body:
@@ -84,10 +85,13 @@ class Body:
             size += len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    async def drain(self) -> None:
-        """Throws the rest away."""
-        while await self.read():
-            pass
+    async def drain(self, limit: int) -> None:
+        """Throws the rest away, up to `limit` bytes.
+
+        A connection closed over unread bytes is reset, and the client never sees the answer.
+        """
+        while limit > 0 and not self.is_complete:
+            limit -= len(await self.read()) or limit
 
 
 @dataclass(slots=True)
@@ -275,10 +279,11 @@ class Connection(asyncio.Protocol):
                 await self._respond(request, response)
                 self._busy = False
                 self._target, self._header_bytes = b"", 0
+                await request.body.drain(_MAX_DRAIN_BYTES)
+                if not request.body.is_complete:
+                    break
                 if not request.keep_alive or request.is_upgrade or self._failed:
                     break
-                if not request.body.is_complete:
-                    await request.body.drain()
                 self._arm_timer()
         except ConnectionError:
             pass

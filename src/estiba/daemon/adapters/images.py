@@ -196,7 +196,7 @@ class ImageTransfers:
                 names = [f"Loaded image: {tag}" for tag in loaded.tags]
                 for name in names or [f"Loaded image ID: {loaded.record.id}"]:
                     yield {"stream": f"{name}\n"}
-        except EstibaError as error:
+        except (EstibaError, OSError) as error:
             yield _failure(error)
         finally:
             source.close()
@@ -228,7 +228,7 @@ class ImageTransfers:
         try:
             record = await run_blocking(self._import, stream, tags, message, changes)
             yield {"status": record.id}
-        except EstibaError as error:
+        except (EstibaError, OSError) as error:
             yield _failure(error)
         finally:
             stream.close()
@@ -248,9 +248,12 @@ class ImageTransfers:
         )
 
 
-def _failure(error: EstibaError) -> Json:
+def _failure(error: EstibaError | OSError) -> Json:
     """An error after the head has gone out, as progress streams report it."""
-    return {"errorDetail": {"message": error.message}, "error": error.message}
+    message = str(error)
+    if isinstance(error, OSError):
+        message = f"cannot store the image: {error.strerror or error}: nothing of it was kept"
+    return {"errorDetail": {"message": message}, "error": message}
 
 
 def _matching(record: ImageRecord, patterns: list[str]) -> ImageRecord | None:
