@@ -118,6 +118,37 @@ def test_killed_in_start(daemon: PrivateDaemon, point: str) -> None:
     check_true(daemon, before)
 
 
+def pause(daemon: PrivateDaemon) -> None:
+    daemon.request("POST", "/containers/box/pause")
+
+
+def unpause(daemon: PrivateDaemon) -> None:
+    daemon.request("POST", "/containers/box/unpause")
+
+
+@pytest.mark.parametrize(("point", "verb"), [("pause.frozen", pause), ("unpause.thawed", unpause)])
+def test_killed_around_the_freezer(
+    daemon: PrivateDaemon, point: str, verb: Callable[[PrivateDaemon], None]
+) -> None:
+    before = HostState.read(only=daemon.tag)
+    create(daemon)
+    start(daemon)
+    if verb is unpause:
+        pause(daemon)
+    assert die_in(daemon, point, verb), f"{point} was not reached"
+    assert daemon.inspect("box")["State"]["Status"] == "running"
+    check_true(daemon, before)
+
+
+def test_a_pause_that_fails_is_undone(daemon: PrivateDaemon) -> None:
+    daemon.restart({"ESTIBA_FAILPOINTS": "pause.frozen=error"})
+    create(daemon)
+    start(daemon)
+    assert daemon.request("POST", "/containers/box/pause")[0] == 500
+    assert daemon.docker("exec", "box", "echo", "alive").stdout == b"alive\n"
+    daemon.request("DELETE", "/containers/box?force=1&v=1")
+
+
 @pytest.mark.parametrize("point", END)
 def test_killed_at_the_end_of_a_run(daemon: PrivateDaemon, point: str) -> None:
     before = HostState.read(only=daemon.tag)

@@ -45,12 +45,19 @@ class Run:
     process: Process
     released: bool = False
     paused: bool = False
+    holds_kill: bool = False
     exit: Exit | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self, code: int) -> None:
         self.exit = self.exit or Exit(code)
-        self.ended.set()
+        if not (self.paused and self.holds_kill):
+            self.ended.set()
+
+    def thaw(self) -> None:
+        self.paused = False
+        if self.exit is not None:
+            self.ended.set()
 
 
 @dataclass(slots=True)
@@ -61,11 +68,15 @@ class Kernel:
     runs: dict[str, Run] = field(default_factory=dict)
     volumes: set[str] = field(default_factory=set)
     ignores_sigterm: bool = False
+    freezer_holds_kill: bool = False
+    """As cgroup v1 does: a frozen program dies of SIGKILL only when it thaws."""
+
     _pids: int = 1000
 
     def new_run(self, container_id: str) -> Run:
         self._pids += 1
-        self.runs[container_id] = Run(Process(pid=self._pids, start_time=self._pids))
+        process = Process(pid=self._pids, start_time=self._pids)
+        self.runs[container_id] = Run(process, holds_kill=self.freezer_holds_kill)
         return self.runs[container_id]
 
     def end(self, container_id: str, code: int) -> None:
@@ -153,6 +164,7 @@ class FakeWorld:
         self._drop(record, "tear_down", "process")
         run = self.kernel.runs.pop(record.id, None)
         if run is not None:
+            run.thaw()
             run.end(137)
         self._drop(record, "tear_down", "network")
         self._drop(record, "tear_down", "mount")
@@ -193,7 +205,7 @@ class FakeWorld:
     async def unpause(self, record: ContainerRecord) -> None:
         self.calls.append(f"unpause {record.name}")
         self.point("unpause")
-        self.kernel.runs[record.id].paused = False
+        self.kernel.runs[record.id].thaw()
 
     async def update(self, record: ContainerRecord, resources: Resources) -> None:
         self.calls.append(f"update {record.name}")

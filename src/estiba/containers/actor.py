@@ -229,14 +229,32 @@ class Actor:
         """Freezes all processes. Raises Conflict unless it runs."""
         async with self._lock:
             target = move(self.record.state, "pause", name=self.record.name)
-            await self._world.controls.pause(self.record)
-            await self._commit(msgspec.structs.replace(self.record, state=target), "pause")
+            await self._begin("pause")
+            try:
+                await self._world.controls.pause(self.record)
+            except BaseException:
+                await asyncio.shield(self.thaw("pause"))
+                raise
+            paused = msgspec.structs.replace(self.record, state=target)
+            await self._commit(paused, "pause", intent="pause")
 
     async def unpause(self) -> None:
+        """Thaws all processes. Raises Conflict unless it is paused."""
         async with self._lock:
-            target = move(self.record.state, "unpause", name=self.record.name)
-            await self._world.controls.unpause(self.record)
-            await self._commit(msgspec.structs.replace(self.record, state=target), "unpause")
+            move(self.record.state, "unpause", name=self.record.name)
+            await self._begin("unpause")
+            await self.thaw("unpause")
+
+    async def thaw(self, intent: str) -> None:
+        """Undoes a pause that was cut off, or finishes an unpause."""
+        record, action = self.record, None
+        if record.state.is_up:
+            await self._world.controls.unpause(record)
+        if record.state == ContainerState.PAUSED:
+            action = "unpause"
+            state = move(record.state, action, name=record.name)
+            record = msgspec.structs.replace(record, state=state)
+        await self._commit(record, action, intent=intent)
 
     async def rename(self, name: str) -> None:
         """Raises AlreadyExists when the name is taken."""

@@ -12,10 +12,11 @@ from estiba.containers.health import MAX_OUTPUT_BYTES, RunProbe
 from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord, Process
 from estiba.containers.specs import SpecMaker
+from estiba.kernel import failpoint
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.pidfd import ProcessIdentity, send_signal
 from estiba.model.container import ProcessSpec, Resources
-from estiba.model.errors import EstibaError
+from estiba.model.errors import EstibaError, NotFound
 from estiba.model.ids import new_id
 from estiba.runtime.bundle import Bundle
 from estiba.runtime.conmon import Conmon
@@ -42,9 +43,15 @@ class KernelControls:
 
     async def pause(self, record: ContainerRecord) -> None:
         await self._runtime(record).pause(record.id)
+        failpoint.hit("pause.frozen")
 
     async def unpause(self, record: ContainerRecord) -> None:
-        await self._runtime(record).resume(record.id)
+        """A program that is not frozen, or not there any more, is left alone."""
+        runtime = self._runtime(record)
+        with contextlib.suppress(NotFound):
+            if await runtime.state(record.id) == "paused":
+                await runtime.resume(record.id)
+        failpoint.hit("unpause.thawed")
 
     async def update(self, record: ContainerRecord, resources: Resources) -> None:
         limits = build_resources(

@@ -196,6 +196,8 @@ class Engine:
             await actor.finish_removal(volumes=bool(json.loads(intent.body).get("volumes")))
         elif intent.verb == "start":
             await actor.undo_interrupted_start()
+        elif intent.verb in ("pause", "unpause"):
+            await actor.thaw(intent.verb)
 
     async def start_owed(self) -> None:
         """Starts what restart policies owe, after the network is up; errors are logged.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_machine import FakeWorld
+from tests.support.world import FakeWorld
 from tests.support.records import make_record
 
 from estiba.containers.logkeeper import LogKeeper, limits, rotate
