@@ -12,15 +12,15 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Sequence
 
 import msgspec
 
 from estiba.containers.attach import AttachHub
 from estiba.containers.forward import check_sink, open_forwarder
 from estiba.containers.health import HealthWatch, plan_health
+from estiba.containers.journal import Journal, network_events
 from estiba.containers.ports import Exit
-from estiba.containers.record import KIND, ContainerRecord, Health, ProbeResult, encode
+from estiba.containers.record import KIND, ContainerRecord, Health, ProbeResult
 from estiba.containers.restart import decide_restart, delay_s
 from estiba.containers.signals import SIGKILL, is_stop_signal, parse_signal
 from estiba.containers.waiters import Waiters
@@ -28,9 +28,8 @@ from estiba.containers.world import World
 from estiba.kernel.pidfd import ProcessIdentity, is_alive
 from estiba.model.container import Resources, RestartPolicy
 from estiba.model.errors import Conflict, EstibaError, Internal, NotFound, NotModified
-from estiba.model.event import Event, EventType
 from estiba.model.state import ContainerState, move
-from estiba.store import Intent, Transaction
+from estiba.store import Intent
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ class Actor:
     """Made by the engine for every container that exists."""
 
     def __init__(self, record: ContainerRecord, world: World) -> None:
-        self.record = record
+        self._journal = Journal(record, world)
         self.hub = AttachHub(world.paths.data_root / "tmp")
         self.ended = asyncio.Event()
         """Set while no run is under way; a log follower ends then."""
@@ -55,6 +54,11 @@ class Actor:
         self._stopped_as_unhealthy = False
         if not record.state.is_up:
             self.ended.set()
+
+    @property
+    def record(self) -> ContainerRecord:
+        """As it was last written, but for a start under way."""
+        return self._journal.record
 
     # -- changes ---------------------------------------------------------------------------
 
@@ -75,7 +79,7 @@ class Actor:
         if record.state == ContainerState.PAUSED:
             raise Conflict(f"cannot start a paused container, try unpause: {record.name}")
         target = move(record.state, "start", name=record.name)
-        await self._begin("start")
+        await self._journal.begin("start")
         try:
             check_sink(record)
             up = await self._world.steps.bring_up(record)
@@ -86,7 +90,7 @@ class Actor:
                 networks=up.networks,
                 ports=up.ports,
             )
-            self.record = pending
+            self._journal.hold(pending)
             if self.hub.has_clients:
                 self.hub.connect(await self._world.steps.open_console(pending), name=record.name)
             await self._world.steps.release(pending)
@@ -103,7 +107,7 @@ class Actor:
                 health=Health() if plan_health(record.config) else None,
             )
             connected = network_events(pending, "connect")
-            await self._commit(running, action, intent="start", events=connected)
+            await self._journal.commit(running, action, ends="start", events=connected)
         except BaseException as error:
             await asyncio.shield(self._undo_start(record, error))
             raise
@@ -114,14 +118,14 @@ class Actor:
         await self.hub.close()
         with contextlib.suppress(EstibaError, OSError):
             await self._world.steps.tear_down(self.record)
-        self.record = record
+        self._journal.hold(record)
         state = record.state
         if state == ContainerState.RESTARTING:
             state = move(state, "give up restart", name=record.name)
         failed = msgspec.structs.replace(
             record, state=state, exit_code=code, error=str(error), container=None, monitor=None
         )
-        await self._commit(failed, None, intent="start")
+        await self._journal.commit(failed, None, ends="start")
         self._exit.resolve(Exit(code))
         if record.host_config.auto_remove:
             await self._remove(volumes=True)
@@ -130,7 +134,7 @@ class Actor:
         """What recovery does with a start that a crash cut off: as if it had not begun."""
         await self._world.steps.tear_down(self.record)
         stopped = msgspec.structs.replace(self.record, container=None, monitor=None)
-        await self._commit(stopped, None, intent="start")
+        await self._journal.commit(stopped, None, ends="start")
 
     @property
     def is_watched(self) -> bool:
@@ -169,23 +173,30 @@ class Actor:
                 return
             if not self.record.state.is_up:
                 raise NotModified(f"container {self.record.name} is not running")
-            exit_future = self._exit.future()
-            number = parse_signal(signal or self.record.config.stop_signal or "SIGTERM")
-            await self._send(number, by_user=True)
+            over = await self._ask_to_end(signal, by_user=True)
+        await self._insist(over, timeout_s, by_user=True)
+        await self.announce("stop")
+
+    async def _ask_to_end(self, signal: str | None, *, by_user: bool) -> asyncio.Future[Exit]:
+        over = self._exit.future()
+        number = parse_signal(signal or self.record.config.stop_signal or "SIGTERM")
+        await self._send(number, by_user=by_user)
+        return over
+
+    async def _insist(
+        self, over: asyncio.Future[Exit], timeout_s: float | None, *, by_user: bool
+    ) -> None:
+        """Waits for the end that was asked for, and after a while makes it come."""
         if timeout_s is None:
             configured = self.record.config.stop_timeout
             timeout_s = 10.0 if configured is None else float(configured)
-        await self._await_end(exit_future, timeout_s)
-        await self.announce("stop")
-
-    async def _await_end(self, exit_future: asyncio.Future[Exit], timeout_s: float) -> None:
-        done, _ = await asyncio.wait([exit_future], timeout=None if timeout_s < 0 else timeout_s)
+        done, _ = await asyncio.wait([over], timeout=None if timeout_s < 0 else timeout_s)
         if done:
             return
         async with self._lock:
-            if self.record.state.is_up and not exit_future.done():
-                await self._send(SIGKILL, by_user=True)
-        done, _ = await asyncio.wait([exit_future], timeout=_GRACE_AFTER_KILL_S)
+            if self.record.state.is_up and not over.done():
+                await self._send(SIGKILL, by_user=by_user)
+        done, _ = await asyncio.wait([over], timeout=_GRACE_AFTER_KILL_S)
         if not done:
             raise Internal(
                 f"container {self.record.name} does not end after SIGKILL: a process may hang "
@@ -213,7 +224,7 @@ class Actor:
         if by_user and not record.stopped_by_user:
             record = msgspec.structs.replace(record, stopped_by_user=True)
         await self._world.controls.signal(record, number)
-        await self._commit(record, "kill", attributes={"signal": str(number)})
+        await self._journal.commit(record, "kill", attributes={"signal": str(number)})
         if record.state == ContainerState.PAUSED and number == SIGKILL:
             await self._world.controls.unpause(record)
 
@@ -229,20 +240,20 @@ class Actor:
         """Freezes all processes. Raises Conflict unless it runs."""
         async with self._lock:
             target = move(self.record.state, "pause", name=self.record.name)
-            await self._begin("pause")
+            await self._journal.begin("pause")
             try:
                 await self._world.controls.pause(self.record)
             except BaseException:
                 await asyncio.shield(self.thaw("pause"))
                 raise
             paused = msgspec.structs.replace(self.record, state=target)
-            await self._commit(paused, "pause", intent="pause")
+            await self._journal.commit(paused, "pause", ends="pause")
 
     async def unpause(self) -> None:
         """Thaws all processes. Raises Conflict unless it is paused."""
         async with self._lock:
             move(self.record.state, "unpause", name=self.record.name)
-            await self._begin("unpause")
+            await self._journal.begin("unpause")
             await self.thaw("unpause")
 
     async def thaw(self, intent: str) -> None:
@@ -254,14 +265,14 @@ class Actor:
             action = "unpause"
             state = move(record.state, action, name=record.name)
             record = msgspec.structs.replace(record, state=state)
-        await self._commit(record, action, intent=intent)
+        await self._journal.commit(record, action, ends=intent)
 
     async def rename(self, name: str) -> None:
         """Raises AlreadyExists when the name is taken."""
         async with self._lock:
             old = self.record.name
             renamed = msgspec.structs.replace(self.record, name=name)
-            await self._commit(renamed, "rename", attributes={"oldName": f"/{old}"})
+            await self._journal.commit(renamed, "rename", attributes={"oldName": f"/{old}"})
 
     async def update(self, resources: Resources, policy: RestartPolicy | None) -> None:
         """Changes limits, of the running container too, and the restart policy."""
@@ -279,7 +290,7 @@ class Actor:
             )
             if updated.state.is_up:
                 await self._world.controls.update(updated, resources)
-            await self._commit(updated, "update")
+            await self._journal.commit(updated, "update")
 
     async def remove(self, *, force: bool = False, volumes: bool = False) -> None:
         """Removes the container and what it owns.
@@ -312,7 +323,7 @@ class Actor:
             record, state=move(record.state, "remove", name=record.name)
         )
         intent = Intent(f"remove {record.id}", KIND, record.id, "remove", body)
-        await self._commit(removing, None, begin=intent)
+        await self._journal.commit(removing, None, begins=intent)
         await self.finish_removal(volumes=volumes)
 
     async def finish_removal(self, *, volumes: bool) -> None:
@@ -324,13 +335,7 @@ class Actor:
         if volumes:
             await self._world.remove_volumes(record)
 
-        def write(tx: Transaction) -> None:
-            tx.delete(KIND, record.id)
-            tx.delete_intent(f"remove {record.id}")
-            tx.add_event(self._event("destroy"))
-
-        await self._world.store.commit(write, durable=True)
-        self._world.forget(record.id)
+        await self._journal.erase()
         outcome = Exit(record.exit_code)
         self._exit.resolve(outcome)
         self._removal.resolve(outcome)
@@ -383,7 +388,7 @@ class Actor:
         attributes = {"exitCode": str(outcome.code), "execDuration": str(int(ran_s))}
         if outcome.oom_killed:
             await self.announce("oom")
-        await self._commit(
+        await self._journal.commit(
             finished, "die", attributes=attributes, events=network_events(record, "disconnect")
         )
         self._stopped_as_unhealthy = False
@@ -420,12 +425,12 @@ class Actor:
             )
             restart = decide_restart(record, exit_code=record.exit_code or 128, ran_s=0)
             if restart is None:
-                await self._commit(record, None)
+                await self._journal.commit(record, None)
                 return
             waiting = msgspec.structs.replace(
                 record, state=ContainerState.RESTARTING, error=str(error)
             )
-            await self._commit(waiting, None)
+            await self._journal.commit(waiting, None)
             self._schedule_restart(restart.delay_s, restart.count)
 
     def _cancel_restart(self) -> None:
@@ -437,7 +442,7 @@ class Actor:
         self._cancel_restart()
         state = move(self.record.state, "give up restart", name=self.record.name)
         given_up = msgspec.structs.replace(self.record, state=state, stopped_by_user=True)
-        await self._commit(given_up, "stop")
+        await self._journal.commit(given_up, "stop")
 
     async def _report_health(self, health: Health, _result: ProbeResult) -> None:
         async with self._lock:
@@ -446,7 +451,7 @@ class Actor:
                 return
             changed = before is None or before.status != health.status
             action = f"health_status: {health.status}" if changed else None
-            await self._commit(msgspec.structs.replace(self.record, health=health), action)
+            await self._journal.commit(msgspec.structs.replace(self.record, health=health), action)
             policy = self.record.host_config.restart_policy.name
             if changed and health.status == "unhealthy" and policy == "on-unhealthy":
                 self._stopped_as_unhealthy = True
@@ -458,15 +463,8 @@ class Actor:
         async with self._lock:
             if not self.record.state.is_up:
                 return
-            exit_future = self._exit.future()
-            number = parse_signal(self.record.config.stop_signal or "SIGTERM")
-            await self._send(number, by_user=False)
-        timeout = self.record.config.stop_timeout
-        done, _ = await asyncio.wait([exit_future], timeout=10.0 if timeout is None else timeout)
-        if not done:
-            async with self._lock:
-                if self.record.state.is_up and not exit_future.done():
-                    await self._send(SIGKILL, by_user=False)
+            over = await self._ask_to_end(None, by_user=False)
+        await self._insist(over, None, by_user=False)
 
     # -- waiting ---------------------------------------------------------------------------
 
@@ -482,73 +480,6 @@ class Actor:
         done.set_result(Exit(self.record.exit_code, error=self.record.error))
         return done
 
-    # -- commits ---------------------------------------------------------------------------
-
-    async def _begin(self, verb: str) -> None:
-        record = self.record
-        intent = Intent(f"{verb} {record.id}", KIND, record.id, verb)
-        await self._world.store.commit(lambda tx: tx.add_intent(intent))
-
-    async def _commit(
-        self,
-        record: ContainerRecord,
-        action: str | None,
-        *,
-        intent: str | None = None,
-        begin: Intent | None = None,
-        attributes: dict[str, str] | None = None,
-        events: Sequence[Event] = (),
-    ) -> None:
-        """The one commit of a change; readers see the record once it is written.
-
-        Raises NotFound when the container was removed while the change waited for its turn.
-        """
-        if self._world.is_gone(record.id):
-            raise NotFound(f"No such container: {record.id}")
-
-        def write(tx: Transaction) -> None:
-            tx.put(KIND, record.id, encode(record), record.name)
-            if begin is not None:
-                tx.add_intent(begin)
-            if intent is not None:
-                tx.delete_intent(f"{intent} {record.id}")
-            if action is not None:
-                tx.add_event(self._event(action, record, attributes))
-            for event in events:
-                tx.add_event(event)
-
-        await self._world.store.commit(write, durable=True)
-        self.record = record
-
     async def announce(self, action: str, attributes: dict[str, str] | None = None) -> None:
         """Records an event that changes no state, such as attach or exec_start."""
-        event = self._event(action, None, attributes)
-        await self._world.store.commit(lambda tx: tx.add_event(event))
-
-    def _event(
-        self,
-        action: str,
-        record: ContainerRecord | None = None,
-        attributes: dict[str, str] | None = None,
-    ) -> Event:
-        record = record or self.record
-        facts = {**record.config.labels, "image": record.image_name, "name": record.name}
-        return Event(EventType.CONTAINER, action, record.id, {**facts, **(attributes or {})})
-
-
-def network_events(record: ContainerRecord, action: str) -> list[Event]:
-    """`connect` or `disconnect` of every network that the container is or was on."""
-    return [
-        Event(
-            EventType.NETWORK,
-            action,
-            net.endpoint.network_id,
-            {
-                "container": record.id,
-                "name": net.endpoint.network_name,
-                "type": net.endpoint.driver,
-            },
-        )
-        for net in record.networks
-        if net.endpoint is not None
-    ]
+        await self._journal.announce(action, attributes)

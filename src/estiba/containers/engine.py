@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from estiba.containers.actor import Actor
+from estiba.containers.journal import container_event
 from estiba.containers.record import KIND, ContainerRecord, decode, encode
 from estiba.containers.restart import owes_start
 from estiba.containers.world import World
 from estiba.kernel import failpoint
 from estiba.model.errors import AlreadyExists, Conflict, EstibaError, InvalidArgument, NotFound
-from estiba.model.event import Event, EventType
 from estiba.model.ids import random_name
 from estiba.model.state import ContainerState
 from estiba.store import Intent, Record, Transaction
@@ -109,16 +109,11 @@ class Engine:
             failpoint.hit("create.begun")
             await self.world.steps.prepare(record)
             failpoint.hit("create.prepared")
-            attributes = {
-                **record.config.labels,
-                "image": record.image_name,
-                "name": record.name,
-            }
 
             def write(tx: Transaction) -> None:
                 tx.put(KIND, record.id, encode(record), record.name)
                 tx.delete_intent(intent.id)
-                tx.add_event(Event(EventType.CONTAINER, "create", record.id, attributes))
+                tx.add_event(container_event(record, "create"))
 
             await store.commit(write, durable=True)
         except BaseException:
