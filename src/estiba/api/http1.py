@@ -8,13 +8,19 @@ framework at hand allows: aiohttp ends a connection on half-close, and ASGI cann
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import select
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Protocol
 
 import httptools
+
+from estiba.model.errors import EstibaError, InvalidArgument
 
 _log = logging.getLogger(__name__)
 
@@ -25,17 +31,30 @@ _HIGH_WATER = 1 << 20
 _LOW_WATER = 1 << 18
 _WRITE_HIGH_WATER = 1 << 20
 _MAX_DRAIN_BYTES = 1 << 30
+_READ_BYTES = 1 << 18
+_POLL_MS = 1000
+
+
+class Flow(Protocol):
+    """Where a body comes from, as the body sees it."""
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def lend(self) -> Loan | None: ...
 
 
 class Body:
     """A request's body, or the input of a hijacked connection; `b""` is the end."""
 
-    def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
         self._chunks: deque[bytes] = deque()
         self._size = 0
         self._ended = False
+        self._failure: Exception | None = None
         self._paused = False
-        self._pause, self._resume = pause, resume
         self._ready = asyncio.Event()
         self.on_first_read: Callable[[], None] | None = None
 
@@ -45,35 +64,43 @@ class Body:
         self._ready.set()
         if self._size > _HIGH_WATER and not self._paused:
             self._paused = True
-            self._pause()
+            self._flow.pause_reading()
 
     def end(self) -> None:
         self._ended = True
         self._ready.set()
+
+    def fail(self, error: Exception) -> None:
+        """Ends it too soon: whoever reads on gets `error`; harmless after the true end."""
+        if not self._ended:
+            self._failure = error
+            self.end()
 
     @property
     def is_complete(self) -> bool:
         return self._ended and not self._chunks
 
     async def read(self, limit: int = 1 << 18) -> bytes:
-        """At least one byte and at most `limit`; `b""` at the end."""
-        if self.on_first_read is not None:
-            self.on_first_read()
-            self.on_first_read = None
-        while not self._chunks:
-            if self._ended:
-                return b""
+        """At least one byte and at most `limit`; `b""` at the end.
+
+        Raises ConnectionError when the client goes away first, InvalidArgument for a body
+        that is not well formed.
+        """
+        self._begin()
+        while (data := self.take(limit)) is None:
             self._ready.clear()
             await self._ready.wait()
-        data = self._take(limit)
-        self._size -= len(data)
         if self._paused and self._size < _LOW_WATER:
             self._paused = False
-            self._resume()
+            self._flow.resume_reading()
         return data
 
-    def _take(self, limit: int) -> bytes:
-        """Pieces that are there, joined up to `limit`: fewer wake-ups for small ones."""
+    def take(self, limit: int) -> bytes | None:
+        """What is there, joined up to `limit`; None when nothing is there yet."""
+        if not self._chunks:
+            if self._failure is not None:
+                raise self._failure
+            return b"" if self._ended else None
         pieces: list[bytes] = []
         size = 0
         while self._chunks and size < limit:
@@ -83,15 +110,27 @@ class Body:
                 piece = piece[: limit - size]
             pieces.append(piece)
             size += len(piece)
+        self._size -= size
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def lend(self) -> Loan | None:
+        """Lets a thread read for itself; None where only the loop can."""
+        self._begin()
+        return self._flow.lend()
+
+    def _begin(self) -> None:
+        if self.on_first_read is not None:
+            self.on_first_read()
+            self.on_first_read = None
 
     async def drain(self, limit: int) -> None:
         """Throws the rest away, up to `limit` bytes.
 
         A connection closed over unread bytes is reset, and the client never sees the answer.
         """
-        while limit > 0 and not self.is_complete:
-            limit -= len(await self.read()) or limit
+        with contextlib.suppress(EstibaError):
+            while limit > 0 and not self.is_complete:
+                limit -= len(await self.read()) or limit
 
 
 @dataclass(slots=True)
@@ -116,6 +155,44 @@ class HttpResponse:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | AsyncIterator[bytes] = b""
     hijacked: bool = False
+
+
+class Loan:
+    """The right to read a connection's socket, held by a thread while the loop lets it be.
+
+    Nothing in the loop waits for what comes in meanwhile: reading is paused, and the
+    connection's only task serves the request whose body this is.
+    """
+
+    def __init__(self, connection: Connection, transport: asyncio.Transport, fd: int) -> None:
+        self._connection = connection
+        self._transport = transport
+        # The loop may close its own at any time, and the number would soon be another file.
+        self._fd = os.dup(fd)
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLIN)
+        transport.pause_reading()
+
+    def pull(self) -> None:
+        """Reads once, or waits for a second in vain. Blocks."""
+        if not self._poll.poll(_POLL_MS):
+            return
+        try:
+            data = os.read(self._fd, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data = b""
+        if data:
+            self._connection.data_received(data)
+        else:
+            self._connection.eof_received()
+
+    def give_back(self) -> None:
+        """Called in the loop, when no thread reads any more."""
+        os.close(self._fd)
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
 
 Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
@@ -161,7 +238,7 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         self._disarm_timer()
         if self._body is not None:
-            self._body.end()
+            self._body.fail(_gone())
         if self._raw is not None:
             self._raw.end()
         self._requests.put_nowait(None)
@@ -173,7 +250,7 @@ class Connection(asyncio.Protocol):
             self._raw.end()
             return True
         if self._body is not None:
-            self._body.end()
+            self._body.fail(_gone())
         self._requests.put_nowait(None)
         return self._busy
 
@@ -192,7 +269,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._raw = Body(self._pause_reading, self._resume_reading)
+            self._raw = Body(self)
             self._feed_upgraded(data[upgrade.args[0] :])
         except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
             self._fail(error)
@@ -217,6 +294,8 @@ class Connection(asyncio.Protocol):
                 b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(message), message)
             )
             self._transport.close()
+        if self._body is not None:
+            self._body.fail(InvalidArgument("the request's body is not well-formed HTTP"))
         self._requests.put_nowait(None)
 
     # -- parser callbacks ------------------------------------------------------------------
@@ -239,7 +318,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._disarm_timer()
-        self._body = Body(self._pause_reading, self._resume_reading)
+        self._body = Body(self)
         request = HttpRequest(
             method=self._parser.get_method().decode("ascii"),
             target=self._target.decode("latin-1"),
@@ -356,7 +435,7 @@ class Connection(asyncio.Protocol):
     async def hijack(self, head: bytes) -> Body:
         """Ends HTTP here: sends `head`; whatever comes in from now on is raw input."""
         if self._raw is None:
-            self._raw = Body(self._pause_reading, self._resume_reading)
+            self._raw = Body(self)
             if self._has_eof:
                 self._raw.end()
         await self.write(head)
@@ -366,13 +445,22 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def _pause_reading(self) -> None:
+    def pause_reading(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
-    def _resume_reading(self) -> None:
+    def resume_reading(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def lend(self) -> Loan | None:
+        """Hands the reading to a thread; None when the bytes need the loop, as TLS does."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._raw is not None:
+            return None
+        if transport.get_protocol() is not self:
+            return None
+        return Loan(self, transport, transport.get_extra_info("socket").fileno())
 
     def _send_continue(self) -> None:
         if self._transport is not None:
@@ -392,3 +480,7 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _gone() -> ConnectionError:
+    return ConnectionResetError("the client went away in the middle of its request")

@@ -40,6 +40,10 @@ class TlsTransport(asyncio.Transport):
     def abort(self) -> None:
         self._below.abort()
 
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Whom the socket's bytes go to: they are not plain yet."""
+        return self._outer
+
     def is_closing(self) -> bool:
         return self._below.is_closing()
 

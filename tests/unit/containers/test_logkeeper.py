@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.world import FakeWorld
 from tests.support.records import make_record
+from tests.support.world import FakeWorld
 
 from estiba.containers.logkeeper import LogKeeper, limits, rotate
 from estiba.containers.ports import Paths

@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from estiba.api.http1 import Body
+from estiba.api.uploads import Upload
 from estiba.containers.engine import Engine
-from estiba.daemon.adapters.bridging import BodySource, each, iterate
+from estiba.daemon.adapters.bridging import each, iterate
 from estiba.daemon.adapters.container_filters import matches_label, parse_until
 from estiba.daemon.adapters.container_views import ZERO_TIME, timestamp
 from estiba.images import archive
@@ -190,7 +191,7 @@ class ImageTransfers:
     architecture: str
 
     async def load(self, body: Body, *, quiet: bool) -> AsyncIterator[Json]:
-        source = BodySource(body)
+        source = Upload(body)
         try:
             async for loaded in each(archive.load(self.images, source, self.work)):
                 names = [f"Loaded image: {tag}" for tag in loaded.tags]
@@ -224,7 +225,7 @@ class ImageTransfers:
                 "import from a URL is not built yet: pipe the archive in instead"
             )
         tags = [parse_reference(f"{repository}:{tag}" if tag else repository)] if repository else []
-        stream = BodySource(body)
+        stream = Upload(body)
         try:
             record = await run_blocking(self._import, stream, tags, message, changes)
             yield {"status": record.id}

@@ -16,6 +16,7 @@ import msgspec
 from estiba.api.http1 import Body
 from estiba.api.ports import AttachOptions, CommitOptions
 from estiba.api.streams import ClientStream
+from estiba.api.uploads import Upload
 from estiba.containers import logs
 from estiba.containers.actor import Actor
 from estiba.containers.attach import AttachClient
@@ -24,7 +25,7 @@ from estiba.containers.mountpoints import ENGINE_MADE
 from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord
 from estiba.containers.sources import Sources, longest_mount
-from estiba.daemon.adapters.bridging import BodySource, iterate
+from estiba.daemon.adapters.bridging import iterate
 from estiba.images.images import Images
 from estiba.images.importing import Description, commit_layer
 from estiba.kernel.blocking import run_blocking
@@ -179,7 +180,7 @@ class ContainerStreams:
             raise Forbidden("container rootfs is marked read-only")
         if found is not None and not found[0].rw:
             raise Forbidden("mounted volume is marked read-only")
-        source = BodySource(body)
+        source = Upload(body)
 
         def work() -> None:
             with self._tree(record, path) as (root, inside):
