@@ -23,3 +23,8 @@ async def run_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwar
     """
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_executor, functools.partial(function, *args, **kwargs))
+
+
+def start_blocking(function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Runs `function` in the shared thread pool; nobody waits for it, and it must not fail."""
+    _executor.submit(functools.partial(function, *args, **kwargs))

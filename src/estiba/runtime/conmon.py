@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from estiba.kernel import spawn
+from estiba.kernel.cgroup_moves import expect_move
 from estiba.kernel.pidfd import ProcessIdentity, identify, wait_exit
 from estiba.model.errors import EstibaError, FailedPrecondition, Internal, Unavailable
 from estiba.runtime.attachment import SocketAttachment
@@ -45,6 +46,7 @@ class Conmon:
     exit_dir: Path
 
     async def start(self, request: MonitorRequest) -> Monitored:
+        expect_move()
         bundle = request.bundle
         bundle.clear_traces()
         self.forget(request.container_id)

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from estiba.kernel import console, spawn
+from estiba.kernel.cgroup_moves import expect_move
 from estiba.kernel.pidfd import ProcessIdentity, identify, send_signal, wait_pidfd
 from estiba.model.errors import EstibaError, FailedPrecondition
 from estiba.runtime.bundle import Bundle
@@ -184,6 +185,7 @@ async def start_exec(request: ExecRequest) -> Execution:
 
     Raises Unavailable when the runtime itself cannot be executed.
     """
+    expect_move()
     request.bundle.exec_dir.mkdir(exist_ok=True, mode=0o700)
     request.file("json").write_bytes(msgspec.json.encode(request.process))
     if not request.is_terminal:
