@@ -66,6 +66,14 @@ class Engine:
         found = [actor.record for actor in self.actors.values()]
         return sorted(found, key=lambda record: record.created_ns, reverse=True)
 
+    def volume_users(self, name: str) -> list[str]:
+        """Ids of the containers that have the volume."""
+        return [
+            record.id
+            for record in self.records()
+            if any(plan.type == "volume" and plan.name == name for plan in record.mounts)
+        ]
+
     # -- making ----------------------------------------------------------------------------
 
     def free_name(self) -> str:

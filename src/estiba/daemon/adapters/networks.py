@@ -164,14 +164,6 @@ class VolumeAdapter:
     volumes: Volumes
     engine: Engine
 
-    def users(self, name: str) -> list[str]:
-        """Ids of the containers that have the volume."""
-        return [
-            record.id
-            for record in self.engine.records()
-            if any(plan.type == "volume" and plan.name == name for plan in record.mounts)
-        ]
-
     async def list_all(self, filters: Filters) -> Json:
         records = self.volumes.volumes()
         for name, values in filters.items():
@@ -188,7 +180,7 @@ class VolumeAdapter:
             return value == "local"
         if name == "label":
             return matches_label(record.labels, value)
-        return (value.lower() in ("true", "1")) is not bool(self.users(record.name))
+        return (value.lower() in ("true", "1")) is not bool(self.engine.volume_users(record.name))
 
     def _view(self, record: VolumeRecord) -> Json:
         return {
@@ -220,7 +212,7 @@ class VolumeAdapter:
         return self._view(record)
 
     async def remove(self, name: str, *, force: bool) -> None:
-        users = self.users(name)
+        users = self.engine.volume_users(name)
         await run_blocking(self.volumes.remove, name, users=users, force=force)
 
     async def prune(self, filters: Filters) -> Json:
@@ -232,6 +224,8 @@ class VolumeAdapter:
             )
 
         freed = await run_blocking(
-            self.volumes.prune, is_used=lambda name: bool(self.users(name)), is_wanted=is_wanted
+            self.volumes.prune,
+            is_used=lambda name: bool(self.engine.volume_users(name)),
+            is_wanted=is_wanted,
         )
         return {"VolumesDeleted": list(freed) or None, "SpaceReclaimed": sum(freed.values())}

@@ -1,0 +1,205 @@
+"""The engine without its API: every domain part made by hand, in order, top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from estiba.containers.controls import KernelControls
+from estiba.containers.engine import Engine
+from estiba.containers.execs import Execs
+from estiba.containers.hostfiles import HostFiles
+from estiba.containers.logkeeper import LogKeeper
+from estiba.containers.ports import Paths
+from estiba.containers.record import ContainerRecord
+from estiba.containers.sources import Sources
+from estiba.containers.specs import SpecMaker
+from estiba.containers.steps import KernelSteps
+from estiba.containers.validate import HostFacts
+from estiba.containers.world import World
+from estiba.daemon.config import DaemonConfig
+from estiba.daemon.hostinfo import HostInfo, read_facts, read_host
+from estiba.images.images import Images
+from estiba.kernel.blocking import run_blocking
+from estiba.kernel.cgroup import Hierarchies
+from estiba.model.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from estiba.network.ipam import DEFAULT_POOLS, AddressPool
+from estiba.network.networks import Networks
+from estiba.network.plan import NetworkConfig
+from estiba.runtime.conmon import Conmon
+from estiba.runtime.crun import CrunState
+from estiba.runtime.oci import OciRuntime
+from estiba.security.profiles import profile as profiles
+from estiba.storage.layers import LayerStore
+from estiba.storage.snapshots import SnapshotStore
+from estiba.storage.unpack import Limits
+from estiba.store import EventBus, Store
+from estiba.volumes.volumes import Volumes
+
+_KNOWN_RUNTIMES = ("crun", "runc")
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """All parts below the API."""
+
+    config: DaemonConfig
+    paths: Paths
+    host: HostInfo
+    facts: HostFacts
+    hierarchies: Hierarchies
+    runtimes: Mapping[str, OciRuntime]
+    monitor: Conmon
+    bus: EventBus
+    store: Store
+    limits: Limits
+    images: Images
+    snapshots: SnapshotStore
+    volumes: Volumes
+    networks: Networks
+    sources: Sources
+    specs: SpecMaker
+    controls: KernelControls
+    engine: Engine
+    execs: Execs
+    log_keeper: LogKeeper
+
+
+def build_core(config: DaemonConfig) -> Core:
+    """Makes all parts; touches only the data and exec roots.
+
+    Raises InvalidArgument or Unavailable naming what is missing on the host.
+    """
+    paths = Paths(config.data_root, config.exec_root)
+    _make_roots(paths)
+    host = read_host()
+    hierarchies = Hierarchies.detect()
+    runtimes = _runtimes(config, hierarchies)
+    facts = read_facts(host, sorted(runtimes))
+    monitor = Conmon(_program("conmon"), config.exec_root / "exits")
+    bus = EventBus(asyncio.get_running_loop())
+    store = Store.open(config.data_root / "estiba.db", bus)
+
+    limits = Limits()
+    layers = LayerStore(config.data_root / "images", limits)
+    snapshots = SnapshotStore(config.data_root / "snapshots", layers)
+    images = Images(layers, store, snapshots.used_layers)
+    volumes = Volumes(config.data_root / "volumes", store)
+    networks = Networks(_network_config(config), store)
+
+    def find(ref: str) -> ContainerRecord:
+        return engine.find(ref).record
+
+    async def remove_volumes(record: ContainerRecord) -> None:
+        for name in record.anonymous_volumes:
+            users = [user for user in engine.volume_users(name) if user != record.id]
+            try:
+                await run_blocking(volumes.remove, name, users=users)
+            except (Conflict, NotFound):
+                continue
+
+    host_files = HostFiles(paths, config.dns, config.dns_options, config.dns_search)
+    sources = Sources(paths, volumes, host_files, find)
+    specs = SpecMaker(
+        host=profiles.read_host(),
+        sources=sources,
+        find=find,
+        cgroup_parent=config.cgroup_parent,
+        init_path=config.init_path,
+        can_limit_swap=facts.swap_limit,
+    )
+    controls = KernelControls(paths, monitor, runtimes, specs)
+    steps = KernelSteps(
+        paths=paths,
+        snapshots=snapshots,
+        networks=networks,
+        sources=sources,
+        monitor=monitor,
+        runtimes=runtimes,
+        host_files=host_files,
+        build_spec=specs.container,
+    )
+    world = World(store, paths, steps, controls, controls.probe, remove_volumes)
+    engine = Engine(world)
+    log_keeper = LogKeeper(
+        paths, controls, lambda: [a.record for a in engine.actors.values() if a.record.state.is_up]
+    )
+    return Core(
+        config=config,
+        paths=paths,
+        host=host,
+        facts=facts,
+        hierarchies=hierarchies,
+        runtimes=runtimes,
+        monitor=monitor,
+        bus=bus,
+        store=store,
+        limits=limits,
+        images=images,
+        snapshots=snapshots,
+        volumes=volumes,
+        networks=networks,
+        sources=sources,
+        specs=specs,
+        controls=controls,
+        engine=engine,
+        execs=Execs(controls, world.tasks),
+        log_keeper=log_keeper,
+    )
+
+
+def _make_roots(paths: Paths) -> None:
+    paths.data_root.mkdir(mode=0o710, parents=True, exist_ok=True)
+    paths.data_root.chmod(0o710)
+    (paths.data_root / "containers").mkdir(mode=0o710, exist_ok=True)
+    (paths.data_root / "tmp").mkdir(mode=0o700, exist_ok=True)
+    for leftover in (paths.data_root / "tmp").iterdir():
+        shutil.rmtree(leftover, ignore_errors=True)
+    for name in ("", "containers", "exits", "netns"):
+        (paths.exec_root / name).mkdir(mode=0o711, parents=True, exist_ok=True)
+
+
+def _runtimes(config: DaemonConfig, hierarchies: Hierarchies) -> dict[str, OciRuntime]:
+    """The installed known ones and the added ones. Raises InvalidArgument without the default."""
+    root = config.exec_root / "runtimes"
+    found = {name: Path(path) for name in _KNOWN_RUNTIMES if (path := shutil.which(name))}
+    found.update(config.runtimes)
+    if config.default_runtime not in found:
+        raise InvalidArgument(
+            f"the default runtime {config.default_runtime!r} is not installed: install it, or "
+            "choose another with --default-runtime or --add-runtime"
+        )
+    return {
+        name: OciRuntime(
+            name,
+            path,
+            root / name,
+            shortcut=CrunState(root / name, hierarchies) if path.name == "crun" else None,
+        )
+        for name, path in found.items()
+    }
+
+
+def _program(name: str) -> Path:
+    path = shutil.which(name)
+    if path is None:
+        raise Unavailable(f"{name} is not installed, and no container runs without it: install it")
+    return Path(path)
+
+
+def _network_config(config: DaemonConfig) -> NetworkConfig:
+    pools = tuple(AddressPool(IPv4Network(base), size) for base, size in config.address_pools)
+    return NetworkConfig(
+        netns_root=config.exec_root / "netns",
+        bridge=config.bridge,
+        bip=config.bip,
+        pools=pools or DEFAULT_POOLS,
+        mtu=config.mtu,
+        icc=config.icc,
+        masquerade=config.ip_masquerade,
+        host_ip=config.host_binding_ip,
+    )
