@@ -17,6 +17,8 @@ import pytest
 from tests.support.daemon import PrivateDaemon, wait_until
 from tests.support.leaks import HostState, assert_clean
 
+from estiba.kernel.cgroup import Hierarchies
+
 pytestmark = pytest.mark.e2e
 
 
@@ -264,6 +266,24 @@ def test_update_of_a_running_container(daemon: PrivateDaemon) -> None:
     assert (host["Memory"], host["PidsLimit"]) == (32 << 20, 50)
     shown = daemon.docker("stats", "--no-stream", "--format", "{{json .}}", "box").stdout
     assert json.loads(shown)["MemUsage"].endswith("/ 32MiB")
+
+
+def test_limits_can_be_taken_away(daemon: PrivateDaemon) -> None:
+    daemon.docker("run", "-d", "--name", "free", "--pids-limit", "-1", "busybox", "sleep", "1000")
+    assert daemon.inspect("free")["HostConfig"]["PidsLimit"] is None
+    limits = ("--pids-limit", "50", "--cpu-quota", "20000")
+    daemon.docker("run", "-d", "--name", "box", *limits, "busybox", "sleep", "1000")
+    daemon.docker("update", "--cpu-quota", "-1", "--pids-limit", "-1", "box")
+    assert daemon.inspect("box")["HostConfig"]["PidsLimit"] == 0
+    group = f"/estiba-test-{daemon.bridge}/{daemon.inspect('box')['Id']}"
+    stats = Hierarchies.detect().stats(group)
+    assert stats.pids.limit is None
+    for directory in Hierarchies.detect().directories(group):
+        for name, text in (("cpu.cfs_quota_us", "-1\n"), ("cpu.max", "max 100000\n")):
+            if (directory / name).exists():
+                assert (directory / name).read_text() == text
+    daemon.docker("restart", "-t", "0", "box")
+    daemon.wait_state("box", "running")
 
 
 def test_limits_are_real(daemon: PrivateDaemon) -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+import msgspec
+
 from estiba.api.context import Context, decode
-from estiba.model.container import Config, HostConfig, NetworkingConfig
+from estiba.model.container import Config, HostConfig, NetworkingConfig, Resources
 from estiba.model.errors import InvalidArgument
 
+_PIDS_UPDATE_SINCE = (1, 40)
+_PRIVATE_IPC_SINCE = (1, 40)
+_PRIVATE_CGROUPS_SINCE = (1, 41)
 _CREATE_PARTS = ("HostConfig", "NetworkingConfig")
 
 
 def decode_create(
-    body: dict[str, Any],
+    body: dict[str, Any], version: tuple[int, int]
 ) -> tuple[Config, HostConfig, NetworkingConfig, list[str]]:
     """The three parts of a create body, and the fields that nobody knows."""
     parts = {name: pop_field(body, name) or {} for name in _CREATE_PARTS}
@@ -30,7 +35,29 @@ def decode_create(
     unknown = [field for field in unknown if field.lower() not in known_elsewhere]
     unknown += [f"HostConfig.{field}" for field in unknown_host]
     unknown += [f"NetworkingConfig.{field}" for field in unknown_net]
-    return config, host, networking, unknown
+    return config, _as_of(host, version), networking, unknown
+
+
+def decode_update(body: dict[str, Any], version: tuple[int, int]) -> tuple[Resources, list[str]]:
+    """The limits of an update body, and the fields that nobody knows."""
+    resources, unknown = decode(body, Resources)
+    if resources.pids_limit is not None and version < _PIDS_UPDATE_SINCE:
+        resources = msgspec.structs.replace(resources, pids_limit=None)
+    elif resources.pids_limit is not None and resources.pids_limit < 0:
+        resources = msgspec.structs.replace(resources, pids_limit=0)
+    return resources, unknown
+
+
+def _as_of(host: HostConfig, version: tuple[int, int]) -> HostConfig:
+    """What the version leaves open had other defaults once; "no limit" has one form."""
+    changed: dict[str, Any] = {}
+    if version < _PRIVATE_IPC_SINCE and not host.ipc_mode:
+        changed["ipc_mode"] = "shareable"
+    if version < _PRIVATE_CGROUPS_SINCE and not host.cgroupns_mode:
+        changed["cgroupns_mode"] = "host"
+    if host.pids_limit is not None and host.pids_limit <= 0:
+        changed["pids_limit"] = None
+    return msgspec.structs.replace(host, **changed)
 
 
 def pop_field(body: dict[str, Any], name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from estiba.api.bodies import decode_create, pop_field, terminal_size
+from estiba.api.bodies import decode_create, decode_update, pop_field, terminal_size
 from estiba.api.context import Context, answer, decode, empty, json_lines, stream
 from estiba.api.http1 import HttpResponse
 from estiba.api.ports import AttachOptions, Backends, CommitOptions, LogOptions
@@ -21,11 +21,7 @@ from estiba.api.streams import (
     WebSocketStream,
     frame,
 )
-from estiba.model.container import (
-    Config,
-    Resources,
-    RestartPolicy,
-)
+from estiba.model.container import Config, RestartPolicy
 from estiba.model.errors import EstibaError, InvalidArgument
 from estiba.model.ids import check_name
 
@@ -136,7 +132,7 @@ class ContainerRoutes:
     async def create(self, context: Context) -> HttpResponse:
         body = await context.json()
         name = context.text("name")
-        config, host, networking, unknown = decode_create(body)
+        config, host, networking, unknown = decode_create(body, context.version)
         container_id, warnings = await self._commands.create(
             check_name(name) if name else "", context.text("platform"), config, host, networking
         )
@@ -177,7 +173,7 @@ class ContainerRoutes:
     async def update(self, context: Context) -> HttpResponse:
         body = await context.json()
         policy_body = pop_field(body, "RestartPolicy")
-        resources, unknown = decode(body, Resources)
+        resources, unknown = decode_update(body, context.version)
         policy = decode(policy_body, RestartPolicy)[0] if policy_body else None
         warnings = await self._commands.update(_id(context), resources, policy)
         warnings = [*warnings, *(f"Unknown field ignored: {field}" for field in unknown)]

@@ -14,6 +14,7 @@ from estiba.containers.record import ContainerRecord, Process
 from estiba.containers.specs import SpecMaker
 from estiba.kernel import failpoint
 from estiba.kernel.blocking import run_blocking
+from estiba.kernel.cgroup import Hierarchies
 from estiba.kernel.pidfd import ProcessIdentity, send_signal
 from estiba.model.container import ProcessSpec, Resources
 from estiba.model.errors import EstibaError, NotFound
@@ -23,7 +24,7 @@ from estiba.runtime.conmon import Conmon
 from estiba.runtime.devices import device_number
 from estiba.runtime.execution import ExecRequest, Execution, start_exec
 from estiba.runtime.oci import OciRuntime
-from estiba.runtime.resources import build_resources
+from estiba.runtime.resources import build_resources, lifted_limits
 
 
 @dataclass(slots=True)
@@ -60,6 +61,9 @@ class KernelControls:
             can_limit_swap=self.specs.can_limit_swap,
         )
         await self._runtime(record).update(record.id, limits)
+        for limit in lifted_limits(resources):
+            group = self.specs.cgroup(record)
+            await run_blocking(Hierarchies.detect().lift, group, limit)
 
     async def resize(self, record: ContainerRecord, height: int, width: int) -> None:
         await self.monitor.resize(self._bundle(record), height=height, width=width)

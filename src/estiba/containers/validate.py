@@ -162,8 +162,6 @@ def check_resources(resources: Resources, facts: HostFacts) -> None:
     _check_cpuset(resources, facts)
     if resources.blkio_weight and not 10 <= resources.blkio_weight <= 1000:
         raise InvalidArgument("range of blkio weight is from 10 to 1000")
-    if resources.pids_limit is not None and resources.pids_limit < -1:
-        raise InvalidArgument("pids limit cannot be below -1 (no limit)")
     for limit in resources.ulimits:
         if limit.soft > limit.hard and limit.hard != -1:
             raise InvalidArgument(

@@ -32,7 +32,23 @@ _UNIFIED = ""
 _V1_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids")
 _REMOVE_TIMEOUT_S = 2.0
 
-__all__ = ["BlkioStats", "CpuStats", "Hierarchies", "MemoryStats", "Mode", "PidsStats", "Stats"]
+__all__ = [
+    "BlkioStats",
+    "CpuStats",
+    "Hierarchies",
+    "Limit",
+    "MemoryStats",
+    "Mode",
+    "PidsStats",
+    "Stats",
+]
+
+
+class Limit(StrEnum):
+    """A limit that can be taken away."""
+
+    CPU_QUOTA = "cpu"
+    PIDS = "pids"
 
 
 class Mode(StrEnum):
@@ -137,6 +153,21 @@ class Hierarchies:
         for path in (directory, *_below(directory)):
             pids.update(int(pid) for pid in read(path / "cgroup.procs").split())
         return sorted(pids)
+
+    def lift(self, group: str, limit: Limit) -> None:
+        """Takes a limit of the group away. Raises OSError when the group is gone."""
+        if self.mode == Mode.V2:
+            name = {Limit.CPU_QUOTA: "cpu.max", Limit.PIDS: "pids.max"}[limit]
+            path, text = self.mounts[_UNIFIED] / group.lstrip("/") / name, "max"
+        elif limit.value in self.mounts:
+            name, text = {
+                Limit.CPU_QUOTA: ("cpu.cfs_quota_us", "-1"),
+                Limit.PIDS: ("pids.max", "max"),
+            }[limit]
+            path = self.mounts[limit.value] / group.lstrip("/") / name
+        else:
+            return
+        path.write_text(text)
 
     def ensure(self, group: str) -> None:
         """Makes the group in every hierarchy."""

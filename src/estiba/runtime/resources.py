@@ -1,7 +1,9 @@
 """A container's limits in the runtime-spec's form (linux.resources). Pure.
 
 The runtime translates them to the cgroup version of the host. Zero means "not limited" in the
-API; what is zero stays away from the spec, so that an update changes only what it names.
+API; what is zero stays away from the spec, so that an update changes only what it names. Neither
+is "no limit" of the CPU quota and the number of processes put there, which crun 1.8 writes in a
+form that the kernel refuses: a new group has none, and an update asks `lifted_limits`.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from estiba.kernel.cgroup import Limit
 from estiba.model.container import Resources, ThrottleDevice
 
 _CPU_PERIOD_US = 100_000
@@ -59,13 +62,24 @@ def _cpu(wanted: Resources) -> dict[str, Any]:
         "cpus": wanted.cpuset_cpus,
         "mems": wanted.cpuset_mems,
     }
+    if wanted.cpu_quota < 0:
+        del values["quota"]
     return cpu | {name: value for name, value in values.items() if value}
 
 
 def _pids(wanted: Resources) -> dict[str, Any]:
-    if not wanted.pids_limit:
+    if wanted.pids_limit is None or wanted.pids_limit <= 0:
         return {}
-    return {"limit": wanted.pids_limit if wanted.pids_limit > 0 else -1}
+    return {"limit": wanted.pids_limit}
+
+
+def lifted_limits(update: Resources) -> frozenset[Limit]:
+    """The limits that an update takes away."""
+    lifted = {
+        Limit.CPU_QUOTA: update.cpu_quota < 0,
+        Limit.PIDS: update.pids_limit is not None and update.pids_limit <= 0,
+    }
+    return frozenset(limit for limit, is_lifted in lifted.items() if is_lifted)
 
 
 def _block_io(wanted: Resources, device_number: DeviceNumber) -> dict[str, Any]:

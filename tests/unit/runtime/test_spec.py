@@ -219,8 +219,9 @@ def test_resources() -> None:
     assert resources(cpu_shares=2, cpu_quota=5, cpu_period=9, cpuset_cpus="0", cpuset_mems="1")[
         "cpu"
     ] == {"shares": 2, "period": 9, "quota": 5, "cpus": "0", "mems": "1"}
-    assert resources(pids_limit=-1)["pids"] == {"limit": -1}
+    assert "pids" not in resources(pids_limit=-1)
     assert "pids" not in resources(pids_limit=0)
+    assert "cpu" not in resources(cpu_quota=-1)
     assert resources(
         blkio_weight=300,
         blkio_weight_device=[WeightDevice(path="/dev/sdb", weight=5)],
