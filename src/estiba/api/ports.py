@@ -147,8 +147,6 @@ class Execs(Protocol):
 
     async def inspect(self, exec_id: str) -> Json: ...
 
-    async def is_tty(self, exec_id: str) -> bool: ...
-
     async def start(
         self, exec_id: str, stream: ClientStream | None, console_size: list[int]
     ) -> None:

@@ -45,7 +45,8 @@ class ExecRoutes:
         if body.get("Detach"):
             await self._execs.start(exec_id, None, size)
             return empty(200)
-        tty = await self._execs.is_tty(exec_id)
+        # The form of the stream is the request's to say, whatever the exec was created with.
+        tty = bool(body.get("Tty"))
         hijacked = await RawStream.open(context.request, tty=tty, version=context.version)
         try:
             await self._execs.start(exec_id, hijacked, size)

@@ -53,8 +53,12 @@ def bind(
     """A file or directory of the host. `read_only_recursive` needs Linux 5.12 and the runtime's
     support of the mount option rro."""
     mode = "rw" if rw else ("rro" if read_only_recursive else "ro")
+    propagation = propagation or "rprivate"
+    if not recursive:
+        # crun takes the recursion of any option for that of the bind; one mount needs none.
+        propagation = propagation.removeprefix("r")
     kind = "rbind" if recursive else "bind"
-    return SpecMount(destination, "bind", str(source), (kind, mode, propagation or "rprivate"))
+    return SpecMount(destination, "bind", str(source), (kind, mode, propagation))
 
 
 def tmpfs(destination: str, options: str = "") -> SpecMount:

@@ -181,7 +181,7 @@ def test_wanted_mounts_replace_the_base_and_parents_come_first() -> None:
     order = [mount["destination"] for mount in spec["mounts"]]
     assert order.index("/data") < order.index("/data/a/b")
     assert order.count("/dev/shm") == 1
-    assert mounts_of(spec)["/data"]["options"] == ["bind", "ro", "rslave"]
+    assert mounts_of(spec)["/data"]["options"] == ["bind", "ro", "slave"]
     assert spec["linux"]["rootfsPropagation"] == "rslave"
     own_dev = build(mounts=[bind(Path("/dev"), "/dev")])
     assert not [path for path in mounts_of(own_dev) if path.startswith("/dev/")]

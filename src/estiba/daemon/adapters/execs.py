@@ -58,9 +58,6 @@ class ExecStreams:
             "Pid": instance.process.pid if instance.process else 0,
         }
 
-    async def is_tty(self, exec_id: str) -> bool:
-        return self.execs.find(exec_id).spec.tty
-
     async def check_start(self, exec_id: str) -> None:
         instance = self.execs.find(exec_id)
         self.engine.find(instance.container_id)
