@@ -20,6 +20,7 @@ from estiba.api.streams import (
     RawStream,
     WebSocketStream,
     frame,
+    frames_by_line,
 )
 from estiba.model.container import Config, RestartPolicy
 from estiba.model.errors import EstibaError, InvalidArgument
@@ -107,7 +108,7 @@ class ContainerRoutes:
         tty, chunks = await self._queries.logs(_id(context), options)
         plain = tty or context.version < (1, 42)
         kind = RAW_STREAM if plain else MULTIPLEXED_STREAM
-        return stream(_log_stream(chunks, tty=tty), kind)
+        return stream(_log_stream(chunks, tty=tty, by_line=options.follow), kind)
 
     async def truncate_logs(self, context: Context) -> HttpResponse:
         await self._commands.truncate_log(_id(context))
@@ -323,11 +324,14 @@ def _stat_header(stat: dict[str, Any]) -> dict[str, str]:
 
 
 async def _log_stream(
-    chunks: AsyncIterator[tuple[int, bytes]], *, tty: bool
+    chunks: AsyncIterator[tuple[int, bytes]], *, tty: bool, by_line: bool
 ) -> AsyncIterator[bytes]:
     yield b""
     async for number, data in chunks:
-        yield data if tty else frame(number, data)
+        if tty:
+            yield data
+        else:
+            yield frames_by_line(number, data) if by_line else frame(number, data)
 
 
 async def _first(pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:

@@ -51,6 +51,14 @@ def frame(stream: int, data: bytes) -> bytes:
     return _FRAME.pack(stream, len(data)) + data
 
 
+def frames_by_line(stream: int, data: bytes) -> bytes:
+    """A frame for each line: who follows a log takes what a frame holds for a line."""
+    lines = data.split(b"\n")
+    rest = lines.pop()
+    frames = [frame(stream, line + b"\n") for line in lines]
+    return b"".join([*frames, frame(stream, rest)] if rest else frames)
+
+
 class RawStream:
     """A connection taken over from HTTP."""
 
