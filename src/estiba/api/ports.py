@@ -129,13 +129,15 @@ class ContainerStreams(Protocol):
     async def check_attach(self, ref: str, options: AttachOptions) -> None:
         """Raises what would keep `attach` from working, while HTTP can still say it."""
 
+
+class ContainerArchives(Protocol):
     def export(self, ref: str) -> AsyncIterator[bytes]: ...
 
-    async def stat_archive(self, ref: str, path: str) -> Json: ...
+    async def stat(self, ref: str, path: str) -> Json: ...
 
-    async def get_archive(self, ref: str, path: str) -> tuple[Json, AsyncIterator[bytes]]: ...
+    async def get(self, ref: str, path: str) -> tuple[Json, AsyncIterator[bytes]]: ...
 
-    async def put_archive(
+    async def put(
         self, ref: str, path: str, body: Body, *, no_overwrite: bool, copy_owner: bool
     ) -> None: ...
 
@@ -237,6 +239,7 @@ class Backends:
     queries: ContainerQueries
     commands: ContainerCommands
     streams: ContainerStreams
+    archives: ContainerArchives
     execs: Execs
     images: Images
     transfers: ImageTransfers

@@ -37,6 +37,7 @@ class ContainerRoutes:
         self._queries = backends.queries
         self._commands = backends.commands
         self._streams = backends.streams
+        self._archives = backends.archives
 
     def register(self, router: Router) -> None:
         for operation, handler in (
@@ -126,7 +127,7 @@ class ContainerRoutes:
         return answer({})
 
     async def export(self, context: Context) -> HttpResponse:
-        return stream(await _first(self._streams.export(_id(context))), "application/octet-stream")
+        return stream(await _first(self._archives.export(_id(context))), "application/octet-stream")
 
     # -- commands --------------------------------------------------------------------------
 
@@ -214,7 +215,7 @@ class ContainerRoutes:
     async def commit(self, context: Context) -> HttpResponse:
         body = await context.json()
         config = decode(body, Config)[0] if body else None
-        image_id = await self._streams.commit(
+        image_id = await self._archives.commit(
             CommitOptions(
                 container=context.text("container"),
                 repository=context.text("repo"),
@@ -257,17 +258,17 @@ class ContainerRoutes:
     # -- archives --------------------------------------------------------------------------
 
     async def stat_archive(self, context: Context) -> HttpResponse:
-        stat = await self._streams.stat_archive(_id(context), _path(context))
+        stat = await self._archives.stat(_id(context), _path(context))
         return HttpResponse(200, _stat_header(stat))
 
     async def get_archive(self, context: Context) -> HttpResponse:
-        stat, pieces = await self._streams.get_archive(_id(context), _path(context))
+        stat, pieces = await self._archives.get(_id(context), _path(context))
         response = stream(await _first(pieces), _TAR)
         response.headers.update(_stat_header(stat))
         return response
 
     async def put_archive(self, context: Context) -> HttpResponse:
-        await self._streams.put_archive(
+        await self._archives.put(
             _id(context),
             _path(context),
             context.body,

@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import logging
 import time
+from collections.abc import AsyncIterator
 
 import msgspec
 
@@ -339,6 +340,17 @@ class Actor:
         outcome = Exit(record.exit_code)
         self._exit.resolve(outcome)
         self._removal.resolve(outcome)
+
+    @contextlib.asynccontextmanager
+    async def held_at_rest(self) -> AsyncIterator[ContainerRecord]:
+        """Holds off the start and the removal of a container that is not up."""
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._lock)
+            if self._world.is_gone(self.record.id):
+                raise NotFound(f"No such container: {self.record.id}")
+            if self.record.state.is_up:
+                await stack.aclose()
+            yield self.record
 
     # -- the end of a run ------------------------------------------------------------------
 

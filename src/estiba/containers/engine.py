@@ -74,6 +74,15 @@ class Engine:
             if any(plan.type == "volume" and plan.name == name for plan in record.mounts)
         ]
 
+    def volumes_in_use(self) -> dict[str, list[str]]:
+        """By volume the ids of the containers that are up and have it."""
+        used: dict[str, list[str]] = {}
+        for record in self.records():
+            for plan in record.mounts if record.state.is_up else ():
+                if plan.type == "volume":
+                    used.setdefault(plan.name, []).append(record.id)
+        return used
+
     # -- making ----------------------------------------------------------------------------
 
     def free_name(self) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from estiba.containers.record import ContainerRecord, MountPlan
 from estiba.kernel.confined import ensure_directory_in_root, open_in_root, opened_root
 from estiba.kernel.mounts import MountFlag, is_mounted, mount, unmount
 from estiba.model.errors import Conflict, InvalidArgument
+from estiba.model.ids import new_id
 from estiba.runtime.mounts import SpecMount, bind, tmpfs, tmpfs_mount
 from estiba.volumes.volumes import Volumes
 
@@ -42,11 +45,11 @@ class Sources:
         """
         for plan in record.mounts:
             if plan.type == "volume":
-                self._prepare_volume(plan, rootfs)
+                self._prepare_volume(plan, rootfs, record.id)
             elif plan.type == "bind":
                 _prepare_bind(plan)
 
-    def _prepare_volume(self, plan: MountPlan, rootfs: Path) -> None:
+    def _prepare_volume(self, plan: MountPlan, rootfs: Path, user: str) -> None:
         self.volumes.create(
             plan.name,
             driver=plan.driver,
@@ -54,13 +57,18 @@ class Sources:
             labels=plan.labels,
             anonymous=plan.anonymous,
         )
-        self.volumes.mount(plan.name)
+        self.volumes.mount(plan.name, user=user)
         if not plan.no_copy and rootfs.is_dir():
             self.volumes.fill(plan.name, rootfs, plan.destination)
 
     def release(self, record: ContainerRecord) -> None:
-        """Volumes outlive the run; shared memory does not."""
+        """Volumes outlive the run; what is mounted in them and shared memory does not."""
         unmount(self._shm(record.id))
+        for index, plan in enumerate(record.mounts):
+            if plan.type == "volume":
+                if plan.subpath:
+                    unmount(self._subpath(record.id, index))
+                self.volumes.release(plan.name, user=record.id)
 
     # -- the mounts of the runtime-spec ----------------------------------------------------
 
@@ -70,13 +78,17 @@ class Sources:
             bind(self.host_files.path(record, name), f"/etc/{name}", rw=True) for name in NAMES
         ]
         mounts += [tmpfs(path, options) for path, options in record.host_config.tmpfs.items()]
-        mounts += [self._spec_mount(plan) for plan in record.mounts]
+        mounts += [
+            self._spec_mount(record, index, plan) for index, plan in enumerate(record.mounts)
+        ]
         return mounts
 
-    def _spec_mount(self, plan: MountPlan) -> SpecMount:
+    def _spec_mount(self, record: ContainerRecord, index: int, plan: MountPlan) -> SpecMount:
         if plan.type == "tmpfs":
             return tmpfs_mount(plan.destination, plan.tmpfs_options, rw=plan.rw)
         source = self.path(plan)
+        if plan.subpath:
+            source = self._pin(self._subpath(record.id, index), source, plan.subpath)
         # Nothing is mounted below a file, and crun 1.8 fails on rro for one.
         recursive = source.is_dir() and not plan.read_only_non_recursive and not plan.non_recursive
         return bind(
@@ -89,19 +101,56 @@ class Sources:
         )
 
     def path(self, plan: MountPlan) -> Path:
-        """The directory or file that is mounted. Raises NotFound for a lost volume."""
-        if plan.type != "volume":
-            return Path(plan.source)
-        path = self.volumes.path(plan.name)
-        if not plan.subpath:
-            return path
-        with opened_root(path) as root:
-            os.close(ensure_directory_in_root(root, plan.subpath))
-            fd = open_in_root(root, plan.subpath, os.O_PATH)
+        """The directory or file of the host, without the subpath. Raises NotFound."""
+        return self.volumes.path(plan.name) if plan.type == "volume" else Path(plan.source)
+
+    @contextmanager
+    def opened(self, plan: MountPlan) -> Iterator[int]:
+        """The root of a bind or a volume of a container that does not run.
+
+        Raises NotADirectoryError for a file.
+        """
+        user = new_id()
+        if plan.type == "volume":
+            self.volumes.mount(plan.name, user=user)
+        try:
+            with opened_root(self.path(plan)) as root:
+                if not plan.subpath:
+                    yield root
+                    return
+                fd = open_in_root(root, plan.subpath, _DIRECTORY)
+                try:
+                    yield fd
+                finally:
+                    os.close(fd)
+        finally:
+            if plan.type == "volume":
+                self.volumes.release(plan.name, user=user)
+
+    def _subpath(self, container_id: str, index: int) -> Path:
+        return self.paths.run(container_id) / f"subpath-{index}"
+
+    @staticmethod
+    def _pin(target: Path, source: Path, subpath: str) -> Path:
+        """Mounts what is at `subpath` now, so that no other user of the volume can put a
+        symlink in its way before the runtime mounts it."""
+        if is_mounted(target):
+            return target
+        with opened_root(source) as root:
             try:
-                return Path(os.readlink(f"/proc/self/fd/{fd}"))
+                fd = open_in_root(root, subpath, os.O_PATH)
+            except FileNotFoundError:
+                os.close(ensure_directory_in_root(root, subpath))
+                fd = open_in_root(root, subpath, os.O_PATH)
+            try:
+                if stat.S_ISDIR(os.fstat(fd).st_mode):
+                    target.mkdir(exist_ok=True)
+                else:
+                    target.touch()
+                mount(f"/proc/self/fd/{fd}", target, "", MountFlag.BIND | MountFlag.REC)
             finally:
                 os.close(fd)
+        return target
 
     # -- shared memory ---------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class MountSources(Protocol):
         """Whether `prepare` reads the image."""
 
     def release(self, record: ContainerRecord) -> None:
-        """Takes away what it holds on the host, but for volumes."""
+        """Lets go of what `prepare` and the mounts of the runtime-spec hold on the host."""
 
 
 BuildSpec = Callable[[ContainerRecord, Path | None, Path], dict[str, Any]]
@@ -105,15 +105,14 @@ class KernelSteps:
         self.paths.state(record.id).mkdir(mode=0o710, parents=True, exist_ok=True)
         self.snapshots.prepare(record.id, record.chain_ids)
         failpoint.hit("prepare.snapshot")
-        if not self.sources.needs_rootfs(record):
-            self.sources.prepare(record, self.paths.rootfs(record.id))
-            return
         rootfs = self.paths.rootfs(record.id)
-        rootfs.mkdir(parents=True, exist_ok=True)
-        self.snapshots.mount(record.id, rootfs)
         try:
+            if self.sources.needs_rootfs(record):
+                rootfs.mkdir(parents=True, exist_ok=True)
+                self.snapshots.mount(record.id, rootfs)
             self.sources.prepare(record, rootfs)
         finally:
+            self.sources.release(record)
             self.snapshots.unmount(rootfs)
             self._remove_run(record.id)
 

@@ -31,6 +31,7 @@ class Daemon:
         up = await self.core.engine.recover()
         endpoints = [net.endpoint for actor in up for net in actor.record.networks if net.endpoint]
         await run_blocking(self.core.networks.restore, endpoints)
+        await run_blocking(self.core.volumes.restore, self.core.engine.volumes_in_use())
         await run_blocking(self._sweep, {actor.record.id for actor in up})
         self.core.engine.world.tasks.spawn(self.core.log_keeper.run(), name="log keeper")
         await self.core.engine.start_owed()

@@ -9,6 +9,7 @@ from estiba.api.ports import Backends
 from estiba.api.routes import build_router
 from estiba.api.server import Listener, Server, tls_context
 from estiba.containers.creation import Defaults
+from estiba.daemon.adapters.archives import ContainerArchives
 from estiba.daemon.adapters.containers import ContainerCommands, ContainerQueries
 from estiba.daemon.adapters.execs import ExecStreams
 from estiba.daemon.adapters.images import ImageQueries, ImageTransfers
@@ -61,8 +62,9 @@ def _backends(core: Core) -> Backends:
             defaults=_defaults(config),
             architecture=architecture,
         ),
-        streams=ContainerStreams(
-            engine, images, core.snapshots, core.sources, core.paths, core.limits, architecture
+        streams=ContainerStreams(engine, core.paths),
+        archives=ContainerArchives(
+            engine, images, core.snapshots, core.sources, core.limits, architecture
         ),
         execs=ExecStreams(engine, core.execs),
         images=image_queries,

@@ -123,17 +123,21 @@ class SnapshotStore:
             target.rmdir()
 
     @contextmanager
-    def mounted_aside(self, key: str) -> Iterator[Path]:
+    def mounted_aside(self, key: str, *, writable: bool = False) -> Iterator[Path]:
         """The snapshot at a place of its own, for as long as the context lasts.
 
-        Only for one that is mounted nowhere else: two writable overlays over one upper
-        directory are undefined (overlayfs.rst, "Sharing and copying layers").
+        Only one mount may write to an upper directory (overlayfs.rst, "Sharing and copying
+        layers"): with `writable` the caller holds off the container's start.
         """
         target = self.root / "views" / secrets.token_hex(8)
-        target.mkdir()
         path = self.root / "active" / key
+        upper, lower = path / "upper", self._lower(key)
+        target.mkdir()
         try:
-            mount_overlay(target, self._lower(key), upper=path / "upper", work=path / "work")
+            if writable:
+                mount_overlay(target, lower, upper=upper, work=path / "work")
+            else:
+                mount_overlay(target, [upper, *lower])
             yield target
         finally:
             unmount(target)

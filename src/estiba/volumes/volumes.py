@@ -48,7 +48,8 @@ class Volumes:
         self._make_name = make_name
         self._lock = threading.Lock()
         self._records: dict[str, VolumeRecord] = {}
-        self._filling: dict[str, threading.Lock] = {}
+        self._users: dict[str, set[str]] = {}
+        self._by_name: dict[str, threading.Lock] = {}
 
     def start(self) -> None:
         """Reads the records, finishes removals, and takes in directories without a record."""
@@ -119,20 +120,38 @@ class Volumes:
         """The directory that containers mount. Raises NotFound."""
         return self._root / self.get(name).name / "_data"
 
-    def mount(self, name: str) -> Path:
-        """`path`, once what the volume's options ask for is mounted there. Raises OSError."""
+    def mount(self, name: str, *, user: str) -> Path:
+        """`path`, once what the volume's options ask for is mounted there, until `release`.
+
+        Raises OSError.
+        """
         path = self.path(name)
         wanted = parse_options(self.get(name).options)
-        if wanted is not None:
-            with self._lock:
-                if not os.path.ismount(path):
-                    mount(wanted.device, path, wanted.kind, wanted.flags, wanted.data)
+        with self._one(name):
+            if wanted is not None and not os.path.ismount(path):
+                mount(wanted.device, path, wanted.kind, wanted.flags, wanted.data)
+            self._users.setdefault(name, set()).add(user)
         return path
 
-    def unmount(self, name: str) -> None:
-        """Undoes `mount`, when the last container that uses the volume has ended."""
-        if self.get(name).options:
-            unmount(self.path(name))
+    def release(self, name: str, *, user: str) -> None:
+        """Undoes `mount` when nobody else uses the volume; harmless twice, or without it."""
+        with self._one(name):
+            users = self._users.get(name, set())
+            users.discard(user)
+            record = self._records.get(name)
+            if not users and record is not None and record.options:
+                unmount(self.path(name))
+
+    def restore(self, users: Mapping[str, Iterable[str]]) -> None:
+        """Who uses which volume, as an engine finds it that starts over live containers."""
+        self._users = {name: set(ids) for name, ids in users.items()}
+        for name in list(self._records):
+            self.release(name, user="")
+
+    def _one(self, name: str) -> threading.Lock:
+        """A lock for one volume: what is mounted may lie on a server that does not answer."""
+        with self._lock:
+            return self._by_name.setdefault(name, threading.Lock())
 
     def fill(self, name: str, rootfs: Path, inside: str) -> bool:
         """Copies the directory `inside` a container's root into the volume if that is empty.
@@ -140,9 +159,7 @@ class Volumes:
         Returns whether it did: a path that is no directory gives nothing.
         """
         directory = self.path(name).parent
-        with self._lock:
-            lock = self._filling.setdefault(name, threading.Lock())
-        with opened_root(rootfs) as root, lock:
+        with opened_root(rootfs) as root, self._one(name):
             try:
                 source = open_in_root(root, inside, os.O_RDONLY | os.O_DIRECTORY)
             except OSError as error:
@@ -234,7 +251,7 @@ class Volumes:
 
         self._store.commit_blocking(write, durable=True)
         del self._records[record.name]
-        self._filling.pop(record.name, None)
+        self._users.pop(record.name, None)
 
 
 def _size_bytes(root: Path) -> int:

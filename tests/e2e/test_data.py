@@ -1,0 +1,97 @@
+"""Volumes and files of containers: what is mounted while, and what nobody may reach."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.support.daemon import PrivateDaemon, wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+def data_of(daemon: PrivateDaemon, volume: str) -> Path:
+    return Path(daemon.request("GET", f"/volumes/{volume}")[1]["Mountpoint"])
+
+
+def test_a_volume_with_options_is_mounted_while_a_container_is_up(daemon: PrivateDaemon) -> None:
+    daemon.docker(
+        "volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m", "ram"
+    )
+    path = data_of(daemon, "ram")
+    for name in ("first", "second"):
+        daemon.docker("create", "--name", name, "-v", "ram:/ram", "busybox", "sleep", "1000")
+        assert not os.path.ismount(path)
+    daemon.docker("start", "first", "second")
+    daemon.docker("exec", "first", "touch", "/ram/shared")
+    assert daemon.docker("exec", "second", "ls", "/ram").stdout == b"shared\n"
+    daemon.docker("stop", "-t", "0", "first")
+    assert os.path.ismount(path)
+    daemon.kill9()
+    daemon.start()
+    assert daemon.docker("exec", "second", "ls", "/ram").stdout == b"shared\n"
+    daemon.docker("stop", "-t", "0", "second")
+    assert not os.path.ismount(path)
+    daemon.docker("rm", "first", "second")
+    daemon.docker("volume", "rm", "ram")
+
+
+def test_a_subpath_cannot_be_led_out_of_its_volume(daemon: PrivateDaemon, tmp_path: Path) -> None:
+    """Another user of the volume puts a symlink where the subpath was, at any time."""
+    (tmp_path / "secret").write_text("of the host")
+    daemon.docker("volume", "create", "tree")
+    data = data_of(daemon, "tree")
+    (data / "inside").mkdir()
+    (data / "inside" / "mine").touch()
+    mount = "type=volume,source=tree,destination=/sub,volume-subpath=inside"
+    daemon.docker("create", "--name", "sub", "--mount", mount, "busybox", "ls", "/sub")
+    assert daemon.docker("start", "-a", "sub").stdout == b"mine\n"
+    (data / "inside").rename(data / "aside")
+    (data / "inside").symlink_to(tmp_path)
+    done = daemon.docker("start", "-a", "sub", check=False)
+    assert b"secret" not in done.stdout
+    copied = daemon.docker("cp", "sub:/sub/secret", "-", check=False)
+    assert b"of the host" not in copied.stdout
+    daemon.docker("rm", "-f", "sub")
+    daemon.docker("volume", "rm", "tree")
+    assert (tmp_path / "secret").exists()
+
+
+def test_a_start_waits_for_files_on_their_way_in(daemon: PrivateDaemon) -> None:
+    daemon.docker("create", "--name", "slow", "busybox", "sleep", "1000")
+    upload = subprocess.Popen(
+        ["docker", "-H", daemon.url, "cp", "-", "slow:/"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    assert upload.stdin is not None
+    tar = subprocess.run(["tar", "-cC", "/etc", "hostname"], check=True, capture_output=True)
+    upload.stdin.write(tar.stdout[:600])
+    upload.stdin.flush()
+    views = daemon.data_root / "snapshots" / "views"
+    wait_until(lambda: any(views.iterdir()), what="the upload to begin")
+    start = subprocess.Popen(["docker", "-H", daemon.url, "start", "slow"])
+    upload.stdin.write(tar.stdout[600:])
+    upload.stdin.close()
+    assert upload.wait(30) == 0
+    assert start.wait(30) == 0
+    assert daemon.docker("exec", "slow", "cat", "/hostname").stdout
+    assert not any(views.iterdir())
+    daemon.docker("rm", "-f", "slow")
+
+
+def test_a_container_starts_while_it_is_exported(daemon: PrivateDaemon) -> None:
+    daemon.docker("create", "--name", "still", "busybox", "sleep", "1000")
+    export = subprocess.Popen(
+        ["docker", "-H", daemon.url, "export", "still"], stdout=subprocess.PIPE
+    )
+    assert export.stdout is not None
+    first = export.stdout.read(1)
+    daemon.docker("start", "still")
+    size = len(first) + len(export.stdout.read())
+    assert export.wait(30) == 0
+    assert size > 500_000
+    daemon.docker("rm", "-f", "still")
