@@ -275,8 +275,11 @@ class Connection(asyncio.Protocol):
             self._fail(error)
 
     def _feed_upgraded(self, data: bytes) -> None:
-        """The parser stops at the head of an upgrade; the request's body is still to come."""
-        if self._missing and self._body is not None:
+        """The parser stops at the head of an upgrade; the request's body is still to come.
+
+        An empty piece of it would read as its end.
+        """
+        if data and self._missing and self._body is not None:
             own, data = data[: self._missing], data[self._missing :]
             self._missing -= len(own)
             self._body.feed(own)
