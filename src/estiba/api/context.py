@@ -85,7 +85,7 @@ class Context:
     # -- body ------------------------------------------------------------------------------
 
     async def json(self) -> dict[str, Any]:
-        """The JSON object of the body, nulls removed; `{}` without a body.
+        """The JSON object of the body, nulls removed; `{}` without a body and for null.
 
         Raises InvalidArgument, or LimitExceeded for more than 4 MiB.
         """
@@ -105,6 +105,8 @@ class Context:
             value = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise InvalidArgument(f"invalid JSON: {error}") from error
+        if value is None:
+            return {}
         if not isinstance(value, dict):
             raise InvalidArgument("invalid JSON: expected an object")
         stripped: dict[str, Any] = without_nulls(value, _MAX_DEPTH)

@@ -48,11 +48,10 @@ def merge_image(config: Config, image: ImageProcessConfig) -> Config:
 def merge_env(wanted: list[str], inherited: list[str]) -> list[str]:
     """The container's variables first, then those of the image that it does not set.
 
-    A bare `NAME` removes the image's variable.
+    A bare `NAME` takes the place of the image's variable too; the program gets none of that name.
     """
     names = {entry.partition("=")[0] for entry in wanted}
-    kept = [entry for entry in inherited if entry.partition("=")[0] not in names]
-    return [entry for entry in wanted if "=" in entry] + kept
+    return wanted + [entry for entry in inherited if entry.partition("=")[0] not in names]
 
 
 def merge_health(wanted: HealthConfig | None, image: HealthConfig | None) -> HealthConfig | None:
@@ -72,7 +71,7 @@ def merge_health(wanted: HealthConfig | None, image: HealthConfig | None) -> Hea
 def fill_host(host: HostConfig, *, runtime: str, log: LogConfig) -> HostConfig:
     """`host` with the engine's defaults, so that inspect shows what is in force."""
     log_config = host.log_config
-    if not log_config.type:
+    if log_config.type in ("", log.type):
         log_config = LogConfig(type=log.type, config={**log.config, **log_config.config})
     return msgspec.structs.replace(
         host,

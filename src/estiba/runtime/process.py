@@ -11,13 +11,16 @@ DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 
 def build_env(wanted: Sequence[str], *, hostname: str, tty: bool, home: str) -> list[str]:
-    """The environment: what every program gets, and `wanted` over it. A later entry wins."""
+    """The environment: what every program gets, and `wanted` over it.
+
+    A later entry wins; a bare `NAME` takes the variable away.
+    """
     base = [DEFAULT_PATH, f"HOSTNAME={hostname}"]
     if tty:
         base.append("TERM=xterm")
     named = {entry.partition("=")[0]: entry for entry in [*base, *wanted]}
     named.setdefault("HOME", f"HOME={home}")
-    return list(named.values())
+    return [entry for entry in named.values() if "=" in entry]
 
 
 def build_process(

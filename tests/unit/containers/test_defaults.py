@@ -83,7 +83,7 @@ def test_everything_else_comes_from_the_image_where_it_is_open() -> None:
     [
         ([], ["A=1"], ["A=1"]),
         (["A=2"], ["A=1", "B=1"], ["A=2", "B=1"]),
-        (["A"], ["A=1", "B=1"], ["B=1"]),
+        (["A"], ["A=1", "B=1"], ["A", "B=1"]),
         (["A="], ["A=1"], ["A="]),
         (["A=1=2"], [], ["A=1=2"]),
         (["AB=1"], ["A=1"], ["AB=1", "A=1"]),
@@ -153,8 +153,9 @@ def test_swap_defaults_to_as_much_as_memory(memory: int, swap: int, filled: int)
     assert fill_host(host, runtime="crun", log=LOG).memory_swap == filled
 
 
-def test_log_options_without_a_driver_join_those_of_the_engine() -> None:
-    host = HostConfig(log_config=LogConfig(config={"max-file": "5"}))
+@pytest.mark.parametrize("driver", ["", "json-file"])
+def test_log_options_join_those_of_the_engine_s_own_driver(driver: str) -> None:
+    host = HostConfig(log_config=LogConfig(type=driver, config={"max-file": "5"}))
     filled = fill_host(host, runtime="crun", log=LOG)
     assert filled.log_config == LogConfig(
         type="json-file", config={"max-size": "100m", "max-file": "5"}

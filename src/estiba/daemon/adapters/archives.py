@@ -15,6 +15,8 @@ import msgspec
 from estiba.api.http1 import Body
 from estiba.api.ports import CommitOptions
 from estiba.api.uploads import Upload
+from estiba.containers.actor import Actor
+from estiba.containers.defaults import merge_image
 from estiba.containers.engine import Engine
 from estiba.containers.mountpoints import ENGINE_MADE
 from estiba.containers.record import ContainerRecord, Process
@@ -26,7 +28,7 @@ from estiba.kernel.blocking import run_blocking
 from estiba.kernel.confined import opened_root
 from estiba.kernel.pidfd import ProcessIdentity, is_alive
 from estiba.model.container import Config
-from estiba.model.errors import Conflict, Forbidden, NotFound
+from estiba.model.errors import Conflict, FailedPrecondition, Forbidden, NotFound
 from estiba.model.image import ImageProcessConfig
 from estiba.model.reference import Reference, parse_reference
 from estiba.model.state import ContainerState
@@ -154,9 +156,7 @@ class ContainerArchives:
     async def commit(self, options: CommitOptions) -> str:
         actor = self.engine.find(options.container)
         tags = _target(options.repository, options.tag)
-        paused = options.pause and actor.record.state == ContainerState.RUNNING
-        if paused:
-            await actor.pause()
+        paused = options.pause and await _pause(actor)
         try:
             record = await run_blocking(self._commit, actor.record, options, tags)
         finally:
@@ -177,7 +177,7 @@ class ContainerArchives:
             self.images,
             self.snapshots.diff_tar(record.id, without=_ENGINE_MADE),
             base,
-            _process_config(options.config or record.config),
+            _committed_config(record, options.config),
             tags=tags,
             description=Description(
                 comment=options.comment,
@@ -188,6 +188,17 @@ class ContainerArchives:
             architecture=self.architecture,
         )
         return image.id
+
+
+async def _pause(actor: Actor) -> bool:
+    """Whether it was running and is paused now. One that ends just then needs no pause."""
+    if actor.record.state != ContainerState.RUNNING:
+        return False
+    try:
+        await actor.pause()
+    except (Conflict, FailedPrecondition, NotFound):
+        return False
+    return True
 
 
 @contextmanager
@@ -227,6 +238,14 @@ def _target(repository: str, tag: str) -> list[Reference]:
     if not repository:
         return []
     return [parse_reference(f"{repository}:{tag}" if tag else repository)]
+
+
+def _committed_config(record: ContainerRecord, given: Config | None) -> ImageProcessConfig:
+    """What the client gave, its gaps filled from the container."""
+    own = _process_config(record.config)
+    merged = own if given is None else _process_config(merge_image(given, own))
+    env = [entry for entry in merged.env if "=" in entry]
+    return msgspec.structs.replace(merged, env=env)
 
 
 def _process_config(config: Config) -> ImageProcessConfig:

@@ -13,14 +13,10 @@ from estiba.containers import logs
 from estiba.containers.actor import Actor
 from estiba.containers.attach import AttachClient
 from estiba.containers.engine import Engine
-from estiba.containers.mountpoints import ENGINE_MADE
 from estiba.containers.ports import Paths
 from estiba.model.detach_keys import DEFAULT, DetachScanner, parse_keys
 from estiba.model.errors import Conflict, EstibaError
 from estiba.model.state import ContainerState
-
-Json = dict[str, Any]
-_ENGINE_MADE = frozenset(path.lstrip("/") for path in ENGINE_MADE)
 
 
 @dataclass(slots=True)
