@@ -147,7 +147,7 @@ def test_what_is_not_built_names_itself(daemon: PrivateDaemon) -> None:
         ({"Image": "busybox", "HostConfig": {"Memory": "lots"}}, 400, "Memory"),
         ({"Image": "nosuch"}, 404, "No such image"),
         ({"Image": "busybox", "Env": ["=x"]}, 400, "environment"),
-        ({"Image": "busybox", "HostConfig": {"NetworkMode": "container:none"}}, 404, "container"),
+        ({"Image": "busybox", "HostConfig": {"NetworkMode": "container:none"}}, 400, "container"),
         ({"Image": "busybox", "HostConfig": {"CapAdd": ["NO_SUCH"]}}, 400, "NO_SUCH"),
         ({"Image": "busybox", "HostConfig": {"SecurityOpt": ["seccomp={"]}}, 400, "seccomp"),
         ({"Image": "busybox", "HostConfig": {"Binds": ["/a:b"]}}, 400, "absolute"),

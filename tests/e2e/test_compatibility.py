@@ -39,6 +39,86 @@ def test_the_start_of_an_exec_says_what_its_stream_is(
     assert client.api.exec_start(made["Id"], tty=True) == b"out\r\nerr\r\n"
 
 
+def test_a_followed_log_comes_line_by_line(client: docker.DockerClient) -> None:
+    words = ["sh", "-c", "echo one; echo two; echo err >&2; printf rest"]
+    box = client.containers.run("busybox", words, detach=True)
+    box.wait()
+    assert sorted(box.logs(stream=True)) == [b"err\n", b"one\n", b"rest", b"two\n"]
+    assert len(list(box.logs(stream=True, stderr=False, timestamps=True))) == 3
+
+
+def test_a_variable_without_a_value(client: docker.DockerClient) -> None:
+    """Inspect shows it, the program gets none of that name, and neither does an image."""
+    box = client.containers.create("busybox", ["env"], environment=["HOSTNAME", "A=1"])
+    assert box.attrs["Config"]["Env"] == ["HOSTNAME", "A=1"]
+    box.start()
+    box.wait()
+    shown = box.logs().decode().split("\n")
+    assert "A=1" in shown and not any(line.startswith("HOSTNAME") for line in shown)
+    image = box.commit("made", "1")
+    try:
+        assert image.attrs["Config"]["Env"] == ["A=1"]
+    finally:
+        client.images.remove("made:1")
+
+
+def test_a_commit_changes_only_what_it_names(
+    daemon: PrivateDaemon, client: docker.DockerClient
+) -> None:
+    box = client.containers.run("busybox", ["true"], detach=True, environment=["A=1"])
+    path = f"/commit?container={box.id}&repo=made&tag=1"
+    for body in (b"null", {"Labels": {"a": "b"}, "Env": ["B=2"]}):
+        kind = {"Content-Type": "application/json"}
+        status, answer = daemon.request("POST", path, body, kind)
+        assert status == 201, answer
+    config = client.images.get("made:1").attrs["Config"]
+    client.images.remove("made:1")
+    assert (config["Cmd"], config["Labels"]) == (["true"], {"a": "b"})
+    assert config["Env"] == ["B=2", "A=1"]
+
+
+def test_what_a_request_names_besides_the_image(client: docker.DockerClient) -> None:
+    """A 404 would have the client look for the image, which is here."""
+    for options in ({"volumes_from": ["nosuch"]}, {"network_mode": "container:nosuch"}):
+        with pytest.raises(docker.errors.APIError, match="No such container: nosuch") as failure:
+            client.containers.create("busybox", "true", **options)
+        assert failure.value.status_code == 400
+    with pytest.raises(docker.errors.ImageNotFound, match="wanted linux/s390x"):
+        client.api.create_container("busybox", "true", platform="linux/s390x")
+    arch = client.version()["Arch"]
+    for platform in ("linux", arch, f"linux/{arch}"):
+        client.api.create_container("busybox", "true", platform=platform)
+
+
+def test_a_link_is_no_container(daemon: PrivateDaemon, box: Container) -> None:
+    status, answer = daemon.request("DELETE", f"/containers/{box.id}?link=1&force=1")
+    assert (status, answer["message"]) == (501, "links are not built yet: nothing was removed")
+    box.reload()
+
+
+def test_small_print(daemon: PrivateDaemon, client: docker.DockerClient) -> None:
+    assert daemon.request("GET", "/networks/") == daemon.request("GET", "/networks")
+    with pytest.raises(docker.errors.APIError, match="refusing to create an ambiguous tag"):
+        client.images.get("busybox").tag("sha256", "1")
+    with pytest.raises(docker.errors.APIError, match="interval cannot be less than 1ms"):
+        client.containers.create("busybox", "true", healthcheck={"interval": 1000})
+    gone = client.containers.run("busybox", "sleep 1000", detach=True, auto_remove=True)
+    assert gone.attrs["NetworkSettings"]["Networks"]["bridge"]["Aliases"] is None
+    with pytest.raises(docker.errors.APIError, match="AutoRemove is enabled for the container"):
+        gone.update(restart_policy={"Name": "always"})
+
+
+def test_old_versions_share_more(daemon: PrivateDaemon) -> None:
+    old = docker.APIClient(base_url=daemon.url, version="1.39")
+    try:
+        made = old.create_container("busybox", "true")["Id"]
+        host = old.inspect_container(made)["HostConfig"]
+        assert (host["IpcMode"], host["CgroupnsMode"]) == ("shareable", "host")
+        old.remove_container(made)
+    finally:
+        old.close()
+
+
 def test_a_bind_may_leave_out_what_is_mounted_below(daemon: PrivateDaemon, tmp_path: Path) -> None:
     inner, outer = tmp_path / "inner", tmp_path / "outer"
     inner.mkdir()

@@ -95,7 +95,7 @@ class Router:
     def match(self, method: str, path: str) -> Match:
         """Raises NotFound for an unknown path, InvalidArgument for a version out of range."""
         version, path = split_version(path)
-        operation = self._fixed.get((method, path))
+        operation = self._fixed.get((method, "/networks" if path == "/networks/" else path))
         if operation is not None:
             return Match(operation, {}, version)
         segment = path.split("/", 2)[1] if path.startswith("/") else ""

@@ -47,7 +47,7 @@ def plan_health(config: Config) -> HealthPlan | None:
     Raises InvalidArgument for a test of an unknown form or a time below a millisecond.
     """
     check = config.healthcheck
-    if check is None or not check.test or check.test[0] == "NONE":
+    if check is None:
         return None
     for name in ("interval", "timeout", "start_period", "start_interval"):
         value = getattr(check, name)
@@ -55,6 +55,8 @@ def plan_health(config: Config) -> HealthPlan | None:
             raise InvalidArgument(f"health check {name} cannot be less than 1ms")
     if check.retries < 0:
         raise InvalidArgument("health check retries cannot be negative")
+    if not check.test or check.test[0] == "NONE":
+        return None
     kind, *rest = check.test
     if kind == "CMD" and rest:
         argv = rest
@@ -96,6 +98,18 @@ def wait_before(plan: HealthPlan, health: Health, *, in_start_period: bool) -> f
     return plan.interval_s
 
 
+def duration(seconds: float) -> str:
+    """As Go writes it: 50ms, 1.5s, 1m30s, 1h0m0s."""
+    if seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    text = f"{rest:g}s"
+    if hours or minutes:
+        text = f"{minutes}m{text}"
+    return f"{hours}h{text}" if hours else text
+
+
 class HealthWatch:
     """Probes one running container until cancelled and reports every result."""
 
@@ -127,7 +141,7 @@ class HealthWatch:
         try:
             code, output = await self._probe(self._plan.argv, self._plan.timeout_s)
         except TimeoutError:
-            code, output = -1, f"Health check exceeded timeout ({self._plan.timeout_s:g}s)"
+            code, output = -1, f"Health check exceeded timeout ({duration(self._plan.timeout_s)})"
         return ProbeResult(
             started_ns=began,
             ended_ns=time.time_ns(),

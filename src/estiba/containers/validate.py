@@ -67,7 +67,8 @@ def check_config(config: Config) -> None:
         )
     for entry in config.env:
         if not entry or entry.startswith("=") or "\0" in entry:
-            raise InvalidArgument(f"invalid environment variable: {entry[:64]!r}")
+            shown = entry[:64].replace("\0", "\\0")
+            raise InvalidArgument(f"invalid environment variable: {shown}")
     if config.stop_signal:
         parse_signal(config.stop_signal)
     for port in config.exposed_ports:

@@ -15,6 +15,7 @@ from estiba.containers.health import (
     HealthPlan,
     HealthWatch,
     after_probe,
+    duration,
     plan_health,
     wait_before,
 )
@@ -81,7 +82,6 @@ def test_a_shell_check_uses_the_image_s_shell(shell: list[str] | None, argv: lis
         Config(),
         Config(healthcheck=HealthConfig()),
         Config(healthcheck=HealthConfig(test=["NONE"])),
-        Config(healthcheck=HealthConfig(test=["NONE"], interval=-1)),
     ],
 )
 def test_no_check(config: Config) -> None:
@@ -96,6 +96,8 @@ def test_no_check(config: Config) -> None:
         ({"test": ["CMD-SHELL", "a", "b"]}, "invalid health check"),
         ({"test": ["true"]}, "use NONE, CMD with arguments"),
         ({"interval": MS - 1}, "interval cannot be less than 1ms"),
+        ({"test": [], "interval": MS - 1}, "interval cannot be less than 1ms"),
+        ({"test": ["NONE"], "retries": -1}, "retries cannot be negative"),
         ({"timeout": -1}, "timeout cannot be less"),
         ({"start_period": 5}, "start_period cannot be less"),
         ({"start_interval": 5}, "start_interval cannot be less"),
@@ -224,3 +226,11 @@ async def test_failures_in_the_start_period_do_not_count() -> None:
     task.cancel()
     assert {health.status for health in seen} == {STARTING}
     assert {health.failing_streak for health in seen} == {0}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.05, "50ms"), (1.5, "1.5s"), (30, "30s"), (60, "1m0s"), (90.5, "1m30.5s"), (3600, "1h0m0s")],
+)
+def test_durations_are_written_as_go_does(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -153,6 +153,9 @@ def endpoint_view(net: AttachedNetwork) -> Json:
     """What was asked for, with what the endpoint has while the container is up."""
     settings = net.endpoint.settings if net.endpoint is not None else net.requested
     view: Json = msgspec.to_builtins(settings)
+    # Null in Docker's answers as long as there are none; clients compare with that.
+    for name in ("Links", "Aliases", "DriverOpts", "DNSNames"):
+        view[name] = view[name] or None
     return view
 
 

@@ -27,11 +27,13 @@ from estiba.daemon.adapters.container_views import inspect_view, summary_view
 from estiba.daemon.adapters.stats import StatsReader
 from estiba.images.images import Images
 from estiba.kernel.blocking import run_blocking
+from estiba.model import errors
 from estiba.model.container import Config, HostConfig, NetworkingConfig, Resources, RestartPolicy
-from estiba.model.errors import Conflict, NotFound
+from estiba.model.errors import Conflict, InvalidArgument, NotFound
 from estiba.storage.snapshots import DRIVER, SnapshotStore
 
 Json = dict[str, Any]
+_UNAME = {"amd64": "x86_64", "arm64": "aarch64"}
 Filters = Mapping[str, list[str]]
 
 
@@ -160,10 +162,15 @@ class ContainerCommands:
             image,
             facts=self.facts,
             defaults=self.defaults,
-            find=lambda ref: self.engine.find(ref).record,
+            find=self._named_in_request,
         )
         warnings += self.specs.profile(record.host_config).warnings
         found = image.config.architecture
+        if platform and found and not _is_platform(platform, found):
+            raise NotFound(
+                f"image with reference {config.image} was found but does not match the specified "
+                f"platform: wanted {platform}, actual: linux/{found}"
+            )
         if found and found != self.architecture:
             warnings.append(
                 f"The requested image's platform (linux/{found}) does not match the detected "
@@ -171,6 +178,13 @@ class ContainerCommands:
             )
         await self._finish(self.engine.create(record), f"create {name}")
         return record.id, warnings
+
+    def _named_in_request(self, ref: str) -> ContainerRecord:
+        """Another container. One that is missing is no 404: clients then pull the image."""
+        try:
+            return self.engine.find(ref).record
+        except NotFound as error:
+            raise InvalidArgument(error.message) from error
 
     async def start(self, ref: str) -> None:
         actor = self.engine.find(ref)
@@ -193,6 +207,8 @@ class ContainerCommands:
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         actor = self.engine.find(ref)
+        if link:
+            raise errors.NotImplemented("links are not built yet: nothing was removed")
         await self._finish(
             actor.remove(force=force, volumes=volumes), f"remove {actor.record.name}"
         )
@@ -213,7 +229,12 @@ class ContainerCommands:
         actor = self.engine.find(ref)
         check_resources(resources, self.facts)
         if policy is not None:
-            check_policy(policy, auto_remove=actor.record.host_config.auto_remove)
+            check_policy(policy, auto_remove=False)
+            if policy.name not in ("", "no") and actor.record.host_config.auto_remove:
+                raise InvalidArgument(
+                    "Restart policy cannot be updated because AutoRemove is enabled for the "
+                    "container"
+                )
         await self._finish(actor.update(resources, policy), f"update {actor.record.name}")
         return []
 
@@ -249,6 +270,13 @@ async def _wait(actor: Actor, future: asyncio.Future[Any]) -> AsyncIterator[Json
     if outcome.error:
         answer["Error"] = {"Message": outcome.error}
     yield answer
+
+
+def _is_platform(wanted: str, architecture: str) -> bool:
+    """`wanted` is `os`, `architecture` or `os/architecture[/variant]`."""
+    first, _, rest = wanted.lower().partition("/")
+    own = {"linux", architecture, _UNAME.get(architecture, "")}
+    return first in own and rest.partition("/")[0] in ("", *own)
 
 
 def _is_shown(record: ContainerRecord) -> bool:

@@ -153,6 +153,10 @@ class ImageQueries:
 
     async def tag(self, name: str, repository: str, tag: str) -> None:
         target = parse_reference(f"{repository}:{tag}" if tag else repository)
+        if target.path == "library/sha256":
+            raise InvalidArgument(
+                "refusing to create an ambiguous tag using digest algorithm as name"
+            )
         await run_blocking(self.images.tag, name, target)
 
     async def remove(self, name: str, *, force: bool, prune: bool) -> list[Json]:
