@@ -215,6 +215,7 @@ class _RecipeWriter:
 
     def __init__(self, path: Path) -> None:
         self._file = zstandard.open(path, "wb", cctx=zstandard.ZstdCompressor(level=3))
+        self._pending = bytearray()
         self._inline: list[bytes] | None = None
 
     def __enter__(self) -> _RecipeWriter:
@@ -238,10 +239,16 @@ class _RecipeWriter:
 
     def finish(self, trailer: bytes) -> None:
         self._put(trailer, 0, b"")
+        self._flush()
 
     def _put(self, header: bytes, content: int, path: bytes) -> None:
-        # One write each: the compressor's own bookkeeping costs more than the copy.
-        self._file.write(_RECORD.pack(len(header), content, len(path)) + header + path)
+        self._pending += _RECORD.pack(len(header), content, len(path)) + header + path
+        if len(self._pending) > _CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._file.write(self._pending)
+        self._pending.clear()
 
 
 class _Tee(TarReader):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import Protocol
 from zlib import adler32
 
@@ -32,6 +33,9 @@ class Kind(Enum):
     BLOCK = b"4"
     DIRECTORY = b"5"
     FIFO = b"6"
+
+
+_KINDS = {kind.value: kind for kind in Kind} | dict.fromkeys((b"\0", b"7", b"S"), Kind.FILE)
 
 
 class Source(Protocol):
@@ -127,20 +131,20 @@ class TarReader:
         entry = Entry(
             name=name or pax.get(b"path") or _name(block),
             kind=_kind(kind, block),
-            mode=_number(block[100:108], "mode") & 0o7777,
-            uid=_decimal(pax[b"uid"], "uid") if b"uid" in pax else _number(block[108:116], "uid"),
-            gid=_decimal(pax[b"gid"], "gid") if b"gid" in pax else _number(block[116:124], "gid"),
+            mode=_repeated(block[100:108], "mode") & 0o7777,
+            uid=_decimal(pax[b"uid"], "uid") if b"uid" in pax else _repeated(block[108:116], "uid"),
+            gid=_decimal(pax[b"gid"], "gid") if b"gid" in pax else _repeated(block[116:124], "gid"),
             size=size,
             mtime_ns=_mtime(block, pax),
             link=link or pax.get(b"linkpath") or _text(block[157:257]),
-            xattrs={
-                key[len(_SCHILY) :]: value for key, value in pax.items() if key.startswith(_SCHILY)
-            },
         )
+        for key, value in pax.items():
+            if key.startswith(_SCHILY):
+                entry.xattrs[key[len(_SCHILY) :]] = value
         if entry.kind in (Kind.CHAR, Kind.BLOCK):
             entry.major = _number(block[329:337], "device")
             entry.minor = _number(block[337:345], "device")
-        has_data = entry.kind == Kind.FILE
+        has_data = entry.kind is Kind.FILE
         entry.stored = size if has_data else 0
         if kind == b"S":
             self._old_sparse(entry, block)
@@ -281,15 +285,13 @@ def _sum(data: bytes) -> int:
 
 
 def _kind(flag: bytes, block: bytes) -> Kind:
-    if flag in (b"0", b"\0", b"7", b"S"):
-        # Before POSIX a directory was a file whose name ends in a slash.
-        if flag == b"\0" and _name(block).endswith(b"/"):
-            return Kind.DIRECTORY
-        return Kind.FILE
-    try:
-        return Kind(flag)
-    except ValueError:
-        raise InvalidArgument(f"tar: unknown entry type {flag!r}") from None
+    kind = _KINDS.get(flag)
+    if kind is None:
+        raise InvalidArgument(f"tar: unknown entry type {flag!r}")
+    # Before POSIX a directory was a file whose name ends in a slash.
+    if flag == b"\0" and _name(block).endswith(b"/"):
+        return Kind.DIRECTORY
+    return kind
 
 
 def _text(raw: bytes) -> bytes:
@@ -319,6 +321,10 @@ def _number(raw: bytes, what: str) -> int:
         return int(text, 8) if text else 0
     except ValueError:
         raise InvalidArgument(f"tar: bad {what} in a header") from None
+
+
+_repeated = lru_cache(256)(_number)
+"""For fields that have the same few values all over an archive."""
 
 
 def _decimal(raw: bytes, what: str) -> int:

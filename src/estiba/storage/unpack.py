@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ _MAX_CACHED_PARENTS = 64
 _FORBIDDEN_XATTRS = (b"trusted.overlay.", b"user.overlay.", b"trusted.", b"system.")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_UNUSUAL = re.compile(rb"\A/|//|(?:\A|/)\.{0,2}(?:/|\Z)")
+"""Empty, `.` and `..` parts."""
+
 _NO_SUPPORT = (errno.ENOTSUP, errno.EPERM, errno.ENODATA)
 
 
@@ -120,14 +124,14 @@ class Unpacker:
         self, path: bytes, parent: bytes, name: bytes, entry: Entry, reader: TarReader
     ) -> None:
         directory = self._parent(parent)
-        if entry.kind == Kind.DIRECTORY:
+        if entry.kind is Kind.FILE:
+            self._make_file(directory, name, entry, reader)
+            return
+        if entry.kind is Kind.DIRECTORY:
             self._make_directory(directory, path, name, entry)
             return
-        if entry.kind == Kind.HARDLINK:
+        if entry.kind is Kind.HARDLINK:
             self._make_link(directory, name, entry)
-            return
-        if entry.kind == Kind.FILE:
-            self._make_file(directory, name, entry, reader)
             return
         self._clear(directory, name, entry)
         if entry.kind == Kind.SYMLINK:
@@ -297,7 +301,7 @@ class Unpacker:
     def _place(self, name: bytes) -> bytes:
         path = clean_name(name, self._options.limits)
         prefix = self._options.prefix
-        return b"/".join(part for part in (prefix, path) if part)
+        return b"/".join((prefix, path)) if prefix and path else prefix or path
 
     def _parent(self, path: bytes, *, create: bool = True) -> int:
         """A descriptor of the directory `path`, resolved in the root; made when it is missing.
@@ -334,14 +338,17 @@ def clean_name(name: bytes, limits: Limits) -> bytes:
     """
     if len(name) > limits.name_bytes:
         raise LimitExceeded(f"tar: a name of {len(name)} bytes")
+    if b"\0" in name:
+        raise InvalidArgument("tar: a name with a zero byte")
+    plain = name.removeprefix(b"./").removesuffix(b"/")
+    if not _UNUSUAL.search(plain) and plain.count(b"/") < limits.depth:
+        return plain
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         shown = name[:200].decode(errors="replace")
         raise InvalidArgument(f"tar: the name {shown!r} leads out of the archive's root")
     if len(parts) > limits.depth:
         raise LimitExceeded(f"tar: a name {len(parts)} directories deep")
-    if b"\0" in name:
-        raise InvalidArgument("tar: a name with a zero byte")
     return b"/".join(parts)
 
 
@@ -362,9 +369,9 @@ def remove_tree(directory: int, name: bytes) -> None:
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, memoryview(data)[written:])
 
 
 def unpack(reader: TarReader, root: int, options: UnpackOptions) -> int:
