@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.daemon import PrivateDaemon
+from tests.support.daemon import PrivateDaemon, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -91,3 +92,27 @@ def test_cp_races_a_symlink_swap(daemon: PrivateDaemon, tmp_path: Path) -> None:
         assert (outside / "secret").read_text() == "canary"
     finally:
         daemon.docker("rm", "-f", "racer")
+
+
+def test_clients_that_send_nothing_stop_nobody_else(daemon: PrivateDaemon) -> None:
+    """More uploads than the engine has threads in its pool, all of them stalled."""
+    daemon.docker("create", "--name", "target", "busybox", "true")
+    head = b"Transfer-Encoding: chunked\r\nHost: d\r\n\r\n200\r\n"
+    targets = [
+        b"POST /images/load",
+        b"POST /images/create?fromSrc=-&repo=stalled",
+        b"PUT /containers/target/archive?path=/",
+    ]
+    stalled = []
+    for number in range(30):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(daemon.socket))
+        connection.sendall(targets[number % 3] + b" HTTP/1.1\r\n" + head + b"half of a header")
+        stalled.append(connection)
+    assert daemon.docker("run", "--rm", "busybox", "echo", "alive").stdout == b"alive\n"
+    for connection in stalled:
+        connection.close()
+    wait_until(
+        lambda: daemon.request("DELETE", "/containers/target")[0] == 204,
+        what="the last upload to be given up",
+    )

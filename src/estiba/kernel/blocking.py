@@ -1,12 +1,14 @@
-"""The one way from the event loop to a call that may block."""
+"""From the event loop to calls that may block: the shared pool, or a thread of their own."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,6 +25,35 @@ async def run_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwar
     """
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_executor, functools.partial(function, *args, **kwargs))
+
+
+async def run_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """`run_blocking` in a thread of its own, for a call that waits for a client.
+
+    In the pool a few clients that send nothing would take all threads from everybody else.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast(T, result))
+
+    def work() -> None:
+        result, failure = None, None
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=work, name=f"apart {function}", daemon=True).start()
+    return await done
 
 
 def start_blocking(function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:

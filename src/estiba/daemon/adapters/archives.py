@@ -24,7 +24,7 @@ from estiba.containers.sources import Sources, longest_mount
 from estiba.daemon.adapters.bridging import iterate
 from estiba.images.images import Images
 from estiba.images.importing import Description, commit_layer
-from estiba.kernel.blocking import run_blocking
+from estiba.kernel.blocking import run_apart, run_blocking
 from estiba.kernel.confined import opened_root
 from estiba.kernel.pidfd import ProcessIdentity, is_alive
 from estiba.model.container import Config
@@ -92,7 +92,7 @@ class ContainerArchives:
 
         try:
             async with actor.held_at_rest() as record:
-                await run_blocking(_named(lambda: work(record), record))
+                await run_apart(_named(lambda: work(record), record))
         finally:
             source.close()
         await actor.announce("extract-to-dir", {"path": path})

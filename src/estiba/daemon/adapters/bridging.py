@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
-from estiba.kernel.blocking import run_blocking
+from estiba.kernel.blocking import run_apart, run_blocking
 
 T = TypeVar("T")
 
@@ -35,10 +35,10 @@ async def iterate(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def each(values: Iterator[T]) -> AsyncIterator[T]:
-    """A blocking iterator of values, drawn in a thread one by one."""
+    """A blocking iterator of values, which may wait for the client, drawn one by one."""
     end: Any = object()
     try:
-        while (value := await run_blocking(next, values, end)) is not end:
+        while (value := await run_apart(next, values, end)) is not end:
             yield value
     finally:
         closer: Callable[[], Any] | None = getattr(values, "close", None)

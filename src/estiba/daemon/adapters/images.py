@@ -21,7 +21,7 @@ from estiba.images import archive
 from estiba.images.images import Images
 from estiba.images.importing import Description, import_tar
 from estiba.images.record import ImageRecord
-from estiba.kernel.blocking import run_blocking
+from estiba.kernel.blocking import run_apart, run_blocking
 from estiba.model import errors
 from estiba.model.digest import Digest
 from estiba.model.errors import EstibaError, InvalidArgument
@@ -231,7 +231,7 @@ class ImageTransfers:
         tags = [parse_reference(f"{repository}:{tag}" if tag else repository)] if repository else []
         stream = Upload(body)
         try:
-            record = await run_blocking(self._import, stream, tags, message, changes)
+            record = await run_apart(self._import, stream, tags, message, changes)
             yield {"status": record.id}
         except (EstibaError, OSError) as error:
             yield _failure(error)
