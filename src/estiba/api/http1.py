@@ -20,6 +20,7 @@ from typing import Protocol
 
 import httptools
 
+from estiba.api.unread import wait_read
 from estiba.model.errors import EstibaError, InvalidArgument
 
 _log = logging.getLogger(__name__)
@@ -443,6 +444,11 @@ class Connection(asyncio.Protocol):
                 self._raw.end()
         await self.write(head)
         return self._raw
+
+    async def wait_read(self) -> None:
+        """Returns when a local client has read what was sent, or after a moment."""
+        if self._transport is not None:
+            await wait_read(self._transport)
 
     def close(self) -> None:
         if self._transport is not None:

@@ -66,6 +66,7 @@ class RawStream:
         self._connection = connection
         self._tty = tty
         self._input = source
+        self._has_written = False
 
     @classmethod
     async def open(cls, request: HttpRequest, *, tty: bool, version: tuple[int, int]) -> RawStream:
@@ -85,6 +86,14 @@ class RawStream:
         return await self._input.read()
 
     async def write(self, stream: int, data: bytes) -> None:
+        """Sends output, at first only once the head has been read.
+
+        What comes together with the head is lost on a client that reads the head through a
+        buffer and the rest without it, as docker-py does.
+        """
+        if not self._has_written:
+            await self._connection.wait_read()
+            self._has_written = True
         await self._connection.write(data if self._tty else frame(stream, data))
 
     async def wait_gone(self) -> None:
