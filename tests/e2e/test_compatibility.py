@@ -58,6 +58,7 @@ def test_a_variable_without_a_value(client: docker.DockerClient) -> None:
     image = box.commit("made", "1")
     try:
         assert image.attrs["Config"]["Env"] == ["A=1"]
+        assert image.attrs["Parent"] == client.images.get("busybox").id
     finally:
         client.images.remove("made:1")
 
@@ -94,6 +95,19 @@ def test_a_link_is_no_container(daemon: PrivateDaemon, box: Container) -> None:
     status, answer = daemon.request("DELETE", f"/containers/{box.id}?link=1&force=1")
     assert (status, answer["message"]) == (501, "links are not built yet: nothing was removed")
     box.reload()
+
+
+def test_networks_may_have_odd_names(client: docker.DockerClient) -> None:
+    for name in ("a b", "x", "straße"):
+        made = client.networks.create(name)
+        box = client.containers.run("busybox", "true", detach=True, network=name)
+        assert list(box.attrs["NetworkSettings"]["Networks"]) == [name]
+        box.remove(force=True)
+        client.networks.get(name).remove()
+        assert made.name == name
+    for name in (" ", "a/b", "a\nb"):
+        with pytest.raises(docker.errors.APIError, match="invalid network name"):
+            client.networks.create(name)
 
 
 def test_small_print(daemon: PrivateDaemon, client: docker.DockerClient) -> None:

@@ -104,9 +104,15 @@ class Images:
     # -- making ----------------------------------------------------------------------------
 
     def add(
-        self, config_json: bytes, layers: list[LayerInfo], tags: Iterable[Reference], action: str
+        self,
+        config_json: bytes,
+        layers: list[LayerInfo],
+        tags: Iterable[Reference],
+        action: str,
+        *,
+        parent: Digest = "",
     ) -> ImageRecord:
-        """An image of existing layers; one that exists gains the tags.
+        """An image of existing layers; one that exists gains the tags. `parent` is for show.
 
         Raises InvalidArgument when the config does not describe the layers.
         """
@@ -117,6 +123,7 @@ class Images:
             digest = digest_of(config_json)
             record = self._records.get(digest) or ImageRecord(
                 id=digest,
+                parent=parent,
                 config_json=config_json.decode(),
                 chain_ids=[layer.chain_id for layer in layers],
                 size_bytes=sum(layer.size_bytes for layer in layers),
@@ -152,7 +159,11 @@ class Images:
         )
         infos = [self.layer_info(chain) for chain in base.chain_ids] if base else []
         return self.add(
-            msgspec.json.encode(config), [*infos, *([layer] if layer else [])], tags, action
+            msgspec.json.encode(config),
+            [*infos, *([layer] if layer else [])],
+            tags,
+            action,
+            parent=base.id if base else "",
         )
 
     def ensure_layer(self, path: Path, parent: Digest | None, diff_id: Digest) -> LayerInfo:

@@ -21,7 +21,7 @@ from estiba.model.errors import (
     InvalidArgument,
     NotFound,
 )
-from estiba.model.ids import check_name, new_id, short
+from estiba.model.ids import new_id, short
 from estiba.network import sandbox
 from estiba.network.bridge import BridgeDriver
 from estiba.network.driver import Attachment, Driver, HostDriver
@@ -171,7 +171,7 @@ class Networks:
 
     def create(self, spec: NetworkSpec) -> NetworkRecord:
         """Makes a network. Raises AlreadyExists, InvalidArgument, NotFound or Conflict."""
-        check_name(spec.name, what="network")
+        _check_name(spec.name)
         if spec.name in (*PREDEFINED, "default") or spec.driver in ("host", "null"):
             raise Forbidden(
                 f"operation is not permitted on predefined {spec.name} network: "
@@ -366,3 +366,11 @@ class Networks:
                 tx.add_event(network_event(record, action))
 
         self._store.commit_blocking(write, durable=True)
+
+
+def _check_name(name: str) -> None:
+    """Docker takes nearly anything; what no path of the API could name is left out."""
+    if not name.strip() or len(name) > 255 or "/" in name or not name.isprintable():
+        raise InvalidArgument(
+            f"invalid network name ({name[:64]!r}): give up to 255 printable characters, no slash"
+        )
