@@ -21,14 +21,27 @@ _FILES = {
 @functools.cache
 def busybox_tar() -> bytes:
     """The tar; needs Debian's package busybox on the host."""
+    return _tar(_DIRECTORIES, _FILES)
+
+
+@functools.cache
+def standin_tar() -> bytes:
+    """The same, with what other projects' tests take for granted in alpine."""
+    files = dict(_FILES)
+    files["etc/passwd"] += "daemon:x:2:2::/sbin:/sbin/nologin\npostgres:x:70:70::/:/bin/sh\n"
+    files["etc/group"] += "daemon:x:2:\npostgres:x:70:\n"
+    return _tar((*_DIRECTORIES, "mnt", "opt", "srv", "var/opt"), files)
+
+
+def _tar(directories: tuple[str, ...], files: dict[str, str]) -> bytes:
     program = shutil.which("busybox") or "/bin/busybox"
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name in (*_DIRECTORIES, "bin"):
+        for name in (*directories, "bin"):
             info = tarfile.TarInfo(name)
             info.type, info.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
             tar.addfile(info)
-        for name, text in _FILES.items():
+        for name, text in files.items():
             _add(tar, name, text.encode(), 0o644)
         _add(tar, "bin/busybox", Path(program).read_bytes(), 0o755)
         for library in _libraries(program):

@@ -134,10 +134,15 @@ class PrivateDaemon:
             connection.close()
 
     def import_busybox(self) -> None:
+        self.import_image("busybox:latest", busybox_tar())
+
+    def import_image(self, name: str, root: bytes) -> None:
+        """An image of that name from a tar of its root; its command is sh."""
+        repository, _, tag = name.partition(":")
         status, answer = self.request(
             "POST",
-            "/images/create?fromSrc=-&repo=busybox&tag=latest&changes=CMD%20%5B%22sh%22%5D",
-            busybox_tar(),
+            f"/images/create?fromSrc=-&repo={repository}&tag={tag}&changes=CMD%20%5B%22sh%22%5D",
+            root,
             {"Content-Type": "application/x-tar"},
         )
         assert status == 200, answer
