@@ -204,6 +204,15 @@ def test_restart_policy_counts(daemon: PrivateDaemon) -> None:
     )
 
 
+def test_a_container_about_to_restart_is_removed_by_force_only(daemon: PrivateDaemon) -> None:
+    daemon.docker("run", "-d", "--name", "again", "--restart", "always", "busybox", "false")
+    daemon.wait_state("again", "restarting")
+    done = daemon.docker("rm", "again", check=False)
+    assert done.returncode == 1
+    assert b"is restarting: stop the container" in done.stderr
+    daemon.docker("rm", "-f", "again")
+
+
 def test_on_unhealthy_restarts(daemon: PrivateDaemon) -> None:
     status, answer = daemon.request(
         "POST",

@@ -296,7 +296,7 @@ class Actor:
     async def remove(self, *, force: bool = False, volumes: bool = False) -> None:
         """Removes the container and what it owns.
 
-        Raises Conflict while it is up, unless `force`.
+        Raises Conflict while it is up or about to be, unless `force`.
         """
         killed = force and self.record.state.is_up
         if killed:
@@ -305,6 +305,11 @@ class Actor:
         async with self._lock:
             if killed and self._world.is_gone(self.record.id):
                 return  # it removed itself when it ended
+            if not force and self.record.state == ContainerState.RESTARTING:
+                raise Conflict(
+                    f"cannot remove container {self.record.name!r}: container is restarting: "
+                    "stop the container before removing or force remove"
+                )
             await self._remove(volumes=volumes)
 
     async def _remove(self, *, volumes: bool) -> None:

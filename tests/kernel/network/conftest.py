@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from private_host import Host, configure_outside, entered, make_uplink, traces
+from tests.kernel.network.private_host import Host, configure_outside, entered, make_uplink, traces
 from tests.support.daemon import wait_until
 
 from estiba.kernel.netns import ensure_netns, remove_netns, run_in_netns

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
+from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
 
 from estiba.network.networks import Networks
 from estiba.network.record import PortRequest

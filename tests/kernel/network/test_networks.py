@@ -12,7 +12,7 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
-from private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
+from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
 
 from estiba.kernel import rtnetlink
 from estiba.kernel.netlink import NetlinkSocket

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
+from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
 
 from estiba.kernel.netns import run_in_netns
 from estiba.kernel.nft import Nft

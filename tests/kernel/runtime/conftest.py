@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from runtime_lab import CGROUP_PARENT, HIERARCHIES, Lab, container_groups
+from tests.kernel.runtime.runtime_lab import CGROUP_PARENT, HIERARCHIES, Lab, container_groups
 
 from estiba.runtime.conmon import Conmon
 from estiba.runtime.oci import OciRuntime
