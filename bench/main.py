@@ -15,9 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import works
-from bench.peers import Engine, docker_engine, estiba, podman_works
+from bench.peers import Engine, docker_engine, estiba, podman
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent.parent / "README.md"
+_BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
 _BIN = Path(sys.executable).parent
 
 
@@ -30,6 +32,7 @@ class Row:
     unit: str
     estiba: float
     docker: float
+    podman: float | None
     target: float
     rounds: int
 
@@ -51,43 +54,55 @@ def main() -> None:
     if docker is None:
         sys.exit("dockerd is not installed: scripts/bench installs Debian's docker.io")
     ours = estiba(_BIN / "estibad")
+    other = podman()
     try:
-        rows = run_all(ours, docker, given)
+        rows, note = run_all(ours, docker, other, given)
     finally:
-        ours.close()
-        docker.close()
-    report(rows, given)
+        for engine in (ours, docker, other):
+            if engine is not None:
+                engine.close()
+    report(rows, note, given)
 
 
-def run_all(ours: Engine, docker: Engine, given: argparse.Namespace) -> list[Row]:
+def run_all(
+    ours: Engine, docker: Engine, other: Engine | None, given: argparse.Namespace
+) -> tuple[list[Row], str]:
+    """The rows, and what there is to say about podman."""
     for engine in (ours, docker):
-        engine.start()
-        subprocess.run(
-            ["docker", "import", "-c", 'CMD ["sh"]', "-", "busybox:latest"], input=busybox_root(),
-            env=engine.environment(), capture_output=True, check=True,
-        )  # fmt: skip
-        works.with_container(engine, "idle", "sleep", "100000")
+        prepare(engine)
+    note = "podman is not installed"
+    if other is not None:
+        try:
+            prepare(other)
+            note = "Podman 4.3 (Debian's podman) behind its own service of the Docker API"
+        except (RuntimeError, subprocess.CalledProcessError) as error:
+            other, note = None, f"podman cannot run a container here: {error}"
     archive = debian_root()
     rows: list[Row] = []
 
     def row(
         name: str, title: str, target: float, rounds: int, work: Callable[[Engine], float],
-        other: Callable[[Engine], float] | None = None, unit: str = "s",
+        theirs: Callable[[Engine], float] | None = None, unit: str = "s",
     ) -> None:  # fmt: skip
         if given.only and name not in given.only:
             return
         count = max(1, rounds // 3) if given.quick else rounds
-        samples: dict[str, list[float]] = {"estiba": [], "docker": []}
+        mine: list[float] = []
+        dockers: list[float] = []
+        podmans: list[float] = []
         for _ in range(count):
-            samples["docker"].append((other or work)(docker))
-            samples["estiba"].append(work(ours))
+            dockers.append((theirs or work)(docker))
+            mine.append(work(ours))
+            if other is not None and theirs is None:
+                podmans.append(work(other))
         made = Row(
-            name, title, unit, statistics.median(samples["estiba"]),
-            statistics.median(samples["docker"]), target, count,
+            name, title, unit, statistics.median(mine), statistics.median(dockers),
+            statistics.median(podmans) if podmans else None, target, count,
         )  # fmt: skip
         rows.append(made)
         print(text(made), flush=True)
 
+    engines = [engine for engine in (ours, docker, other) if engine is not None]
     print(header(), flush=True)
     row("run", "docker run --rm busybox true", 0.25, 15, works.run_rm)
     row("lifecycles", "40 lifecycles by 8 clients, API", 0.15, 3, works.lifecycles)
@@ -96,21 +111,30 @@ def run_all(ours: Engine, docker: Engine, given: argparse.Namespace) -> list[Row
     row("write", "writing 1,000,000 log lines", 0.3, 3, works.write_lines)
     row("logs", "docker logs of 1,000,000 lines", 0.1, 3, works.read_lines)
     row("import", "import of a Debian root", 0.3, 3, lambda e: works.import_root(e, archive))
-    for engine in (ours, docker):
-        engine.docker("rm", "-f", "lines")
-        for number in range(29):
-            works.with_container(engine, f"many{number}", "sleep", "100000")
+    if not given.only or {"memory", "list"} & set(given.only):
+        for engine in engines:
+            engine.docker("rm", "-f", "lines")
+        works.fill(engines, running=29, made=0)
     row("memory", "memory with 30 containers (PSS)", 0.6, 3, Engine.pss_bytes, unit="B")
-    for engine in (ours, docker):
-        for number in range(20):
-            engine.docker("create", "--name", f"made{number}", "busybox")
+    if not given.only or "list" in given.only:
+        works.fill(engines, running=0, made=20)
     row("list", "GET /containers/json, 50 containers", 0.5, 30, works.list_containers)
     mine, theirs = str(_BIN / "estiba"), "docker"
     row(
         "ps", "estiba ps against docker ps, whole process", 3.0, 15,
         lambda e: works.ps_process(e, mine), lambda e: works.ps_process(ours, theirs),
     )  # fmt: skip
-    return rows
+    return rows, note
+
+
+def prepare(engine: Engine) -> None:
+    """Starts it, with the image busybox and a container that idles."""
+    engine.start()
+    subprocess.run(
+        ["docker", "import", "-c", 'CMD ["sh"]', "-", "busybox:latest"], input=busybox_root(),
+        env=engine.environment(), capture_output=True, check=True,
+    )  # fmt: skip
+    works.with_container(engine, "idle", "sleep", "100000")
 
 
 def busybox_root() -> bytes:
@@ -135,35 +159,56 @@ def debian_root() -> Path:
 
 
 def header() -> str:
-    return f"{'work':<44}{'estiba':>10}{'docker':>10}{'ratio':>8}{'target':>8}"
+    return f"{'work':<44}{'estiba':>10}{'docker':>10}{'podman':>10}{'ratio':>8}{'target':>8}"
 
 
 def text(row: Row) -> str:
-    def shown(value: float) -> str:
-        return f"{value / 1e6:.1f} MB" if row.unit == "B" else f"{value:.3f} s"
-
-    return (
-        f"{row.title:<44}{shown(row.estiba):>10}{shown(row.docker):>10}"
-        f"{row.ratio:>8.3f}{row.target:>8} {row.verdict}"
-    )
+    values = (shown(row, value) for value in (row.estiba, row.docker, row.podman))
+    columns = "".join(f"{value:>10}" for value in values)
+    return f"{row.title:<44}{columns}{row.ratio:>8.3f}{row.target:>8} {row.verdict}"
 
 
-def report(rows: list[Row], given: argparse.Namespace) -> None:
-    podman = podman_works(busybox_root())
-    note = f"podman was not measured: {podman}" if podman else "podman runs here; not in this table"
-    print(note)
+def report(rows: list[Row], note: str, given: argparse.Namespace) -> None:
+    print(f"podman: {note}\nratio: estiba / docker")
+    if given.only or given.quick:
+        print("nothing was written: only a whole run is")
+        return
     RESULTS.mkdir(exist_ok=True)
     facts = {
         "taken": datetime.now(UTC).isoformat(timespec="seconds"),
         "kernel": platform.release(),
         "cpus": os.cpu_count(),
-        "quick": given.quick,
         "docker": "Docker Engine 20.10 (Debian's docker.io), the same docker client for both",
         "podman": note,
         "rows": [{**asdict(row), "ratio": row.ratio, "verdict": row.verdict} for row in rows],
     }
     (RESULTS / "latest.json").write_text(json.dumps(facts, indent=2) + "\n")
     plot(rows)
+    before, _, rest = README.read_text().partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    README.write_text(f"{before}{_BEGIN}\n{table(rows)}\n{_END}{after}")
+
+
+def table(rows: list[Row]) -> str:
+    """As Markdown, for the README."""
+    lines = [
+        "| work | estiba | Docker Engine 20.10 | Podman 4.3 | estiba / Docker | target |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        values = " | ".join(shown(row, value) for value in (row.estiba, row.docker, row.podman))
+        missed = "" if row.verdict == "ok" else " (missed)"
+        lines.append(f"| {row.title} | {values} | {row.ratio:.2f}{missed} | {row.target} |")
+    return "\n".join(lines)
+
+
+def shown(row: Row, value: float | None) -> str:
+    """A value with its unit; `-` where there is none."""
+    if value is None:
+        return "-"
+    if row.unit == "B":
+        return f"{value / 1e6:.0f} MB"
+    return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.2f} s"
 
 
 def plot(rows: list[Row]) -> None:

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Engine:
     command: list[str]
     bridge: str
     makes_bridge: bool
+    variables: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     rounds: int = 0
 
@@ -58,15 +59,13 @@ class Engine:
     def start(self) -> None:
         if not self.makes_bridge:
             subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True)
-            number = 240 if self.name == "docker" else 241
-            subprocess.run(
-                ["ip", "addr", "add", f"10.{number}.0.1/24", "dev", self.bridge], check=True
-            )
+            subprocess.run(["ip", "addr", "add", "10.240.0.1/24", "dev", self.bridge], check=True)
             subprocess.run(["ip", "link", "set", self.bridge, "up"], check=True)
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, start_new_session=True
-            )
+                self.command, stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, **self.variables},
+            )  # fmt: skip
         end = time.monotonic() + _DEADLINE_S
         while time.monotonic() < end:
             with contextlib.suppress(OSError, RuntimeError):
@@ -156,15 +155,50 @@ def docker_engine() -> Engine | None:
     return Engine("docker", root, command, "dbench0", makes_bridge=False)
 
 
-def podman_works(busybox: bytes) -> str:
-    """Empty when podman can run a container here, else why not."""
-    if shutil.which("podman") is None:
-        return "podman is not installed"
-    name = "localhost/estiba-bench"
-    subprocess.run(["podman", "import", "-", name], input=busybox, capture_output=True, check=False)
-    done = subprocess.run(
-        ["podman", "run", "--rm", "--pull=never", name, "true"], capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    subprocess.run(["podman", "rmi", "-f", name], capture_output=True, check=False)
-    return "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+_PODMAN_CONF = """\
+[containers]
+# Its defaults raise limits, which a host without CAP_SYS_RESOURCE forbids.
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+[network]
+network_config_dir = "{root}/cni"
+"""
+
+_PODMAN_NETWORK = {
+    "cniVersion": "0.4.0",
+    "name": "podman",
+    "plugins": [
+        {
+            "type": "bridge",
+            "bridge": "pbench0",
+            "isGateway": True,
+            "ipMasq": True,
+            "hairpinMode": True,
+            "ipam": {
+                "type": "host-local",
+                "routes": [{"dst": "0.0.0.0/0"}],
+                "ranges": [[{"subnet": "10.242.0.0/24", "gateway": "10.242.0.1"}]],
+            },
+        },
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+        {"type": "firewall"},
+    ],
+}
+
+
+def podman() -> Engine | None:
+    """Podman behind its own service of the Docker API; None when it is not installed."""
+    program = shutil.which("podman")
+    if program is None:
+        return None
+    root = Path("/var/tmp/estiba-bench/podman")
+    shutil.rmtree(root, ignore_errors=True)
+    (root / "cni").mkdir(parents=True)
+    (root / "containers.conf").write_text(_PODMAN_CONF.format(root=root))
+    (root / "cni/87-podman.conflist").write_text(json.dumps(_PODMAN_NETWORK))
+    command = [program, "--root", f"{root}/data", "--runroot", f"{root}/run"]
+    command += ["system", "service", "--time", "0", f"unix://{root}/api.sock"]
+    variables = {"CONTAINERS_CONF": str(root / "containers.conf")}
+    return Engine("podman", root, command, "pbench0", makes_bridge=True, variables=variables)

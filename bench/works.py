@@ -123,6 +123,15 @@ def import_root(engine: Engine, archive: Path) -> float:
         return timed(lambda: engine.docker("import", "-", f"debian:{engine.rounds}", stdin=file))
 
 
+def fill(engines: list[Engine], *, running: int, made: int) -> None:
+    """So many more containers on each."""
+    for engine in engines:
+        for number in range(running):
+            with_container(engine, f"many{number}", "sleep", "100000")
+        for number in range(made):
+            engine.docker("create", "--name", f"made{number}", "busybox")
+
+
 def list_containers(engine: Engine) -> float:
     connection = engine.connection()
     connection.call("GET", "/containers/json?all=1")
