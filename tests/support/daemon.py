@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from estiba.kernel.trees import discard_tree
 from tests.support.busybox import busybox_tar
 
 DEADLINE_S = 30.0
@@ -210,8 +210,8 @@ class PrivateDaemon:
         table = f"estiba_{self.bridge}"
         subprocess.run(["nft", "delete", "table", "inet", table], capture_output=True, check=False)
         _remove_cgroups(f"estiba-test-{self.bridge}")
-        shutil.rmtree(self.exec_root, ignore_errors=True)
-        shutil.rmtree(self.data_root, ignore_errors=True)
+        discard_tree(self.exec_root)
+        discard_tree(self.data_root)
 
 
 def _remove_cgroups(name: str) -> None:

@@ -13,6 +13,7 @@ import stat
 import tarfile
 from collections.abc import Collection, Iterator
 
+from estiba.kernel.trees import walk
 from estiba.storage.tar import BLOCK
 from estiba.storage.unpack import OPAQUE_XATTR
 
@@ -35,9 +36,8 @@ class Packer:
 
     def tree(self, directory: int, prefix: str) -> Iterator[bytes]:
         """All below the open `directory`, named with `prefix` ("" or ending in "/")."""
-        for name in sorted(os.listdir(directory)):
-            if prefix + name not in self._without:
-                yield from self.member(directory, name, prefix + name)
+        for found in walk(directory, prefix, without=self._without):
+            yield from self._entry(found.parent, found.name, found.path, found.status)
 
     def member(self, parent: int, name: str, path: str) -> Iterator[bytes]:
         """One file or subtree, named `path` in the archive; what vanishes meanwhile is left out."""
@@ -45,6 +45,17 @@ class Packer:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             return
+        yield from self._entry(parent, name, path, status)
+        if stat.S_ISDIR(status.st_mode):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                fd = os.open(name, _DIRECTORY, dir_fd=parent)
+                try:
+                    yield from self.tree(fd, f"{path}/")
+                finally:
+                    os.close(fd)
+
+    def _entry(self, parent: int, name: str, path: str, status: os.stat_result) -> Iterator[bytes]:
+        """One file or directory, without what is in it."""
         mode = status.st_mode
         if stat.S_ISDIR(mode):
             yield from self._directory(parent, name, path)
@@ -75,7 +86,6 @@ class Packer:
             yield _header(info, xattrs)
             if self._is_upper and _is_opaque(fd):
                 yield _header(_info(f"{path}/.wh..wh..opq", os.fstat(fd), stat.S_IFREG))
-            yield from self.tree(fd, f"{path}/")
         finally:
             os.close(fd)
 

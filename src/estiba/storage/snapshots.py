@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import stat
 import threading
 from collections.abc import Collection, Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from estiba.kernel.confined import exists_in_root, opened_root
 from estiba.kernel.mounts import is_mounted, mount_overlay, unmount
+from estiba.kernel.trees import discard_tree, opened_directory, tree_size, walk
 from estiba.model.digest import Digest
 from estiba.model.errors import NotFound
 from estiba.storage.layers import LayerStore
@@ -103,8 +103,12 @@ class SnapshotStore:
         """Paths with MODIFIED, ADDED or DELETED, in the order of their names."""
         upper = self.root / "active" / key / "upper"
         chains = list(reversed(json.loads((upper.parent / "lower").read_text())))
-        with self.view(chains) as below, opened_root(below) as root:
-            return sorted(_changes(upper, root))
+        with (
+            self.view(chains) as below,
+            opened_root(below) as root,
+            opened_directory(upper) as written,
+        ):
+            return sorted(_changes(written, root))
 
     @contextmanager
     def view(self, chain_ids: list[Digest]) -> Iterator[Path]:
@@ -162,38 +166,13 @@ class SnapshotStore:
 
     def _empty_trash(self) -> None:
         for leftover in (self.root / "trash").iterdir():
-            shutil.rmtree(leftover, ignore_errors=True)
+            discard_tree(leftover)
 
 
-def tree_size(path: Path) -> int:
-    """Sum of file sizes below `path`, each inode once."""
-    total = 0
-    seen: set[int] = set()
-    pending = [os.fspath(path)]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    status = entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    elif status.st_ino not in seen:
-                        seen.add(status.st_ino)
-                        total += status.st_size
-        except FileNotFoundError:
+def _changes(upper: int, below: int) -> Iterator[tuple[str, int]]:
+    for found in walk(upper, "/"):
+        status = found.status
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            yield found.path, DELETED
             continue
-    return total
-
-
-def _changes(upper: Path, below: int, prefix: str = "") -> Iterator[tuple[str, int]]:
-    with os.scandir(upper) as entries:
-        for entry in entries:
-            path = f"{prefix}/{entry.name}"
-            status = entry.stat(follow_symlinks=False)
-            if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-                yield path, DELETED
-                continue
-            existed = exists_in_root(below, path)
-            yield path, MODIFIED if existed else ADDED
-            if entry.is_dir(follow_symlinks=False):
-                yield from _changes(Path(entry.path), below, path)
+        yield found.path, MODIFIED if exists_in_root(below, found.path) else ADDED

@@ -13,11 +13,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 from pathlib import Path
 
 from estiba.kernel import failpoint
+from estiba.kernel.trees import remove_tree
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY_BYTES = 1 << 30
@@ -35,7 +35,7 @@ def populate(volume: Path, source: int) -> bool:
         return True
     if any(data.iterdir()):
         return False
-    shutil.rmtree(staging, ignore_errors=True)
+    remove_tree(staging)
     staging.mkdir(mode=0o700)
     target = os.open(staging, _DIRECTORY)
     try:

@@ -12,8 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import shutil
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +20,7 @@ from pathlib import Path
 from estiba.kernel import failpoint
 from estiba.kernel.confined import open_in_root, opened_root
 from estiba.kernel.mounts import mount, unmount
+from estiba.kernel.trees import remove_tree, tree_size
 from estiba.model.errors import Conflict, NotFound
 from estiba.model.ids import check_name, new_id
 from estiba.store import Store, Transaction
@@ -193,7 +192,7 @@ class Volumes:
             (self._root / name).rename(aside)
             failpoint.hit("volumes.set-aside")
             self._forget(record)
-        shutil.rmtree(aside)
+        remove_tree(aside)
 
     def prune(
         self,
@@ -216,7 +215,7 @@ class Volumes:
 
     def usage(self, name: str) -> int:
         """Bytes in the volume's files, each file counted once."""
-        return _size_bytes(self.path(name))
+        return tree_size(self.path(name))
 
     # -- directories and records -----------------------------------------------------------
 
@@ -233,7 +232,7 @@ class Volumes:
         record = self._records.get(name)
         if record is not None and not (self._root / name).exists():
             self._forget(record)
-        shutil.rmtree(aside)
+        remove_tree(aside)
 
     def _add(self, record: VolumeRecord, action: str = "") -> None:
         def write(tx: Transaction) -> None:
@@ -252,22 +251,3 @@ class Volumes:
         self._store.commit_blocking(write, durable=True)
         del self._records[record.name]
         self._users.pop(record.name, None)
-
-
-def _size_bytes(root: Path) -> int:
-    total = 0
-    seen: set[tuple[int, int]] = set()
-    pending = [os.fspath(root)]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                if stat.S_ISDIR(status.st_mode):
-                    pending.append(entry.path)
-                elif status.st_nlink == 1 or (status.st_dev, status.st_ino) not in seen:
-                    seen.add((status.st_dev, status.st_ino))
-                    total += status.st_size
-    return total

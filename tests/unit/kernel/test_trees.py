@@ -1,0 +1,65 @@
+"""Trees deeper than recursion goes and longer than a path can say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from estiba.kernel.trees import opened_directory, remove_tree, tree_size, walk
+
+DEPTH = 3000
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """3,000 directories in one another, with a file in the deepest and one in the first."""
+    top = tmp_path / "deep"
+    top.mkdir()
+    (top / "file").write_text("12345")
+    fd = os.open(top, os.O_RDONLY)
+    for _ in range(DEPTH):
+        os.mkdir("dd", dir_fd=fd)
+        below = os.open("dd", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(os.open("lost", os.O_WRONLY | os.O_CREAT, dir_fd=fd))
+    os.close(fd)
+    yield top
+    remove_tree(top)
+
+
+def test_a_deep_tree_is_removed(deep: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    remove_tree(deep)
+    assert not deep.exists()
+    remove_tree(deep)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_walk_ends_where_no_path_leads(deep: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with opened_directory(deep) as root:
+        paths = [found.path for found in walk(root)]
+    assert paths[:2] == ["dd", "dd/dd"]
+    assert paths[-1] == "file"
+    assert max(map(len, paths)) <= 4096
+    assert tree_size(deep) == 5
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    outside, tree = tmp_path / "outside", tmp_path / "tree"
+    outside.mkdir()
+    (outside / "canary").write_text("x" * 100)
+    tree.mkdir()
+    (tree / "link").symlink_to(outside)
+    (tree / "also").hardlink_to(outside / "canary")
+    (tree / "again").hardlink_to(outside / "canary")
+    with opened_directory(tree) as root:
+        assert [found.path for found in walk(root, without=["also"])] == ["again", "link"]
+    assert tree_size(tree) == 100 + len(str(outside))
+    remove_tree(tree)
+    assert (outside / "canary").read_text() == "x" * 100
