@@ -22,6 +22,7 @@ _MAX_DEPTH = 64
 _JSON = "application/json"
 _encoder = msgspec.json.Encoder()
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNITS_NS = {"h": 3600e9, "m": 60e9, "s": 1e9, "ms": 1e6, "us": 1e3, "µs": 1e3, "ns": 1}
 
 
@@ -109,7 +110,7 @@ class Context:
             return {}
         if not isinstance(value, dict):
             raise InvalidArgument("invalid JSON: expected an object")
-        stripped: dict[str, Any] = without_nulls(value, _MAX_DEPTH)
+        stripped: dict[str, Any] = checked(value, _MAX_DEPTH)
         return stripped
 
 
@@ -121,17 +122,33 @@ def _filter_values(items: Any) -> list[str]:
     raise ValueError("expected a list or an object of values")
 
 
-def without_nulls(value: Any, depth: int) -> Any:
-    """JSON null is the zero value, as in Go."""
+def checked(value: Any, depth: int) -> Any:
+    """Without nulls: JSON null is the zero value, as in Go.
+
+    Raises InvalidArgument for what no system call takes: numbers beyond 64 bits, strings with
+    a NUL byte or half a surrogate pair.
+    """
     if depth == 0:
         raise InvalidArgument("invalid JSON: nested too deeply")
     if isinstance(value, dict):
         return {
-            key: without_nulls(item, depth - 1) for key, item in value.items() if item is not None
+            _checked_text(key): checked(item, depth - 1)
+            for key, item in value.items()
+            if item is not None
         }
     if isinstance(value, list):
-        return [without_nulls(item, depth - 1) for item in value]
+        return [checked(item, depth - 1) for item in value]
+    if isinstance(value, str):
+        return _checked_text(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise InvalidArgument("invalid JSON: a number beyond 64 bits")
     return value
+
+
+def _checked_text(text: str) -> str:
+    if "\0" in text or _SURROGATE.search(text):
+        raise InvalidArgument(f"invalid JSON: a NUL byte or half a character in {text[:64]!r}")
+    return text
 
 
 def decode(value: dict[str, Any], kind: type[T]) -> tuple[T, list[str]]:
@@ -176,7 +193,9 @@ def parse_time(text: str, name: str = "time") -> int:
 
 
 def parse_query(text: str) -> dict[str, list[str]]:
-    """Raises InvalidArgument for more than a thousand fields."""
+    """Raises InvalidArgument for more than a thousand fields, and for NUL bytes."""
+    if "%00" in text:
+        raise InvalidArgument("invalid query: a NUL byte")
     try:
         return parse_qs(text, keep_blank_values=True, max_num_fields=1000)
     except ValueError as error:

@@ -185,8 +185,13 @@ class Sources:
 
 def _prepare_bind(plan: MountPlan) -> None:
     path = Path(plan.source)
-    if path.exists():
-        return
+    try:
+        if path.exists():
+            return
+    except OSError as error:
+        raise InvalidArgument(
+            f"invalid bind source '{plan.source[:256]}': {error.strerror}"
+        ) from error
     if not plan.create_source:
         raise InvalidArgument(
             f'invalid mount config for type "bind": bind source path does not exist: {plan.source}'

@@ -34,6 +34,7 @@ _LOG_OPTIONS = {
 _IGNORED_LOG_OPTIONS = {"labels", "labels-regex", "env", "env-regex", "mode", "max-buffer-size",
                         "compress"}  # fmt: skip
 _HOSTNAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9_])?")
+_DNS_WORD = re.compile(r"[!-~]+")
 _CPUSET = re.compile(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*")
 _SIZE = re.compile(r"-1|(\d+)([kKmMgG]?)[bB]?")
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -95,11 +96,17 @@ def check_host(host: HostConfig, facts: HostFacts) -> None:
         for binding in bindings:
             parse_host_port(binding.host_port)
             _check_address(binding.host_ip, "host IP of a published port")
+    for what, words in (("search domain", host.dns_search), ("option", host.dns_options)):
+        for word in words:
+            if word and not _DNS_WORD.fullmatch(word):
+                raise InvalidArgument(f"invalid DNS {what}: {word[:64]!r}")
+    if ".." in host.cgroup_parent.split("/") or not host.cgroup_parent.isprintable():
+        raise InvalidArgument(f"invalid cgroup parent: {host.cgroup_parent[:64]!r}")
     for address in host.dns:
         _check_address(address, "DNS server")
     for entry in host.extra_hosts:
         name, colon, address = entry.partition(":")
-        if not colon or not name:
+        if not colon or not _DNS_WORD.fullmatch(name):
             raise InvalidArgument(f'bad format for add-host: "{entry}"')
         if address != "host-gateway":
             _check_address(address.strip("[]"), "address of an extra host")
