@@ -13,11 +13,11 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from estiba.images.images import Images
+from estiba.images.images import Images, decode_config
 from estiba.images.record import ImageRecord
 from estiba.model.digest import Digest, digest_of, parse_digest
 from estiba.model.errors import EstibaError, InvalidArgument, LimitExceeded
@@ -27,7 +27,6 @@ from estiba.model.image import (
     MEDIA_LAYER,
     MEDIA_MANIFEST,
     Descriptor,
-    ImageConfig,
     Index,
     Manifest,
     Platform,
@@ -37,9 +36,13 @@ from estiba.storage.compress import Decompressed
 from estiba.storage.layers import LayerInfo
 from estiba.storage.tar import Kind, Source, TarReader
 
+T = TypeVar("T")
+
 _MAX_JSON_BYTES = 8 << 20
 _MAX_PARTS = 20_000
 _MAX_INDEX_DEPTH = 4
+_MAX_NAMED = 1000
+_MAX_NAME_BYTES = 4096
 _REF_NAME = "org.opencontainers.image.ref.name"
 _IMAGE_NAME = "io.containerd.image.name"
 
@@ -52,9 +55,9 @@ class LoadedImage:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One image in an archive: its config, its layers as spooled files, its tags."""
+    """One image in an archive: its config and layers as spooled files, its tags."""
 
-    config: bytes
+    config: Path
     layers: list[Path]
     tags: list[Reference]
 
@@ -70,6 +73,8 @@ class _Spool:
         for number, entry in enumerate(reader):
             if number > _MAX_PARTS:
                 raise LimitExceeded(f"an image archive with more than {_MAX_PARTS} members")
+            if len(entry.name) > _MAX_NAME_BYTES or len(entry.link) > _MAX_NAME_BYTES:
+                raise LimitExceeded("an image archive with a name of over 4,096 bytes")
             name = _normal(entry.name.decode(errors="replace"))
             if entry.kind in (Kind.SYMLINK, Kind.HARDLINK):
                 link = entry.link.decode(errors="replace")
@@ -98,17 +103,8 @@ class _Spool:
     def has(self, name: str) -> bool:
         return name in self._files
 
-    def read(self, name: str) -> bytes:
-        path = self.path(name)
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise LimitExceeded(f"{name[:200]!r} in the archive is too large")
-        return path.read_bytes()
-
     def json(self, name: str) -> Any:
-        try:
-            return json.loads(self.read(name))
-        except (ValueError, RecursionError) as error:
-            raise InvalidArgument(f"{name[:200]!r} in the archive is not JSON: {error}") from error
+        return _json(_small(self.path(name)), name)
 
 
 def load(images: Images, source: Source, work: Path) -> Iterator[LoadedImage]:
@@ -122,6 +118,9 @@ def load(images: Images, source: Source, work: Path) -> Iterator[LoadedImage]:
         spool = _Spool(directory, source, images.layers.limits.total_bytes)
         for part in _parts(spool):
             yield _load_part(images, part)
+    except BaseException:
+        images.collect()
+        raise
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -130,7 +129,7 @@ def _parts(spool: _Spool) -> list[_Part]:
     if spool.has("manifest.json"):
         return _docker_parts(spool)
     if spool.has("index.json"):
-        return _oci_parts(spool, spool.json("index.json"), [], 0)
+        return list(_oci_parts(spool))
     raise InvalidArgument(
         "not an image archive: neither manifest.json (docker save) nor index.json (OCI layout) "
         "is in it; a file system tar goes through `import`"
@@ -141,43 +140,51 @@ def _docker_parts(spool: _Spool) -> list[_Part]:
     manifest = spool.json("manifest.json")
     if not isinstance(manifest, list):
         raise InvalidArgument("manifest.json in the archive is not a list")
+    if len(manifest) > _MAX_NAMED:
+        raise LimitExceeded(f"the archive names more than {_MAX_NAMED} images")
     parts = []
     for item in manifest:
         try:
             layers = [spool.path(str(name)) for name in item["Layers"] or []]
             tags = [parse_reference(str(tag)) for tag in item.get("RepoTags") or []]
-            parts.append(_Part(spool.read(str(item["Config"])), layers, tags))
+            parts.append(_Part(spool.path(str(item["Config"])), layers, tags[:_MAX_NAMED]))
         except (KeyError, TypeError, AttributeError) as error:
             raise InvalidArgument(f"manifest.json in the archive is damaged: {error}") from error
     return parts
 
 
-def _oci_parts(spool: _Spool, value: Any, tags: list[Reference], depth: int) -> list[_Part]:
-    """Images of an index; of several platforms those that run on Linux."""
-    if depth > _MAX_INDEX_DEPTH:
-        raise LimitExceeded("the archive's indexes are nested too deeply")
+def _oci_parts(spool: _Spool) -> Iterator[_Part]:
+    """Images of the index and of those in it; of several platforms those that run on Linux."""
+    waiting: list[tuple[Any, list[Reference], int]] = [(spool.json("index.json"), [], 0)]
+    seen = 0
+    while waiting:
+        value, tags, depth = waiting.pop(0)
+        if depth > _MAX_INDEX_DEPTH:
+            raise LimitExceeded("the archive's indexes are nested too deeply")
+        index = _converted(value, Index)
+        seen += len(index.manifests)
+        if seen > _MAX_NAMED:
+            raise LimitExceeded(f"the archive names more than {_MAX_NAMED} images")
+        for descriptor in index.manifests:
+            notes = descriptor.annotations
+            own = [*tags, *_optional_reference(notes.get(_IMAGE_NAME) or notes.get(_REF_NAME, ""))]
+            if descriptor.platform is not None and descriptor.platform.os not in ("linux", ""):
+                continue
+            body = _json(_small(_verified(spool, descriptor.digest)), descriptor.digest)
+            if isinstance(body, dict) and "manifests" in body:
+                waiting.append((body, own, depth + 1))
+                continue
+            manifest = _converted(body, Manifest)
+            layers = [spool.path(_blob(layer.digest)) for layer in manifest.layers]
+            yield _Part(_verified(spool, manifest.config.digest), layers, own)
+
+
+def _converted(value: Any, kind: type[T]) -> T:
     try:
-        index = msgspec.convert(value, Index)
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise InvalidArgument(f"an index in the archive is damaged: {error}") from error
-    parts: list[_Part] = []
-    for descriptor in index.manifests:
-        name = descriptor.annotations.get(_IMAGE_NAME) or descriptor.annotations.get(_REF_NAME, "")
-        own = [*tags, *_optional_reference(name)]
-        platform = descriptor.platform
-        if platform is not None and platform.os not in ("linux", ""):
-            continue
-        body = spool.json(_blob(descriptor.digest))
-        if isinstance(body, dict) and "manifests" in body:
-            parts += _oci_parts(spool, body, own, depth + 1)
-            continue
-        try:
-            manifest = msgspec.convert(body, Manifest)
-        except msgspec.ValidationError as error:
-            raise InvalidArgument(f"a manifest in the archive is damaged: {error}") from error
-        layers = [spool.path(_blob(layer.digest)) for layer in manifest.layers]
-        parts.append(_Part(_verified(spool, manifest.config.digest), layers, own))
-    return parts
+        what = kind.__name__.lower()
+        raise InvalidArgument(f"the archive's {what} is damaged: {error}") from error
 
 
 def _optional_reference(name: str) -> list[Reference]:
@@ -190,11 +197,25 @@ def _optional_reference(name: str) -> list[Reference]:
         return []
 
 
-def _verified(spool: _Spool, digest: Digest) -> bytes:
-    data = spool.read(_blob(digest))
-    if digest_of(data) != digest:
+def _verified(spool: _Spool, digest: Digest) -> Path:
+    path = spool.path(_blob(digest))
+    if digest_of(_small(path)) != digest:
         raise InvalidArgument(f"the archive's blob {digest} has another digest")
-    return data
+    return path
+
+
+def _small(path: Path) -> bytes:
+    """The content of a file that belongs in memory."""
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise LimitExceeded(f"a config or manifest in the archive is over {_MAX_JSON_BYTES} bytes")
+    return path.read_bytes()
+
+
+def _json(data: bytes, name: str) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"{name[:200]!r} in the archive is not JSON: {error}") from error
 
 
 def _blob(digest: Digest) -> str:
@@ -203,20 +224,18 @@ def _blob(digest: Digest) -> str:
 
 
 def _load_part(images: Images, part: _Part) -> LoadedImage:
-    try:
-        config = msgspec.json.decode(part.config, type=ImageConfig)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"the image's config is damaged: {error}") from error
-    if len(config.rootfs.diff_ids) != len(part.layers):
+    config_json = _small(part.config)
+    diff_ids = decode_config(config_json).rootfs.diff_ids
+    if len(diff_ids) != len(part.layers):
         raise InvalidArgument("the image's config and manifest disagree on the number of layers")
     infos: list[LayerInfo] = []
     leased: list[Digest] = []
     try:
-        for path, diff_id in zip(part.layers, config.rootfs.diff_ids, strict=True):
+        for path, diff_id in zip(part.layers, diff_ids, strict=True):
             parent = infos[-1].chain_id if infos else None
             infos.append(images.ensure_layer(path, parent, parse_digest(diff_id)))
             leased.append(infos[-1].chain_id)
-        record = images.add(part.config, infos, part.tags, "load")
+        record = images.add(config_json, infos, part.tags, "load")
     finally:
         images.release(leased)
     return LoadedImage(record, [tag.tagged.familiar for tag in part.tags])

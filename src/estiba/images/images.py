@@ -16,13 +16,17 @@ import msgspec
 
 from estiba.images.record import KIND, ImageRecord, decode, encode
 from estiba.model.digest import Digest, chain_id, digest_of
-from estiba.model.errors import Conflict, InvalidArgument, NotFound
+from estiba.model.errors import Conflict, InvalidArgument, LimitExceeded, NotFound
 from estiba.model.event import Event, EventType
 from estiba.model.image import HistoryEntry, ImageConfig, ImageProcessConfig, RootFs
 from estiba.model.reference import Reference, parse_reference
 from estiba.storage.compress import Decompressed
 from estiba.storage.layers import LayerInfo, LayerStore
+from estiba.storage.tar import Source
 from estiba.store import Store, Transaction
+
+MAX_LAYERS = 125
+"""As Docker's; an overlay mount takes some more."""
 
 InUse = Callable[[Digest], list[str]]
 """Short ids of containers that use the image."""
@@ -116,7 +120,7 @@ class Images:
 
         Raises InvalidArgument when the config does not describe the layers.
         """
-        config = _decode_config(config_json)
+        config = decode_config(config_json)
         if config.rootfs.diff_ids != [layer.diff_id for layer in layers]:
             raise InvalidArgument("the image's config names other layers than those given")
         with self._lock:
@@ -179,6 +183,20 @@ class Images:
                 return self.layers.ingest(Decompressed(file), parent, expected=diff_id)
         except BaseException:
             self.release([chain])
+            raise
+
+    def ingest(self, source: Source, parent: Digest | None) -> LayerInfo:
+        """A new layer on `parent`; leased for the caller. Raises as `LayerStore.ingest`."""
+        leased: list[Digest] = []
+
+        def keep(chain: Digest) -> None:
+            self.lease([chain])
+            leased.append(chain)
+
+        try:
+            return self.layers.ingest(source, parent, keep=keep)
+        except BaseException:
+            self.release(leased)
             raise
 
     def layer_info(self, chain: Digest) -> LayerInfo:
@@ -326,11 +344,15 @@ class Images:
             self._tags[tag] = record.id
 
 
-def _decode_config(config_json: bytes) -> ImageConfig:
+def decode_config(config_json: bytes) -> ImageConfig:
+    """Raises InvalidArgument when it is damaged, LimitExceeded for too many layers."""
     try:
-        return msgspec.json.decode(config_json, type=ImageConfig)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        config = msgspec.json.decode(config_json, type=ImageConfig)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"the image's config is damaged: {error}") from error
+    if len(config.rootfs.diff_ids) > MAX_LAYERS:
+        raise LimitExceeded(f"max depth exceeded: an image of more than {MAX_LAYERS} layers")
+    return config
 
 
 def _without_tag(record: ImageRecord, tag: str) -> ImageRecord:

@@ -50,18 +50,21 @@ def import_tar(
     Raises InvalidArgument or LimitExceeded for a bad archive or change.
     """
     process = apply_changes(ImageProcessConfig(), description.changes)
-    layer = images.layers.ingest(Decompressed(source), None)
     entry = HistoryEntry(created=now_text(), comment=description.comment)
-    return images.add_layer(
-        None,
-        layer,
-        process,
-        entry=entry,
-        author=description.author,
-        architecture=architecture,
-        tags=tags,
-        action="import",
-    )
+    layer = images.ingest(Decompressed(source), None)
+    try:
+        return images.add_layer(
+            None,
+            layer,
+            process,
+            entry=entry,
+            author=description.author,
+            architecture=architecture,
+            tags=tags,
+            action="import",
+        )
+    finally:
+        images.release([layer.chain_id])
 
 
 def commit_layer(
@@ -76,20 +79,24 @@ def commit_layer(
 ) -> ImageRecord:
     """An image of `base` and the container's layer, given as tar. Blocks."""
     parent = base.chain_ids[-1] if base and base.chain_ids else None
-    layer = images.layers.ingest(IteratorSource(diff), parent)
     entry = HistoryEntry(
         created=now_text(),
         created_by=description.created_by,
         author=description.author,
         comment=description.comment,
     )
-    return images.add_layer(
-        base,
-        layer,
-        apply_changes(process, description.changes),
-        entry=entry,
-        author=description.author,
-        architecture=architecture,
-        tags=tags,
-        action="commit",
-    )
+    changed = apply_changes(process, description.changes)
+    layer = images.ingest(IteratorSource(diff), parent)
+    try:
+        return images.add_layer(
+            base,
+            layer,
+            changed,
+            entry=entry,
+            author=description.author,
+            architecture=architecture,
+            tags=tags,
+            action="commit",
+        )
+    finally:
+        images.release([layer.chain_id])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import zstandard
@@ -31,12 +32,17 @@ _XZ_MEMORY_BYTES = 256 << 20
 
 
 class Decompressed:
-    """A source that gives what another holds, whatever its compression."""
+    """A source that gives what another holds, whatever its compression.
+
+    A few bytes can stand for many millions, so little is decompressed at a time: memory stays
+    within some megabytes, and the limits of whoever reads see every byte.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._pending = self._head()
-        self._make = _choose(self._pending)
+        self._raw = self._head()
+        self._offset = 0
+        self._make, self._feed_bytes, self._limit = _choose(self._raw)
         self._stream: Any = self._make() if self._make else None
 
     def _head(self) -> bytes:
@@ -48,38 +54,57 @@ class Decompressed:
     def read(self, size: int = _CHUNK, /) -> bytes:
         """Raises InvalidArgument when the compressed data is damaged or cut off."""
         if self._stream is None:
-            data, self._pending = self._pending, b""
+            data, self._raw = self._raw, b""
             return data or self._source.read(size)
-        while True:
-            raw, self._pending = self._pending, b""
-            if not raw:
-                raw = self._source.read(_CHUNK)
-            if not raw:
-                if not self._stream.eof:
-                    raise InvalidArgument("the compressed data is cut off")
+        pieces: list[bytes] = []
+        missing = _CHUNK
+        while missing > 0 and (raw := self._next()) is not None:
+            piece = self._decompress(raw)
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces)
+
+    def _next(self) -> bytes | None:
+        """The next few compressed bytes, none while the last ones still give; None at the end."""
+        if not (self._stream.eof or getattr(self._stream, "needs_input", True)):
+            return b""
+        if self._offset >= len(self._raw):
+            self._raw, self._offset = self._source.read(_CHUNK), 0
+            if not self._raw and not self._stream.eof:
+                raise InvalidArgument("the compressed data is cut off")
+            if not self._raw:
+                return None
+        raw = self._raw[self._offset : self._offset + self._feed_bytes]
+        self._offset += len(raw)
+        return raw
+
+    def _decompress(self, raw: bytes) -> bytes:
+        if self._stream.eof:
+            # Another member follows (RFC 1952, 2.2), or padding that means nothing.
+            if not raw.strip(b"\0"):
                 return b""
-            if self._stream.eof:
-                # Another member follows (RFC 1952, 2.2), or padding that means nothing.
-                if not raw.strip(b"\0"):
-                    continue
-                self._stream = self._make() if self._make else None
-            try:
-                piece: bytes = self._stream.decompress(raw)
-            except _DAMAGED as error:
-                raise InvalidArgument(f"the compressed data is damaged: {error}") from error
-            if self._stream.eof:
-                self._pending = self._stream.unused_data
-            if piece:
-                return piece
+            self._stream = self._make() if self._make else None
+        try:
+            piece: bytes = self._stream.decompress(raw, *self._limit)
+        except _DAMAGED as error:
+            raise InvalidArgument(f"the compressed data is damaged: {error}") from error
+        if self._stream.eof:
+            self._offset -= len(self._stream.unused_data)
+        return piece
 
 
-def _choose(head: bytes) -> Any:
+def _choose(head: bytes) -> tuple[Callable[[], Any] | None, int, tuple[int, ...]]:
+    """What makes the decompressor, how many bytes it gets at once, and how many it may give.
+
+    Those without a limit of their own get so few that some megabytes come out at most: gzip
+    makes up to 1,032 bytes of one, zstd 32,768.
+    """
     if head.startswith(_GZIP):
-        return lambda: isal_zlib.decompressobj(wbits=_GZIP_WINDOW)
+        return lambda: isal_zlib.decompressobj(wbits=_GZIP_WINDOW), 16 << 10, ()
     if head.startswith(_ZSTD):
-        return lambda: zstandard.ZstdDecompressor().decompressobj()
+        return lambda: zstandard.ZstdDecompressor().decompressobj(), 1 << 10, ()
     if head.startswith(_BZIP2):
-        return bz2.BZ2Decompressor
+        return bz2.BZ2Decompressor, 16 << 10, (_CHUNK,)
     if head.startswith(_XZ):
-        return lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES)
-    return None
+        return lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES), 16 << 10, (_CHUNK,)
+    return None, 0, ()

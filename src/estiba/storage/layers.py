@@ -19,7 +19,7 @@ import secrets
 import shutil
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,9 +81,16 @@ class LayerStore:
             yield f"sha256:{entry.name}"
 
     def ingest(
-        self, source: Source, parent: Digest | None, *, expected: Digest | None = None
+        self,
+        source: Source,
+        parent: Digest | None,
+        *,
+        expected: Digest | None = None,
+        keep: Callable[[Digest], None] | None = None,
     ) -> LayerInfo:
         """Unpacks an uncompressed layer tar; hashes it on the way.
+
+        `keep` is told the ChainID before the layer appears, to protect it from collection.
 
         Raises InvalidArgument or LimitExceeded for a bad archive, DataLoss when its digest is
         not `expected`; nothing is left then.
@@ -96,6 +103,8 @@ class LayerStore:
                 raise DataLoss(f"layer digest mismatch: expected {expected}, got {info.diff_id}")
             (work / "layer.json").write_bytes(msgspec.json.encode(info))
             failpoint.hit("layer.unpacked")
+            if keep is not None:
+                keep(info.chain_id)
             target = self._path(info.chain_id)
             try:
                 os.rename(work, target)
@@ -216,7 +225,6 @@ class _RecipeWriter:
     def __init__(self, path: Path) -> None:
         self._file = zstandard.open(path, "wb", cctx=zstandard.ZstdCompressor(level=3))
         self._pending = bytearray()
-        self._inline: list[bytes] | None = None
 
     def __enter__(self) -> _RecipeWriter:
         return self
@@ -225,17 +233,18 @@ class _RecipeWriter:
         self._file.close()
 
     def tee(self, entry: Entry, reader: TarReader) -> TarReader:
-        """`reader`, remembering the data if the entry's file cannot give it back."""
-        self._inline = [] if entry.sparse is not None else None
-        return reader if self._inline is None else _Tee(reader, self._inline)
+        """`reader`, writing down the data if the entry's file cannot give it back."""
+        if entry.sparse is None:
+            return reader
+        self._put(entry.header, 0, b"")
+        return _Tee(reader, lambda data: self._put(data, 0, b""))
 
     def add(self, entry: Entry, path: bytes | None) -> None:
-        if self._inline is not None:
-            self._put(entry.header + b"".join(self._inline), 0, b"")
-        elif entry.stored and path is None:
+        if entry.sparse is not None:
+            return
+        if entry.stored and path is None:
             raise InvalidArgument("tar: a whiteout with content")
-        else:
-            self._put(entry.header, entry.stored, path or b"" if entry.stored else b"")
+        self._put(entry.header, entry.stored, path or b"" if entry.stored else b"")
 
     def finish(self, trailer: bytes) -> None:
         self._put(trailer, 0, b"")
@@ -252,12 +261,12 @@ class _RecipeWriter:
 
 
 class _Tee(TarReader):
-    def __init__(self, reader: TarReader, copy: list[bytes]) -> None:
+    def __init__(self, reader: TarReader, copy: Callable[[bytes], None]) -> None:
         self._reader, self._copy = reader, copy
 
     def data(self, limit: int = _CHUNK) -> bytes:
         piece = self._reader.data(limit)
-        self._copy.append(piece)
+        self._copy(piece)
         return piece
 
 

@@ -20,6 +20,7 @@ BLOCK = 512
 _MAX_PAX_BYTES = 1 << 20
 _MAX_LINK_BYTES = 1 << 16
 _MAX_SPARSE_PARTS = 1 << 16
+_MAX_HEADER_BYTES = 4 << 20
 _ZERO = bytes(BLOCK)
 _SCHILY = b"SCHILY.xattr."
 _CHUNK = 1 << 18
@@ -96,7 +97,7 @@ class TarReader:
         while self.data():
             pass
         if self._padding:
-            self._header += self._read_exact(self._padding)
+            self._keep(self._read_exact(self._padding))
             self._padding = 0
         pax: dict[bytes, bytes] = {}
         name = link = b""
@@ -167,7 +168,7 @@ class TarReader:
         more = block[482] == 1
         while more:
             following = self._read_exact(BLOCK)
-            self._header += following
+            self._keep(following)
             parts += _sparse_fields(following[:504], 21)
             more = following[504] == 1
             if len(parts) > _MAX_SPARSE_PARTS:
@@ -183,9 +184,8 @@ class TarReader:
         if pax.get(b"GNU.sparse.major") == b"1":
             numbers = self._sparse_map(entry)
         else:
-            numbers = [
-                _decimal(item, "sparse") for item in pax[b"GNU.sparse.map"].split(b",") if item
-            ]
+            text = pax.get(b"GNU.sparse.map", b"")
+            numbers = [_decimal(item, "sparse") for item in text.split(b",") if item]
         pairs = list(zip(numbers[::2], numbers[1::2], strict=False))
         entry.sparse = _checked_sparse(pairs, entry)
 
@@ -195,7 +195,7 @@ class TarReader:
         wanted = 1
         while text.count(b"\n") < wanted:
             block = self._read_exact(BLOCK)
-            self._header += block
+            self._keep(block)
             entry.stored -= BLOCK
             text += block
             if b"\n" in text:
@@ -214,7 +214,7 @@ class TarReader:
             return None
         if len(block) < BLOCK:
             raise InvalidArgument("tar: the archive ends within a header")
-        self._header += block
+        self._keep(block)
         if block == _ZERO:
             self._read_trailer()
             return None
@@ -237,8 +237,14 @@ class TarReader:
         if size > limit:
             raise LimitExceeded(f"tar: an extended header of {size} bytes")
         data = self._read_exact(size + -size % BLOCK)
-        self._header += data
+        self._keep(data)
         return data[:size]
+
+    def _keep(self, data: bytes) -> None:
+        """Any number of extended headers may stand before an entry."""
+        self._header += data
+        if len(self._header) > _MAX_HEADER_BYTES:
+            raise LimitExceeded(f"tar: headers of over {_MAX_HEADER_BYTES} bytes for one entry")
 
     def _read_exact(self, size: int) -> bytes:
         data = self._read_upto(size)
@@ -313,12 +319,15 @@ def _number(raw: bytes, what: str) -> int:
         value = int.from_bytes(raw[1:], "big") + ((raw[0] & 0x3F) << 8 * (len(raw) - 1))
         if raw[0] & 0x40:
             value -= 1 << (8 * len(raw) - 2)
-        if what not in ("mtime",) and not 0 <= value < 2**63:
+        if not (-(2**62) if what == "mtime" else 0) <= value < 2**62:
             raise InvalidArgument(f"tar: {what} out of range")
         return value
     text = raw.strip(b" \0")
+    if not text:
+        return 0
     try:
-        return int(text, 8) if text else 0
+        # int() would take signs and underscores too.
+        return int(text if text.isdigit() else b"", 8)
     except ValueError:
         raise InvalidArgument(f"tar: bad {what} in a header") from None
 

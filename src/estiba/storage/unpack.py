@@ -16,6 +16,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from estiba.kernel.confined import ensure_directory_in_root, open_in_root
+from estiba.kernel.trees import remove_tree
 from estiba.model.errors import InvalidArgument, LimitExceeded
 from estiba.storage.tar import Entry, Kind, TarReader
 
@@ -30,6 +31,8 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNUSUAL = re.compile(rb"\A/|//|(?:\A|/)\.{0,2}(?:/|\Z)")
 """Empty, `.` and `..` parts."""
 
+_UNPLACEABLE = (errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG, errno.ERANGE,
+                errno.E2BIG, errno.EFBIG)  # fmt: skip
 _NO_SUPPORT = (errno.ENOTSUP, errno.EPERM, errno.ENODATA)
 
 
@@ -80,9 +83,7 @@ class Unpacker:
         if self._is_stale:
             self.close()
             self._is_stale = False
-        self._entries += 1
-        if self._entries > self._options.limits.entries:
-            raise LimitExceeded(f"tar: more than {self._options.limits.entries} entries")
+        self._count_entries(1)
         path = self._place(entry.name)
         if path == self._options.prefix:
             if entry.kind == Kind.DIRECTORY:
@@ -96,7 +97,7 @@ class Unpacker:
                 return None
             self._make(path, parent, name, entry, reader)
         except OSError as error:
-            if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG):
+            if error.errno in _UNPLACEABLE:
                 shown = entry.name[:200].decode(errors="replace")
                 raise InvalidArgument(f"tar: cannot place {shown!r}: {error.strerror}") from error
             raise
@@ -135,8 +136,9 @@ class Unpacker:
             return
         self._clear(directory, name, entry)
         if entry.kind == Kind.SYMLINK:
-            if not entry.link or len(entry.link) > self._options.limits.name_bytes:
-                raise InvalidArgument("tar: a symlink without or with too long a target")
+            too_long = len(entry.link) > self._options.limits.name_bytes
+            if not entry.link or too_long or b"\0" in entry.link:
+                raise InvalidArgument("tar: a symlink without a valid target")
             os.symlink(entry.link, name, dir_fd=directory)
             self._own_link(directory, name, entry)
         else:
@@ -161,11 +163,12 @@ class Unpacker:
             os.close(fd)
 
     def _write_sparse(self, fd: int, entry: Entry, reader: TarReader) -> None:
+        """Holes count as what they are to a reader: a copy of the file may have none."""
+        self._count(entry.size)
         for offset, length in entry.sparse or []:
             os.lseek(fd, offset, os.SEEK_SET)
             while length:
                 piece = reader.data(min(length, 1 << 18))
-                self._count(len(piece))
                 _write_all(fd, piece)
                 length -= len(piece)
         os.ftruncate(fd, entry.size)
@@ -236,6 +239,8 @@ class Unpacker:
         for key, value in entry.xattrs.items():
             if key.startswith(_FORBIDDEN_XATTRS):
                 continue
+            if not key or b"\0" in key:
+                raise InvalidArgument("tar: an extended attribute without a valid name")
             try:
                 os.setxattr(fd, key, value)
             except OSError as error:
@@ -267,7 +272,7 @@ class Unpacker:
                 f"{shown!r} with {'non-directory' if is_directory else 'directory'}"
             )
         if is_directory:
-            remove_tree(directory, name)
+            remove_tree(name, dir_fd=directory)
         else:
             os.unlink(name, dir_fd=directory)
         self._is_stale = True
@@ -290,7 +295,7 @@ class Unpacker:
             pass
         else:
             if stat.S_ISDIR(status.st_mode):
-                remove_tree(directory, hidden)
+                remove_tree(hidden, dir_fd=directory)
             else:
                 os.unlink(hidden, dir_fd=directory)
             self._is_stale = True
@@ -317,11 +322,18 @@ class Unpacker:
         except FileNotFoundError:
             if not create:
                 raise InvalidArgument("tar: a hard link into a missing directory") from None
+            self._count_entries(path.count(b"/") + 1)
             fd = ensure_directory_in_root(self._root, os.fsdecode(path))
         self._parents[path] = fd
         if len(self._parents) > _MAX_CACHED_PARENTS:
             os.close(self._parents.popitem(last=False)[1])
         return fd
+
+    def _count_entries(self, number: int) -> None:
+        """Directories that no entry names count too."""
+        self._entries += number
+        if self._entries > self._options.limits.entries:
+            raise LimitExceeded(f"tar: more than {self._options.limits.entries} entries")
 
     def _count(self, size: int) -> None:
         self.bytes_written += size
@@ -350,22 +362,6 @@ def clean_name(name: bytes, limits: Limits) -> bytes:
     if len(parts) > limits.depth:
         raise LimitExceeded(f"tar: a name {len(parts)} directories deep")
     return b"/".join(parts)
-
-
-def remove_tree(directory: int, name: bytes) -> None:
-    """Deletes a directory and all below, by descriptors, following nothing."""
-    fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        for entry in os.listdir(fd):
-            encoded = os.fsencode(entry)
-            status = os.stat(encoded, dir_fd=fd, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                remove_tree(fd, encoded)
-            else:
-                os.unlink(encoded, dir_fd=fd)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=directory)
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -7,7 +7,13 @@ import socket
 from pathlib import Path
 
 import pytest
-from tests.kernel.runtime.runtime_bpf import AUDIT_ARCH_I386, AUDIT_ARCH_X86_64, X32_BIT, decide, outcome
+from tests.kernel.runtime.runtime_bpf import (
+    AUDIT_ARCH_I386,
+    AUDIT_ARCH_X86_64,
+    X32_BIT,
+    decide,
+    outcome,
+)
 from tests.kernel.runtime.runtime_lab import CGROUP_PARENT, HIERARCHIES, HOST
 
 from estiba.kernel import capabilities
