@@ -30,6 +30,7 @@ from estiba.runtime.bundle import Bundle
 from estiba.runtime.conmon import Conmon
 from estiba.runtime.monitor import MonitorRequest
 from estiba.runtime.oci import OciRuntime
+from estiba.runtime.rootfs import ensure_mount_points
 
 _SHARED = "container:"
 
@@ -165,6 +166,7 @@ class KernelSteps:
     ) -> tuple[Path | None, list[AttachedNetwork]]:
         bundle.rootfs.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.snapshots.mount(record.id, bundle.rootfs)
+        ensure_mount_points(bundle.rootfs)
         failpoint.hit("start.mounted")
         self.sources.prepare(record, bundle.rootfs)
         mode = record.host_config.network_mode

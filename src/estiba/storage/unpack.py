@@ -31,8 +31,9 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNUSUAL = re.compile(rb"\A/|//|(?:\A|/)\.{0,2}(?:/|\Z)")
 """Empty, `.` and `..` parts."""
 
-_UNPLACEABLE = (errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG, errno.ERANGE,
-                errno.E2BIG, errno.EFBIG)  # fmt: skip
+_UNPLACEABLE = (errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP, errno.EXDEV,
+                errno.ENAMETOOLONG, errno.ERANGE, errno.E2BIG, errno.EFBIG, errno.EINVAL,
+                errno.EBUSY, errno.EROFS, errno.EPERM, errno.EACCES)  # fmt: skip
 _NO_SUPPORT = (errno.ENOTSUP, errno.EPERM, errno.ENODATA)
 
 
