@@ -129,6 +129,10 @@ class Engine:
             ["nft", "delete", "table", "inet", f"estiba_{self.bridge}"],
             capture_output=True, check=False,
         )  # fmt: skip
+        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+            place = line.split()[4]
+            if place.startswith(f"{self.root}/"):
+                subprocess.run(["umount", place], check=False)
         shutil.rmtree(self.root, ignore_errors=True)
 
 

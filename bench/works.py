@@ -112,12 +112,13 @@ def read_lines(engine: Engine) -> float:
     return timed(read)
 
 
-def import_root(engine: Engine, archive: Path) -> float:
-    """A Debian root file system, each time as a new image.
+def import_root(engine: Engine, archives: list[Path]) -> float:
+    """A Debian root file system, each time another, so that no layer is there already.
 
-    Nothing is removed in between: ext4 makes files slowly for five seconds after many were
-    deleted, and the engine that comes second would pay for the first one's removal.
+    Nothing is removed in between: the engine that comes second would pay for the first one's
+    removal, because ext4 makes files slowly where many were deleted.
     """
+    archive = archives[engine.rounds]
     engine.rounds += 1
     with archive.open("rb") as file:
         return timed(lambda: engine.docker("import", "-", f"debian:{engine.rounds}", stdin=file))

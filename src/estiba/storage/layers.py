@@ -28,7 +28,9 @@ import zstandard
 
 from estiba.kernel import failpoint
 from estiba.kernel.allocator import give_back
+from estiba.kernel.blocking import start_blocking
 from estiba.kernel.confined import open_in_root, opened_root
+from estiba.kernel.inode_flags import spread_subdirectories
 from estiba.model.digest import Digest, chain_id, hex_of
 from estiba.model.errors import DataLoss, InvalidArgument, NotFound
 from estiba.storage.tar import Entry, Source, TarReader
@@ -59,6 +61,7 @@ class LayerStore:
         """Makes the directories and sweeps what a crash left."""
         for name in ("layers", "ingest"):
             (self.root / name).mkdir(mode=0o710, parents=True, exist_ok=True)
+        spread_subdirectories(self.root / "ingest")
         for leftover in (self.root / "ingest").iterdir():
             shutil.rmtree(leftover, ignore_errors=True)
 
@@ -105,17 +108,24 @@ class LayerStore:
             failpoint.hit("layer.unpacked")
             if keep is not None:
                 keep(info.chain_id)
-            target = self._path(info.chain_id)
-            try:
-                os.rename(work, target)
-            except OSError:
-                if not target.exists():
-                    raise
+            self._publish(work, info)
             failpoint.hit("layer.renamed")
             return info
-        finally:
+        except BaseException:
             shutil.rmtree(work, ignore_errors=True)
+            raise
+        finally:
             give_back()
+
+    def _publish(self, work: Path, info: LayerInfo) -> None:
+        target = self._path(info.chain_id)
+        try:
+            os.rename(work, target)
+        except OSError:
+            if not target.exists():
+                raise
+            # It is here already; nobody need wait until the second one is gone.
+            start_blocking(shutil.rmtree, work, ignore_errors=True)
 
     def _unpack(self, work: Path, source: Source, parent: Digest | None) -> LayerInfo:
         diff = work / "diff"

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.kernel.confined import exists_in_root, opened_root
+from estiba.kernel.inode_flags import spread_subdirectories
 from estiba.kernel.mounts import is_mounted, mount_overlay, unmount
 from estiba.kernel.trees import discard_tree, opened_directory, tree_size, walk
 from estiba.model.digest import Digest
@@ -41,6 +42,7 @@ class SnapshotStore:
         """Makes the directories and deletes what was removed before a crash."""
         for name in ("active", "trash", "empty", "views"):
             (self.root / name).mkdir(mode=0o711, parents=True, exist_ok=True)
+        spread_subdirectories(self.root / "active")
         for leftover in (self.root / "views").iterdir():
             unmount(leftover)
             leftover.rmdir()
