@@ -21,7 +21,7 @@ Route = Callable[[Context], Awaitable[HttpResponse]]
 API_VERSION = "1.51"
 MIN_API_VERSION = "1.24"
 
-_VERSION = re.compile(r"/v(\d{1,4})\.(\d{1,4})(/.*)")
+_VERSION = re.compile(r"/v([0-9.]{1,32})(/.*)")
 _OWN = """\
 Container\tPOST\t/containers/{id}/logs/truncate\tContainerLogsTruncate\t204,404,500
 """
@@ -126,8 +126,9 @@ class Router:
 
 
 def parse_version(text: str) -> tuple[int, int]:
-    major, _, minor = text.partition(".")
-    return int(major), int(minor)
+    """Major and minor; what is missing is zero, and what follows them does not count."""
+    major, minor = [*(int(part or 0) for part in text.split(".")), 0][:2]
+    return major, minor
 
 
 def split_version(path: str) -> tuple[tuple[int, int], str]:
@@ -138,15 +139,14 @@ def split_version(path: str) -> tuple[tuple[int, int], str]:
     found = _VERSION.fullmatch(path)
     if found is None:
         return parse_version(API_VERSION), path
-    version = int(found[1]), int(found[2])
+    version = parse_version(found[1])
     if version < parse_version(MIN_API_VERSION):
         raise InvalidArgument(
-            f"client version {found[1]}.{found[2]} is too old. Minimum supported API version is "
+            f"client version {found[1]} is too old. Minimum supported API version is "
             f"{MIN_API_VERSION}, please upgrade your client to a newer version"
         )
     if version > parse_version(API_VERSION):
         raise InvalidArgument(
-            f"client version {found[1]}.{found[2]} is too new. Maximum supported API version is "
-            f"{API_VERSION}"
+            f"client version {found[1]} is too new. Maximum supported API version is {API_VERSION}"
         )
-    return version, found[3]
+    return version, found[2]

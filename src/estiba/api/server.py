@@ -17,13 +17,14 @@ import ssl
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from estiba import __version__
 from estiba.api.context import Context, parse_query
 from estiba.api.errors import error_body, status_of
 from estiba.api.http1 import Connection, HttpRequest, HttpResponse
 from estiba.api.router import API_VERSION, Router, parse_version
+from estiba.api.targets import split_target
 from estiba.api.tls import TlsProtocol
 from estiba.model.errors import EstibaError, Forbidden, InvalidArgument, Unavailable
 
@@ -131,7 +132,7 @@ class Server:
 
     def _connection(self, peer: str) -> Connection:
         connection = Connection(self.handle, peer=peer)
-        self._connections.add(connection)
+        connection.on_made = lambda: self._connections.add(connection)
         connection.on_closed = lambda: self._connections.discard(connection)
         return connection
 
@@ -148,9 +149,9 @@ class Server:
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """The answer to one request; errors become answers here and nowhere else."""
         try:
-            self._check_origin(request)
-            path, _, query = request.target.partition("?")
-            match = self.router.match(request.method, unquote(path))
+            host, path, query = split_target(request.target)
+            self._check_origin(request, host)
+            match = self.router.match(request.method, path)
             context = Context(request, match.parameters, parse_query(query), match.version)
             response = await self.router.handler(match.operation)(context)
             if match.version != parse_version(API_VERSION):
@@ -167,13 +168,19 @@ class Server:
             response.headers.setdefault(name, value)
         return response
 
-    def _check_origin(self, request: HttpRequest) -> None:
+    def _check_origin(self, request: HttpRequest, host: str) -> None:
+        """`host` stands in the target, if it is there at all, and then counts."""
         if "origin" in request.headers:
             raise Forbidden("requests from web pages (with an Origin header) are refused")
-        host = request.headers.get("host", "")
+        if "host" not in request.headers and request.version != "1.0":
+            raise InvalidArgument("missing required Host header")
+        host = host or request.headers.get("host", "")
         if request.connection.peer == "unix" or not host:
             return
-        name = (urlsplit(f"//{host}").hostname or "").lower()
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").lower()
+        except ValueError:
+            name = host
         if name == "localhost" or name in self.allowed_hosts:
             return
         try:

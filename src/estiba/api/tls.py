@@ -14,6 +14,9 @@ from typing import Any
 
 _READ_BYTES = 1 << 18
 HANDSHAKE_TIMEOUT_S = 30.0
+_PLAIN_REFUSAL = (
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+)
 
 
 class TlsTransport(asyncio.Transport):
@@ -89,9 +92,11 @@ class TlsProtocol(asyncio.Protocol):
             if not self._is_up and not self._handshake():
                 return
             self._read()
-        except ssl.SSLError:
+        except ssl.SSLError as error:
             self._flush()
             if self._below is not None:
+                if error.reason == "HTTP_REQUEST":
+                    self._below.write(_PLAIN_REFUSAL)
                 self._below.close()
 
     def eof_received(self) -> bool:

@@ -1,0 +1,38 @@
+"""What a handler takes and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from estiba.api.http1.body import Body
+
+if TYPE_CHECKING:
+    from estiba.api.http1.connection import Connection
+
+
+@dataclass(slots=True)
+class HttpRequest:
+    """One request; header names are lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: Body
+    connection: Connection
+    keep_alive: bool = True
+    version: str = "1.1"
+
+
+@dataclass(slots=True)
+class HttpResponse:
+    """`body` is bytes, or an iterator that is streamed in chunks."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | AsyncIterator[bytes] = b""
+    hijacked: bool = False
+
+
+Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]

@@ -1,0 +1,91 @@
+"""Answers on the wire: whole ones, and streams that end when the client goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Protocol
+
+from estiba.api.http1.messages import HttpRequest, HttpResponse
+
+_WITHOUT_LENGTH = (204, 304)
+
+
+class Wire(Protocol):
+    """Where an answer goes."""
+
+    closed: asyncio.Event
+
+    async def write(self, data: bytes) -> None: ...
+
+
+async def send_response(wire: Wire, request: HttpRequest, response: HttpResponse) -> None:
+    """Raises ConnectionError when the client goes away, and what the body's iterator raises.
+
+    `request.keep_alive` is cleared when only the connection's end can end the answer.
+    """
+    headers, stream = response.headers, response.body
+    bodyless = request.method == "HEAD" or response.status in _WITHOUT_LENGTH
+    if isinstance(stream, bytes):
+        if response.status not in _WITHOUT_LENGTH:
+            headers.setdefault("Content-Length", str(len(stream)))
+        await wire.write(_head(response, request) + (b"" if bodyless else stream))
+        return
+    chunked = request.version == "1.1"
+    if chunked:
+        headers["Transfer-Encoding"] = "chunked"
+    else:
+        request.keep_alive = False
+    try:
+        await wire.write(_head(response, request))
+        if not bodyless:
+            await _send_stream(wire, stream, chunked=chunked)
+    finally:
+        closer = getattr(stream, "aclose", None)
+        if closer is not None:
+            await closer()
+
+
+async def _send_stream(wire: Wire, stream: AsyncIterator[bytes], *, chunked: bool) -> None:
+    """Sends the pieces as they come; ends the producer when the client goes away."""
+    gone = asyncio.ensure_future(wire.closed.wait())
+    try:
+        while True:
+            step = asyncio.ensure_future(anext(stream, None))
+            try:
+                await asyncio.wait([step, gone], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not step.done():
+                    step.cancel()
+                    await asyncio.gather(step, return_exceptions=True)
+            if step.cancelled():
+                raise ConnectionResetError("the client went away")
+            piece = step.result()
+            if piece is None:
+                break
+            if piece:
+                await wire.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+    finally:
+        gone.cancel()
+    if chunked:
+        await wire.write(b"0\r\n\r\n")
+
+
+def _head(response: HttpResponse, request: HttpRequest) -> bytes:
+    headers = response.headers
+    headers["Date"] = formatdate(time.time(), usegmt=True)
+    if not request.keep_alive:
+        headers["Connection"] = "close"
+    elif request.version == "1.0":
+        headers["Connection"] = "keep-alive"
+    return encode_head(response.status, headers)
+
+
+def encode_head(status: int, headers: dict[str, str]) -> bytes:
+    """A status line and headers, up to and with the empty line."""
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
