@@ -22,11 +22,18 @@ def _fetcher(client: Client, kind: str, given: Arguments) -> Callable[[str], Any
     size = {"size": True} if given.get("size") else None
     verbose = {"verbose": True} if given.get("verbose") else None
 
+    wanted = None
+    if given.get("platform"):
+        from estiba.cli.images import platform
+
+        client.require("1.49", "--platform")
+        wanted = {"platform": platform(given.platform)}
+
     def fetch(name: str) -> Any:
         if kind == "container":
             return client.get(f"/containers/{part(name)}/json", size)
         if kind == "image":
-            return client.get(f"/images/{image_part(name)}/json")
+            return client.get(f"/images/{image_part(name)}/json", wanted)
         return client.get(f"/{kind}s/{part(name)}", verbose)
 
     return fetch
@@ -88,7 +95,11 @@ def show(given: Arguments, fetch: Callable[[str], Any], *, html: bool = False) -
             errors.append(f"{prefix}{error}")
     if run is not None:
         for value in found:
-            print(run(value))
+            try:
+                print(run(value))
+            except UsageError:
+                print()
+                raise
         if not found:
             print()
     else:

@@ -1,30 +1,44 @@
-"""Go templates for `--format`: the part of text/template that people use with docker.
+"""Go templates for `--format`, evaluated over JSON values.
 
-Fields, methods of rows, pipelines, variables, if/else if/range/with/else/end, comments, trim
-markers, and the functions of Docker's formatter. Compiled to closures, evaluated over JSON values.
-Not there: define, template, block, break, continue.
+The whole of text/template but for methods of Go's own types; rows of lists have methods as
+functions among their values (`.Label "x"`). Errors have Go's words and places.
 """
 
 from __future__ import annotations
 
 from estiba.cli.parse import UsageError
-from estiba.cli.templatefuncs import FUNCTIONS, Missing, TemplateError, show, truth
+from estiba.cli.templatefuncs import FUNCTIONS, LAZY, Function
+from estiba.cli.templateparse import Block, Node, Parser
+from estiba.cli.templatevalue import Missing, TemplateError, absent, go_type, show, truth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
 _USER_KEYED = frozenset(
     "Labels Annotations Networks Ports PortBindings ExposedPorts Volumes Sysctls Tmpfs Options "
-    "DriverOpts StorageOpt Containers Runtimes Attributes Details Config Env".split()
+    "DriverOpts StorageOpt Containers Runtimes Attributes Details".split()
 )
 """Objects whose keys are the users': a key that is not there is no error."""
 _PREFIXES = {
     True: ("failed to parse template", "failed to execute template"),
     False: ("template parsing error", "template parsing error"),
 }
-_NEVER = "define template block break continue".split()
+_MOST_DEPTH = 1000
+_CALL_ERRORS = (TypeError, ValueError, IndexError, KeyError, AttributeError)
+
+
+class _Failed(Exception):
+    """A template's error with its place."""
+
+
+class _Break(Exception):
+    """The rest of a range is skipped."""
+
+
+class _Continue(Exception):
+    """The rest of a range's body is skipped."""
 
 
 class Scope:
@@ -35,21 +49,14 @@ class Scope:
     def __init__(self, dot: Any, outer: Scope | None = None) -> None:
         self.dot = dot
         self.outer = outer
-        self.variables: dict[str, Any] = {}
+        self.variables: dict[str, Any] = {} if outer else {"$": dot}
 
-    def lookup(self, name: str) -> Any:
-        return self._holder(name).variables[name]
-
-    def assign(self, name: str, value: Any) -> None:
-        self._holder(name).variables[name] = value
-
-    def _holder(self, name: str) -> Scope:
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.variables:
-                return scope
+    def holder(self, name: str) -> dict[str, Any]:
+        """The variables among which it is: the parser has seen its declaration."""
+        scope: Scope = self
+        while name not in scope.variables and scope.outer is not None:
             scope = scope.outer
-        raise TemplateError(f"undefined variable {name!r}")
+        return scope.variables
 
 
 def compile_template(template: str, *, rows: bool = False) -> Callable[[Any], str]:
@@ -57,331 +64,227 @@ def compile_template(template: str, *, rows: bool = False) -> Callable[[Any], st
     list or for objects.
     """
     wrong_text, wrong_value = _PREFIXES[rows]
+    parser = Parser(template, FUNCTIONS.keys())
     try:
-        tokens = list(_tokens(template))
-        reader = _Reader(tokens)
-        nodes = reader.block()
-        if reader.index < len(tokens):
-            raise TemplateError(f"unexpected {{{{{tokens[reader.index][1]}}}}}")
+        nodes = parser.parse()
     except TemplateError as error:
-        raise UsageError(f"{wrong_text}: template: :1: {error}") from None
+        raise UsageError(f"{wrong_text}: {error}") from None
 
     def run(value: Any) -> str:
-        scope = Scope(value)
-        scope.variables["$"] = value
         try:
-            return "".join(node(scope) for node in nodes)
-        except TemplateError as error:
-            raise UsageError(f"{wrong_value}: template: :1: {error}") from None
+            return _Run(template, parser.defined).text(nodes, value)
+        except _Failed as error:
+            raise UsageError(f"{wrong_value}: {error}") from None
 
     return run
 
 
-# -- reading -------------------------------------------------------------------------------
+class _Run:
+    """One evaluation of a template."""
 
+    def __init__(self, template: str, defined: dict[str, Block]) -> None:
+        self._template = template
+        self._defined = defined
+        self._found: list[str] = []
+        self._depth = 0
 
-def _tokens(template: str) -> Iterator[tuple[str, str]]:
-    """("text", …) and ("action", …) in turn."""
-    rest = template
-    trim = False
-    while rest:
-        text, opening, rest = rest.partition("{{")
-        if trim:
-            text = text.lstrip()
-        if opening and rest[:1] == "-" and rest[1:2].isspace():
-            text, rest = text.rstrip(), rest[1:].lstrip()
-        if text:
-            yield "text", text
-        if not opening:
-            return
-        end = _end_of_action(rest)
-        action, rest = rest[:end], rest[end + 2 :]
-        trim = action.endswith("-") and action[-2:-1].isspace()
-        action = (action[:-1] if trim else action).strip()
-        if not action.startswith("/*"):
-            yield "action", action
+    def text(self, nodes: Block, value: Any) -> str:
+        """Raises _Failed."""
+        self._block(nodes, Scope(value))
+        return "".join(self._found)
 
+    def _fail(self, node: Node, message: str) -> _Failed:
+        """Go's place: the line, and the bytes before it there."""
+        before = self._template[: node.pos]
+        line = before.count("\n") + 1
+        column = len(before.rpartition("\n")[2].encode(errors="surrogateescape"))
+        return _Failed(f'template: :{line}:{column}: executing "" at <{node.text}>: {message}')
 
-def _end_of_action(text: str) -> int:
-    """Where `}}` stands outside of strings. Raises TemplateError."""
-    quote = ""
-    index = 0
-    while index < len(text):
-        character = text[index]
-        if quote:
-            if character == "\\" and quote == '"':
-                index += 1
-            elif character == quote:
-                quote = ""
-        elif character in '"`':
-            quote = character
-        elif text.startswith("}}", index):
-            return index
-        index += 1
-    raise TemplateError("unclosed action")
+    # -- blocks ----------------------------------------------------------------------------
 
-
-class _Reader:
-    """Tokens to nodes: functions from a scope to text."""
-
-    def __init__(self, tokens: list[tuple[str, str]]) -> None:
-        self._tokens = tokens
-        self.index = 0
-
-    def block(self) -> list[Callable[[Scope], str]]:
-        """Nodes up to `end` or `else`."""
-        nodes: list[Callable[[Scope], str]] = []
-        while self.index < len(self._tokens):
-            kind, text = self._tokens[self.index]
-            word, _, rest = text.partition(" ")
+    def _block(self, nodes: Block, scope: Scope) -> None:
+        for node in nodes:
+            kind = node.kind
             if kind == "text":
-                nodes.append(_literal(text))
-            elif word in ("end", "else"):
-                return nodes
-            elif word in ("if", "range", "with"):
-                self.index += 1
-                nodes.append(self._control(word, rest.strip()))
-            elif word in _NEVER:
-                raise TemplateError(f"{word} is not supported")
+                self._found.append(node.text)
+            elif kind == "action":
+                self._action(node.parts[0], scope)
+            elif kind == "range":
+                self._range(node, scope)
+            elif kind in ("if", "with"):
+                self._branch(node, scope)
+            elif kind == "template":
+                self._template_call(node, scope)
+            elif kind == "break":
+                raise _Break
             else:
-                nodes.append(_action(text))
-            self.index += 1
-        return nodes
+                raise _Continue
 
-    def _control(self, word: str, condition: str) -> Callable[[Scope], str]:
-        """Leaves the index at the `end`."""
-        body = self.block()
-        otherwise: list[Callable[[Scope], str]] = []
-        if self.index >= len(self._tokens):
-            raise TemplateError(f"unexpected EOF: {word} without end")
-        action = self._tokens[self.index][1]
-        self.index += 1
-        if action.startswith("else"):
-            again, _, rest = action[4:].strip().partition(" ")
-            if again:
-                if again not in ("if", "with") or word == "range":
-                    raise TemplateError(f"unexpected {action!r}")
-                otherwise = [self._control(again, rest.strip())]
-                return _make_control(word, condition, body, otherwise)
-            otherwise = self.block()
-            if self.index >= len(self._tokens) or self._tokens[self.index][1] != "end":
-                raise TemplateError(f"unexpected EOF: {word} without end")
-            self.index += 1
-        self.index -= 1
-        return _make_control(word, condition, body, otherwise)
+    def _action(self, pipe: Node, scope: Scope) -> None:
+        value = self._pipe(pipe, scope)
+        if pipe.parts[0]:
+            return
+        last = pipe.parts[2][-1]
+        plain = len(last.parts) == 1 and last.parts[0].kind in ("field", "variable", "chain")
+        field = last.text.rpartition(".")[2] if plain else ""
+        try:
+            self._found.append(show(value, field))
+        except TemplateError as error:
+            raise self._fail(last.parts[0] if plain else last, str(error)) from None
 
+    def _branch(self, node: Node, scope: Scope) -> None:
+        pipe, body, otherwise = node.parts
+        inner = Scope(scope.dot, scope)
+        value = self._pipe(pipe, inner)
+        if not truth(value):
+            self._block(otherwise, inner)
+            return
+        if node.kind == "with":
+            inner.dot = value
+        self._block(body, inner)
 
-def _literal(text: str) -> Callable[[Scope], str]:
-    return lambda scope: text
+    def _range(self, node: Node, scope: Scope) -> None:
+        pipe, body, otherwise = node.parts
+        names, sign = pipe.parts[0], pipe.parts[1]
+        outer = Scope(scope.dot, scope)
+        value = self._commands(pipe, outer)
+        items = self._items(pipe, value)
+        if not items:
+            self._block(otherwise, outer)
+            return
+        try:
+            for key, item in items:
+                inner = Scope(item, outer)
+                for name, one in zip(reversed(names), (item, key), strict=False):
+                    target = inner.variables if sign == ":=" else outer.holder(name)
+                    target[name] = one
+                try:
+                    self._block(body, inner)
+                except _Continue:
+                    continue
+        except _Break:
+            return
 
+    def _items(self, pipe: Node, value: Any) -> list[tuple[Any, Any]]:
+        if isinstance(value, dict):
+            return sorted(value.items())
+        if isinstance(value, list):
+            return list(enumerate(value))
+        if isinstance(value, int) and not isinstance(value, bool):
+            return [(index, index) for index in range(value)]
+        if value is None or isinstance(value, Missing):
+            return []
+        raise self._fail(pipe, f"range can't iterate over {show(value)}")
 
-def _make_control(
-    word: str,
-    condition: str,
-    body: list[Callable[[Scope], str]],
-    otherwise: list[Callable[[Scope], str]],
-) -> Callable[[Scope], str]:
-    names, _, pipeline = _declaration(condition)
+    def _template_call(self, node: Node, scope: Scope) -> None:
+        name, pipe = node.parts
+        if name not in self._defined:
+            raise self._fail(node, f'template "{name}" not defined')
+        self._depth += 1
+        if self._depth > _MOST_DEPTH // 10:
+            raise self._fail(node, "exceeded maximum template depth")
+        self._block(self._defined[name], Scope(self._pipe(pipe, scope) if pipe else None))
+        self._depth -= 1
 
-    def run(nodes: list[Callable[[Scope], str]], scope: Scope) -> str:
-        return "".join(node(scope) for node in nodes)
+    # -- values ----------------------------------------------------------------------------
 
-    def each(scope: Scope, key: Any, item: Any) -> str:
-        inner = Scope(item, scope)
-        for name, value in zip(reversed(names), (item, key), strict=False):
-            inner.variables[name] = value
-        return run(body, inner)
-
-    def branch(scope: Scope) -> str:
-        value = pipeline(scope)
-        if word == "range":
-            items = list(_items(value))
-            if items:
-                return "".join(each(scope, key, item) for key, item in items)
-            return run(otherwise, Scope(scope.dot, scope))
-        holds = truth(value)
-        inner = Scope(value if word == "with" and holds else scope.dot, scope)
+    def _pipe(self, pipe: Node, scope: Scope) -> Any:
+        names, sign, _ = pipe.parts
+        value = self._commands(pipe, scope)
         for name in names:
-            inner.variables[name] = value
-        return run(body if holds else otherwise, inner)
+            target = scope.variables if sign == ":=" else scope.holder(name)
+            target[name] = value
+        return value
 
-    return branch
-
-
-def _items(value: Any) -> list[tuple[Any, Any]]:
-    if isinstance(value, dict):
-        return sorted(value.items())
-    if isinstance(value, list):
-        return list(enumerate(value))
-    if isinstance(value, int) and not isinstance(value, bool):
-        return [(index, index) for index in range(value)]
-    if value is None or isinstance(value, Missing):
-        return []
-    raise TemplateError(f"range can't iterate over {show(value)}")
-
-
-def _declaration(text: str) -> tuple[list[str], str, Callable[[Scope], Any]]:
-    """`$k, $v := pipeline` or `$v = pipeline`."""
-    if text.startswith("$"):
-        for sign in (":=", "="):
-            left, found, right = text.partition(sign)
-            names = [name.strip() for name in left.split(",")]
-            if found and all(name.startswith("$") and name[1:].isidentifier() for name in names):
-                return names, sign, _pipeline(right.strip())
-    return [], "", _pipeline(text)
-
-
-def _action(text: str) -> Callable[[Scope], str]:
-    names, sign, pipeline = _declaration(text)
-    field = text.rpartition(".")[2] if text[:1] in ".$" and " " not in text else ""
-
-    def run(scope: Scope) -> str:
-        value = pipeline(scope)
-        if not names:
-            return show(value, field)
-        if sign == ":=":
-            scope.variables[names[0]] = value
-        else:
-            scope.assign(names[0], value)
-        return ""
-
-    return run
-
-
-# -- pipelines -----------------------------------------------------------------------------
-
-
-def _words(text: str) -> list[str]:
-    """Words of an action; strings and brackets stay whole."""
-    words = [""]
-    depth = 0
-    quote = ""
-    escaped = False
-    for character in text:
-        if quote:
-            words[-1] += character
-            if escaped:
-                escaped = False
-            elif character == "\\" and quote == '"':
-                escaped = True
-            elif character == quote:
-                quote = ""
-            continue
-        if not depth and (character.isspace() or character == "|"):
-            words += ["|", ""] if character == "|" else [""]
-            continue
-        if character in '"`':
-            quote = character
-        depth += {"(": 1, ")": -1}.get(character, 0)
-        words[-1] += character
-    if quote or depth:
-        raise TemplateError(f"unclosed quote or bracket in {text!r}")
-    return [word for word in words if word]
-
-
-def _pipeline(text: str) -> Callable[[Scope], Any]:
-    stages: list[list[str]] = [[]]
-    for word in _words(text):
-        if word == "|":
-            stages.append([])
-        else:
-            stages[-1].append(word)
-    if not all(stages):
-        raise TemplateError("missing value for command")
-    calls = [_call(stage) for stage in stages]
-
-    def run(scope: Scope) -> Any:
+    def _commands(self, pipe: Node, scope: Scope) -> Any:
         piped: list[Any] = []
-        for call in calls:
-            piped = [call(scope, piped)]
+        for command in pipe.parts[2]:
+            piped = [self._command(command, scope, piped)]
         return piped[0]
 
-    return run
+    def _command(self, command: Node, scope: Scope, piped: list[Any]) -> Any:
+        head, *rest = command.parts
+        if head.kind == "identifier":
+            return self._function(command, scope, piped)
+        if head.kind == "nil":
+            raise self._fail(command, "nil is not a command")
+        target = self._value(head, scope)
+        if callable(target):
+            arguments = [self._value(node, scope) for node in rest] + piped
+            return self._called(head, head.text.rpartition(".")[2], Function(target, 1, 1),
+                                arguments)  # fmt: skip
+        if rest or piped:
+            raise self._fail(head, f"can't give argument to non-function {head.text}")
+        return target
 
-
-def _call(words: list[str]) -> Callable[[Scope, list[Any]], Any]:
-    name, *rest = words
-    function = FUNCTIONS.get(name)
-    if function is None and name[0].isalpha() and name not in ("true", "false", "nil"):
-        raise TemplateError(f'function "{name}" not defined')
-    head = _operand(name) if function is None else _constant(function)
-    operands = [_operand(word) for word in rest]
-
-    def run(scope: Scope, piped: list[Any]) -> Any:
-        values = [operand(scope) for operand in operands] + piped
-        target = head(scope)
-        if not callable(target):
-            if values:
-                raise TemplateError(f"can't give argument to non-function {name}")
-            return target
+    def _function(self, command: Node, scope: Scope, piped: list[Any]) -> Any:
+        head, *rest = command.parts
+        name = head.parts[0]
+        function = FUNCTIONS[name]
         try:
-            return target(*values)
-        except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
-            raise TemplateError(f"error calling {name}: {error}") from None
+            function.check(name, len(rest) + len(piped))
+        except TemplateError as error:
+            raise self._fail(head, str(error)) from None
+        if name in LAZY:
+            value = None
+            for node in rest:
+                value = self._value(node, scope)
+                if truth(value) is LAZY[name]:
+                    return value
+            return piped[0] if piped else value
+        return self._called(
+            command, name, function, [self._value(node, scope) for node in rest] + piped
+        )
 
-    return run
+    def _called(self, node: Node, name: str, function: Function, arguments: list[Any]) -> Any:
+        try:
+            function.check(name, len(arguments))
+            return function.call(*arguments)
+        except TemplateError as error:
+            raise self._fail(node, str(error)) from None
+        except _CALL_ERRORS as error:
+            raise self._fail(node, f"error calling {name}: {error}") from None
 
+    def _value(self, node: Node, scope: Scope) -> Any:
+        kind, parts = node.kind, node.parts
+        if kind == "field":
+            return self._walk(node, scope.dot, parts[0])
+        if kind == "variable":
+            return self._walk(node, scope.holder(parts[0])[parts[0]], parts[1])
+        if kind == "chain":
+            return self._walk(node, self._value(parts[0], scope), parts[1])
+        if kind == "dot":
+            return scope.dot
+        if kind == "nil":
+            return None
+        if kind == "pipe":
+            return self._pipe(node, scope)
+        if kind == "identifier":
+            return self._called(node, parts[0], FUNCTIONS[parts[0]], [])
+        return parts[0]
 
-def _operand(word: str) -> Callable[[Scope], Any]:
-    if word.startswith("("):
-        close = word.rindex(")")
-        inner, path = _pipeline(word[1:close]), word[close + 1 :]
-        return lambda scope: _walk(inner(scope), path)
-    if word[0] == '"':
-        return _constant(_unquoted(word))
-    if word[0] == "`":
-        return _constant(word[1:-1])
-    if word in ("true", "false", "nil"):
-        return _constant({"true": True, "false": False, "nil": None}[word])
-    if word.lstrip("+-").replace(".", "", 1).isdecimal():
-        return _constant(float(word) if "." in word else int(word))
-    if word.startswith("$"):
-        name, dot, path = word.partition(".")
-        return lambda scope: _walk(scope.lookup(name), dot + path)
-    if word.startswith("."):
-        return lambda scope: _walk(scope.dot, word)
-    function = FUNCTIONS.get(word)
-    if function is None:
-        raise TemplateError(f'function "{word}" not defined')
-    return lambda scope: function()
-
-
-def _unquoted(word: str) -> str:
-    from estiba.client.jsonlite import loads
-
-    try:
-        return str(loads(word))
-    except ValueError:
-        raise TemplateError(f"bad string {word}") from None
-
-
-def _constant(value: Any) -> Callable[[Scope], Any]:
-    return lambda scope: value
-
-
-def _walk(value: Any, path: str) -> Any:
-    """Raises TemplateError for a field that is not there, but in objects with keys of users'."""
-    parent = ""
-    for part in path.split("."):
-        if not part:
-            continue
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif isinstance(value, dict) and parent in _USER_KEYED:
-            value = Missing(part, allowed=True)
-        elif isinstance(value, dict):
-            value = _other_case(value, part)
-        elif isinstance(value, Missing):
-            value = Missing(part)
-        elif value is None:
-            raise TemplateError(f"nil pointer evaluating field {part}")
-        else:
-            raise TemplateError(f"can't evaluate field {part} in {show(value)}")
-        parent = part
-    return value
+    def _walk(self, node: Node, value: Any, path: list[str]) -> Any:
+        """Follows fields. Raises _Failed where there is no object."""
+        parents = ["", ""]
+        for name in path:
+            if isinstance(value, dict):
+                value = _field(value, name, parents)
+            elif isinstance(value, Missing):
+                value = Missing(name)
+            elif value is None:
+                raise self._fail(node, f"nil pointer evaluating field {name}")
+            else:
+                message = f"can't evaluate field {name} in type {go_type(value)}"
+                raise self._fail(node, message)
+            parents = [parents[1], name]
+        return value
 
 
-def _other_case(value: dict[str, Any], part: str) -> Any:
-    """Go's fields and their JSON names differ in case: `ID` and `Id`, `APIVersion`."""
-    wanted = part.lower()
-    return next((value[key] for key in value if key.lower() == wanted), Missing(part))
+def _field(value: dict[str, Any], name: str, parents: list[str]) -> Any:
+    if name in value:
+        return value[name]
+    if parents[1] in _USER_KEYED or parents == ["LogConfig", "Config"]:
+        return Missing(name, allowed=True)
+    # Go's fields and their JSON names differ in case: `ID` and `Id`, `APIVersion`.
+    wanted = name.lower()
+    return next((value[key] for key in value if key.lower() == wanted), absent(name))

@@ -1,7 +1,9 @@
-"""The functions of templates, and how Go prints values."""
+"""The functions of templates: Go's own, and those that docker adds."""
 
 from __future__ import annotations
 
+from estiba.cli.goformat import sprintf
+from estiba.cli.templatevalue import Missing, Row, TemplateError, go_type, show, truth
 from estiba.client.jsonlite import dumps
 
 TYPE_CHECKING = False
@@ -9,68 +11,58 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_POINTERS = frozenset(
-    "Health Healthcheck Init MemorySwappiness OomKillDisable PidsLimit StopTimeout "
-    "UsageData ClusterVolume Platform".split()
-)
-_MAPS = frozenset("Labels Annotations Options Volumes ExposedPorts PortBindings Tmpfs".split())
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
+_HTML = {"\0": "\ufffd", '"': "&#34;", "'": "&#39;", "&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_JS = {"\\": "\\\\", "'": "\\'", '"': '\\"'}
+_JS_CODES = frozenset("<>&=")
 
 
-class TemplateError(Exception):
-    """A template that fails on a value."""
+class Function:
+    """A function and how many arguments it takes; `most` is None without a limit."""
 
+    __slots__ = ("call", "least", "most")
 
-class Missing:
-    """A field that an object does not have: false in a condition, an error when it is shown.
+    def __init__(self, call: Callable[..., Any], least: int, most: int | None) -> None:
+        self.call = call
+        self.least = least
+        self.most = most
 
-    It is `allowed` where the keys are the users'.
-    """
-
-    def __init__(self, name: str, *, allowed: bool = False) -> None:
-        self.name = name
-        self.allowed = allowed
-
-
-def show(value: Any, field: str = "") -> str:
-    """A value as Go's fmt prints it. `field` tells what kind of nothing a null is."""
-    if isinstance(value, Missing):
-        if value.allowed:
-            return "<no value>"
-        raise TemplateError(f'map has no entry for key "{value.name}"')
-    if value is None:
-        if not field:
-            return "<no value>"
-        return "<nil>" if field in _POINTERS else "map[]" if field in _MAPS else "[]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return _float(value)
-    if isinstance(value, list):
-        return f"[{' '.join(show(item) for item in value)}]"
-    if isinstance(value, dict):
-        items = ((key, item) for key, item in sorted(value.items()) if not callable(item))
-        return f"map[{' '.join(f'{key}:{show(item)}' for key, item in items)}]"
-    return str(value)
-
-
-def _float(value: float) -> str:
-    if value == int(value) and abs(value) < 1e21:
-        return str(int(value))
-    return repr(value)
-
-
-def truth(value: Any) -> bool:
-    return bool(value) and not isinstance(value, Missing)
+    def check(self, name: str, count: int) -> None:
+        """Raises TemplateError in Go's words."""
+        if self.most == self.least != count:
+            raise TemplateError(
+                f"wrong number of args for {name}: want {self.least} got {count}"
+            )  # fmt: skip
+        if count < self.least:
+            raise TemplateError(
+                f"wrong number of args for {name}: want at least {self.least} got {count}"
+            )
+        if self.most is not None and count > self.most:
+            raise TemplateError(
+                f"wrong number of args for {name}: want at most {self.most} got {count}"
+            )
 
 
 def _json(value: Any) -> str:
     if isinstance(value, Missing):
         raise TemplateError(f'map has no entry for key "{value.name}"')
-    if isinstance(value, dict) and any(callable(item) for item in value.values()):
-        # A row of a list: its data, in the order of the keys.
-        rows = {key: value[key] for key in sorted(value) if not callable(value[key])}
-        return dumps(rows, html=True)
+    rows = list(value.values()) if isinstance(value, dict) else value
+    if isinstance(value, Row) or (isinstance(rows, list) and any(map(_has_rows, rows))):
+        return dumps(_plain(value), html=True)
     return dumps(value)
+
+
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, Row) for item in value)
+
+
+def _plain(value: Any) -> Any:
+    """Rows without their methods, in the order of their keys."""
+    if isinstance(value, Row):
+        return {key: value[key] for key in sorted(value) if not callable(value[key])}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _index(value: Any, *keys: Any) -> Any:
@@ -80,19 +72,27 @@ def _index(value: Any, *keys: Any) -> Any:
             value = value.get(key, "" if texts else None)
         elif value is None:
             raise ValueError("index of untyped nil")
+        elif not isinstance(value, list | str):
+            raise ValueError(f"can't index item of type {go_type(value)}")
+        elif not isinstance(key, int) or isinstance(key, bool):
+            raise ValueError(f"cannot index slice/array with type {go_type(key)}")
         else:
             if not 0 <= key < len(value):
                 raise ValueError(f"index out of range: {key}")
-            value = value[key]
+            value = ord(value[key]) if isinstance(value, str) else value[key]
     return value
 
 
 def _slice(value: Any, *bounds: int) -> Any:
-    low, high = (*bounds, 0, len(value))[0] if bounds else 0, len(value)
-    if len(bounds) > 1:
-        high = bounds[1]
-    if not 0 <= low <= high <= len(value):
-        raise ValueError(f"index out of range: {max(low, high)}")
+    if not isinstance(value, list | str):
+        raise ValueError(f"can't slice item of type {go_type(value)}")
+    low = bounds[0] if bounds else 0
+    high = bounds[1] if len(bounds) > 1 else len(value)
+    for bound in (low, high):
+        if not 0 <= bound <= len(value):
+            raise ValueError(f"index out of range: {bound}")
+    if low > high:
+        raise ValueError(f"invalid slice index: {low} > {high}")
     return value[low:high]
 
 
@@ -116,86 +116,120 @@ def _print(*values: Any) -> str:
     return text
 
 
-def _printf(form: str, *values: Any) -> str:
-    """%s %v %d %f %g %x %q %t %% with flags, widths and precisions."""
-    import re
-
-    rest = list(values)
-
-    def replace(match: re.Match[str]) -> str:
-        flags, verb = match[1], match[2]
-        if verb == "%":
-            return "%"
-        if not rest:
-            return f"%!{verb}(MISSING)"
-        value = rest.pop(0)
-        if verb in "dxXofgeE" and isinstance(value, int | float):
-            return str(f"%{flags}{verb}" % value)
-        shown = dumps(value) if verb == "q" else show(value)
-        return str(f"%{flags.replace('0', '', 1) if flags[:1] == '0' else flags}s" % shown)
-
-    return re.sub(r"%([-+# 0]*\d*(?:\.\d+)?)([a-zA-Z%])", replace, form)
-
-
-def _compared(value: Any, other: Any) -> None:
-    numbers = isinstance(value, int | float) and isinstance(other, int | float)
-    if not numbers and type(value) is not type(other):
-        raise ValueError("incompatible types for comparison")
+def _kind(value: Any) -> str:
+    """Go compares values of one basic kind only."""
+    name = go_type(value)
+    return name if name in ("bool", "int", "float64", "string") else ""
 
 
 def _eq(first: Any, *others: Any) -> bool:
     if not others:
         raise ValueError("missing argument for comparison")
     for other in others:
-        if first is not None and other is not None:
-            _compared(first, other)
+        if first is None or other is None:
+            continue
+        if not _kind(first) or not _kind(other):
+            raise ValueError("non-comparable type")
+        if _kind(first) != _kind(other):
+            raise ValueError("incompatible types for comparison")
     return any(first == other for other in others)
 
 
 def _order(test: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
     def compare(value: Any, other: Any) -> bool:
-        _compared(value, other)
+        if not _kind(value) or _kind(value) != _kind(other):
+            raise ValueError("incompatible types for comparison")
         return test(value, other)
 
     return compare
 
 
-def _and(*values: Any) -> Any:
-    return next((value for value in values if not truth(value)), values[-1])
-
-
-def _or(*values: Any) -> Any:
-    return next((value for value in values if truth(value)), values[-1])
-
-
 def _len(value: Any) -> int:
     if value is None or isinstance(value, str | list | dict):
         return len(value.encode() if isinstance(value, str) else value or [])
-    raise ValueError(f"len of {show(value)}")
+    raise ValueError(f"len of type {go_type(value)}")
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "json": _json,
-    "join": lambda values, separator="": separator.join(show(value) for value in values or []),
-    "split": lambda text, separator: text.split(separator),
-    "upper": lambda text: text.upper(),
-    "lower": lambda text: text.lower(),
-    "title": _title,
-    "truncate": lambda text, size: text[:size],
-    "pad": lambda text, before, after: f"{' ' * before}{text}{' ' * after}" if text else text,
-    "println": lambda *values: " ".join(show(value) for value in values) + "\n",
-    "print": _print,
-    "printf": _printf,
-    "len": _len,
-    "index": _index,
-    "slice": _slice,
-    "eq": _eq,
-    "ne": lambda value, other: not _eq(value, other),
-    "lt": _order(lambda value, other: bool(value < other)),
-    "le": _order(lambda value, other: bool(value <= other)),
-    "gt": _order(lambda value, other: bool(value > other)),
-    "ge": _order(lambda value, other: bool(value >= other)),
-    "and": _and,
-    "or": _or,
-    "not": lambda value: not truth(value),
-}
+def _join(values: Any, separator: str) -> str:
+    if not isinstance(values, list | None):
+        raise ValueError(f"wrong type: a list is wanted, not {go_type(values)}")
+    return separator.join(show(value) for value in values or [])
+
+
+def _text(function: Callable[..., Any]) -> Callable[..., Any]:
+    """For functions of a string."""
+
+    def call(text: Any, *rest: Any) -> Any:
+        if not isinstance(text, str):
+            raise TypeError(f"wrong type: a string is wanted, not {go_type(text)}")
+        return function(text, *rest)
+
+    return call
+
+
+def _js(*values: Any) -> str:
+    def one(letter: str) -> str:
+        if letter in _JS:
+            return _JS[letter]
+        plain = letter.isprintable() and letter not in _JS_CODES
+        return letter if plain else f"\\u{ord(letter):04X}"
+
+    return "".join(one(letter) for letter in _print(*values))
+
+
+def _urlquery(*values: Any) -> str:
+    data = _print(*values).encode(errors="surrogateescape")
+    return "".join(
+        chr(byte) if chr(byte) in _UNRESERVED else "+" if byte == 32 else f"%{byte:02X}"
+        for byte in data
+    )
+
+
+def _call(function: Any, *arguments: Any) -> Any:
+    if not callable(function):
+        raise ValueError(f"non-function of type {go_type(function)}")
+    return function(*arguments)
+
+
+def _lazy(*values: Any) -> Any:
+    """`and` and `or` look at no more than they need: `template` evaluates them."""
+    return values[-1]
+
+
+LAZY = {"and": False, "or": True}
+"""What ends the search, by name."""
+
+FUNCTIONS: dict[str, Function] = {
+    "and": Function(_lazy, 1, None),
+    "call": Function(_call, 1, None),
+    "eq": Function(_eq, 1, None),
+    "ge": Function(_order(lambda value, other: bool(value >= other)), 2, 2),
+    "gt": Function(_order(lambda value, other: bool(value > other)), 2, 2),
+    "html": Function(
+        lambda *values: "".join(_HTML.get(c, c) for c in _print(*values)), 0, None
+    ),
+    "index": Function(_index, 1, None),
+    "join": Function(_join, 2, 2),
+    "js": Function(_js, 0, None),
+    "json": Function(_json, 1, 1),
+    "le": Function(_order(lambda value, other: bool(value <= other)), 2, 2),
+    "len": Function(_len, 1, 1),
+    "lower": Function(_text(str.lower), 1, 1),
+    "lt": Function(_order(lambda value, other: bool(value < other)), 2, 2),
+    "ne": Function(lambda value, other: not _eq(value, other), 2, 2),
+    "not": Function(lambda value: not truth(value), 1, 1),
+    "or": Function(_lazy, 1, None),
+    "pad": Function(
+        _text(lambda text, before, after: f"{' ' * before}{text}{' ' * after}" if text else text),
+        3, 3,
+    ),
+    "print": Function(_print, 0, None),
+    "printf": Function(_text(sprintf), 1, None),
+    "println": Function(lambda *values: " ".join(show(value) for value in values) + "\n", 0, None),
+    "slice": Function(_slice, 1, 4),
+    "split": Function(_text(str.split), 2, 2),
+    "title": Function(_text(_title), 1, 1),
+    "truncate": Function(_text(lambda text, size: text[:size]), 2, 2),
+    "upper": Function(_text(str.upper), 1, 1),
+    "urlquery": Function(_urlquery, 0, None),
+}  # fmt: skip
