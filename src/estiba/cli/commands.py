@@ -108,6 +108,8 @@ CONTAINER = {
     "start": Command(
         f"[OPTIONS] {_CONTAINERS}", "Start containers", "run:start", _KEYS + """\
         -a --attach  attach STDOUT and STDERR, pass signals on
+        --checkpoint NAME  begin there (to come: checkpoints)
+        --checkpoint-dir PATH  where it is kept (to come: checkpoints)
         -i --interactive  attach STDIN
         """, least=1),
     "stats": Command(
@@ -143,12 +145,13 @@ IMAGE = {
         _FORMAT + _NO_TRUNC + _QUIET + _PLATFORM + "-H --human=true  human sizes and dates",
         least=1, most=1),
     "import": Command(
-        "[OPTIONS] FILE|URL|- [REPOSITORY[:TAG]]", "Make an image of a file system's tar",
+        "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", "Make an image of a file system's tar",
         "images:import_", _PLATFORM + """\
         -c --change LIST…  apply a Dockerfile instruction
         -m --message TEXT  message
         """, least=1, most=2),
-    "inspect": Command(_IMAGE, "Details of images", "inspect:images", _INSPECT, least=1),
+    "inspect": Command(_IMAGE, "Details of images", "inspect:images",
+        _INSPECT + _PLATFORM, least=1),
     "load": Command(
         "[OPTIONS]", "Load images from an archive", "images:load", _PLATFORM + """\
         -i --input FILE  read from a file instead of STDIN
@@ -159,16 +162,21 @@ IMAGE = {
         _FILTER + _FORMAT + _NO_TRUNC + _QUIET + """\
         -a --all  intermediate ones too
         --digests  show digests
+        --tree  platforms of an image as a tree (to come: image indexes)
         """, most=1),
     "prune": Command(
         "[OPTIONS]", "Remove unused images", "prune:images",
         _PRUNED + "-a --all  all unused ones, not only those without a name", most=0),
     "pull": Command(
         "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", "images:pull",
-        _PLATFORM + "-q --quiet  no progress", least=1, most=1),
+        _PLATFORM + """\
+        -a --all-tags  all tags of the repository (to come: registries)
+        -q --quiet  no progress
+        """, least=1, most=1),
     "rm": Command(_IMAGE, "Remove images", "images:rm", """\
         -f --force  force removal
         --no-prune  keep parents without a name
+        --platform NAME…  only that platform of an image (os/arch[/variant])
         """, least=1),
     "save": Command(_IMAGE, "Save images to an archive", "images:save",
         _PLATFORM + "-o --output FILE  write to a file instead of STDOUT", least=1),
@@ -222,25 +230,43 @@ NETWORK = {
         "-f --force  no error for one that does not exist", least=1),
 }  # fmt: skip
 
+_CLUSTER = "(to come: volumes of a cluster)"
+
 VOLUME = {
-    "create": Command("[OPTIONS] [VOLUME]", "Make a volume", "volumes:create", """\
+    "create": Command("[OPTIONS] [VOLUME]", "Make a volume", "volumes:create", f"""\
+        --availability STATE  active, pause or drain {_CLUSTER}
+        --group NAME  group of volumes {_CLUSTER}
+        --limit-bytes SIZE  the most {_CLUSTER}
+        --required-bytes SIZE  the least {_CLUSTER}
+        --scope SCOPE  single or multi {_CLUSTER}
+        --secret LIST…  secrets of the driver {_CLUSTER}
+        --sharing MODE  none, readonly, onewriter or all {_CLUSTER}
+        --topology-preferred LIST…  where it had better be {_CLUSTER}
+        --topology-required LIST…  where it must be {_CLUSTER}
+        --type TYPE  block or mount {_CLUSTER}
         -d --driver NAME  driver (default local)
         --label LIST…  metadata
         -o --opt LIST…  driver options
         """, most=1),
     "inspect": Command(
         "[OPTIONS] VOLUME [VOLUME...]", "Details of volumes", "inspect:volumes", _INSPECT, least=1),
-    "ls": Command("[OPTIONS]", "List volumes", "lists:volumes", _FILTER + _FORMAT + _QUIET, most=0),
+    "ls": Command("[OPTIONS]", "List volumes", "lists:volumes",
+        _FILTER + _FORMAT + _QUIET + f"--cluster  only those of a cluster {_CLUSTER}", most=0),
     "prune": Command(
         "[OPTIONS]", "Remove unused volumes", "prune:volumes",
         _PRUNED + "-a --all  those with a name too", most=0),
     "rm": Command(
         "[OPTIONS] VOLUME [VOLUME...]", "Remove volumes", "volumes:rm",
         "-f --force  no error for one that does not exist", least=1),
+    "update": Command(
+        "[OPTIONS] VOLUME", "Change a cluster's volume", "volumes:update",
+        f"--availability STATE  active, pause or drain {_CLUSTER}", least=1, most=1),
 }  # fmt: skip
 
 SYSTEM = {
     "df": Command("[OPTIONS]", "Disk usage", "usage:df", _FORMAT + "-v --verbose  details", most=0),
+    "dial-stdio": Command(
+        "", "Join STDIN and STDOUT to the daemon's socket, for ssh://", "system:dial_stdio", most=0),
     "events": Command("[OPTIONS]", "What happens, as it happens", "system:events",
         _FILTER + _FORMAT + """\
         --since TIME-OR-DURATION  since
@@ -259,6 +285,10 @@ CONTEXT = {
         --docker LIST  host=URL,ca=FILE,cert=FILE,key=FILE,skip-tls-verify=BOOL
         --from CONTEXT  copy of another
         """, least=1, most=1),
+    "export": Command(
+        "CONTEXT [FILE|-]", "Write a context to an archive", "contexts:export", least=1, most=2),
+    "import": Command(
+        "CONTEXT FILE|-", "Make a context of an archive", "contexts:import_", least=2, most=2),
     "inspect": Command(
         "[OPTIONS] [CONTEXT] [CONTEXT...]", "Details of contexts", "contexts:inspect", _INSPECT),
     "ls": Command("[OPTIONS]", "List contexts", "contexts:ls", _FORMAT + _QUIET, most=0),
@@ -266,6 +296,10 @@ CONTEXT = {
         "CONTEXT [CONTEXT...]", "Remove contexts", "contexts:rm",
         "-f --force  even the current one", least=1),
     "show": Command("", "The name of the current context", "contexts:show", most=0),
+    "update": Command("[OPTIONS] CONTEXT", "Change a context", "contexts:update", """\
+        --description TEXT  description
+        --docker LIST  host=URL,ca=FILE,cert=FILE,key=FILE,skip-tls-verify=BOOL
+        """, least=1, most=1),
     "use": Command("CONTEXT", "Choose the current context", "contexts:use", least=1, most=1),
 }  # fmt: skip
 
@@ -300,10 +334,36 @@ TOP = {
     "version": Command(
         "[OPTIONS]", "Versions of client and daemon", "system:version", _INSPECT, most=0),
 }  # fmt: skip
-NOT_BUILT = frozenset(
-    "build builder checkpoint compose config login logout manifest node plugin push search secret "
-    "service stack swarm trust".split()
+_BUILDING = (
+    "building images is to come: make one with `estiba image bootstrap`, `estiba import` or "
+    "`estiba commit`, or bring one with `estiba load`"
 )
+_REGISTRIES = "registries are to come: move images with `estiba save` and `estiba load`"
+_CLUSTERS = "clusters are to come"
+NOT_BUILT = {
+    **dict.fromkeys(("build", "builder", "buildx", "image build"), _BUILDING),
+    **dict.fromkeys(
+        ("image push", "login", "logout", "manifest", "push", "search", "trust"), _REGISTRIES
+    ),
+    **dict.fromkeys(("config", "node", "secret", "service", "stack", "swarm"), _CLUSTERS),
+    "checkpoint": "checkpoints are to come",
+    "compose": "Compose files are to come",
+    "plugin": "plugins are to come",
+}
+"""Words of docker's that are not there yet, and what to do instead."""
+
+
+def aliases(command: Command) -> list[str]:
+    """All that a command can be called by, long forms first."""
+    found = []
+    for group, members in GROUPS.items():
+        for name, member in members.items():
+            if member is command:
+                others = [alias for alias, inner in ALIASES.items() if inner == name]
+                found += [f"{group} {word}" for word in (name, *others)]
+    return found + [
+        name for name, (group, inner) in SHORT.items() if GROUPS[group][inner] is command
+    ]
 
 
 def find(words: list[str]) -> tuple[Command | None, str, list[str]]:

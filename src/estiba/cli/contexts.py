@@ -9,7 +9,7 @@ from estiba.cli.output import pairs, print_rows
 from estiba.cli.parse import Arguments
 from estiba.client import contexts as stored
 from estiba.client.errors import ClientError
-from estiba.client.host import DEFAULT, read_config
+from estiba.client.host import DEFAULT, parse, read_config
 from estiba.client.http import Client
 
 TYPE_CHECKING = False
@@ -53,12 +53,19 @@ def ls(client: Client, given: Arguments) -> int:
     if given.quiet:
         for row in rows:
             print(row["Name"])
-        return 0
-    print_rows(rows, _COLUMNS, given.format, titles={"Name": "NAME"})
+    else:
+        if given.format not in ("", "table"):
+            for row in rows:
+                del row["Mark"]
+        print_rows(rows, _COLUMNS, given.format, titles={"Name": "NAME"})
+    _warn_overridden()
+    return 0
+
+
+def _warn_overridden() -> None:
     if _environment():
         sys.stdout.flush()
         print(_overridden(), file=sys.stderr)
-    return 0
 
 
 def _overridden() -> str:
@@ -88,9 +95,26 @@ def _check(name: str) -> None:
     allowed = len(name) > 1 and name[0] in _ALLOWED and not set(name) - set(f"{_ALLOWED}_.+-")
     if not allowed:
         raise ClientError(
-            f'context name "{name}" is invalid: two or more letters, digits and _.+-, '
-            "beginning with a letter or digit"
+            f'context name "{name}" is invalid, names are validated against regexp '
+            '"^[a-zA-Z0-9][a-zA-Z0-9_.+-]+$"'
         )
+
+
+def _endpoint_options(text: str) -> tuple[str, dict[str, str], bool]:
+    """Host, PEM files and whether to skip verification, from `--docker`. Raises ClientError."""
+    options = pairs(text.split(",") if text else [], "--docker")
+    if unknown := sorted(set(options) - set(_ENDPOINT_KEYS)):
+        raise ClientError(
+            f"unable to create docker endpoint config: unrecognized config key: {unknown[0]}: "
+            f"one of {', '.join(_ENDPOINT_KEYS)}"
+        )
+    host = options.get("host", "")
+    if host and "://" not in host:
+        raise ClientError(f"unable to parse docker host `{host}`: unix://PATH or tcp://HOST:PORT")
+    if host:
+        parse(host, None)
+    files = {key: path for key, path in options.items() if key in ("ca", "cert", "key")}
+    return host, files, options.get("skip-tls-verify", "").lower() in ("1", "t", "true")
 
 
 def create(client: Client, given: Arguments) -> int:
@@ -105,15 +129,65 @@ def create(client: Client, given: Arguments) -> int:
         files = {key: path for key, path in files.items() if os.path.exists(path)}
         skip = bool(tls and not tls.verify)
     else:
-        options = pairs(given.docker.split(",") if given.docker else [], "--docker")
-        if unknown := sorted(set(options) - set(_ENDPOINT_KEYS)):
-            raise ClientError(f"unable to create context: unknown key in --docker: {unknown[0]}")
-        host = options.get("host", "")
-        files = {key: options[key] for key in ("ca", "cert", "key") if key in options}
-        skip = options.get("skip-tls-verify", "").lower() in ("1", "t", "true")
+        host, files, skip = _endpoint_options(given.docker)
     stored.save(name, given.description, host, skip_verify=skip, files=files)
     print(name)
     print(f'Successfully created context "{name}"', file=sys.stderr)
+    return 0
+
+
+def update(client: Client, given: Arguments) -> int:
+    """What is not given stays; `--docker` replaces the whole endpoint, as docker does."""
+    name = given.words[0]
+    view = stored.load(name)
+    old = (view.get("Endpoints") or {}).get("docker") or {}
+    description = str((view.get("Metadata") or {}).get("Description", ""))
+    host, skip = str(old.get("Host", "")), bool(old.get("SkipTLSVerify"))
+    files = None
+    if given.docker:
+        host, files, skip = _endpoint_options(given.docker)
+    if given.given("description"):
+        description = given.description
+    stored.save(name, description, host, skip_verify=skip, files=files)
+    print(name)
+    print(f'Successfully updated context "{name}"', file=sys.stderr)
+    return 0
+
+
+def export(client: Client, given: Arguments) -> int:
+    from estiba.client.contextfiles import pack
+
+    name = given.words[0]
+    target = given.words[1] if len(given.words) > 1 else f"{name}.dockercontext"
+    data = pack(name)
+    if target == "-":
+        if os.isatty(1):
+            raise ClientError("cowardly refusing to export to a terminal, specify a file path")
+        sys.stdout.buffer.write(data)
+        return 0
+    try:
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise ClientError(f"cannot write {target}: {str(error.strerror).lower()}") from error
+    print(f'Written file "{target}"', file=sys.stderr)
+    return 0
+
+
+def import_(client: Client, given: Arguments) -> int:
+    from estiba.client.contextfiles import unpack
+
+    name, source = given.words
+    _check(name)
+    if stored.exists(name):
+        raise ClientError(f'context "{name}" already exists')
+    try:
+        with open(0 if source == "-" else source, "rb") as file:
+            unpack(name, file)
+    except OSError as error:
+        raise ClientError(f"open {source}: {str(error.strerror).lower()}") from error
+    print(name)
+    print(f'Successfully imported context "{name}"', file=sys.stderr)
     return 0
 
 
@@ -124,8 +198,7 @@ def use(client: Client, given: Arguments) -> int:
     stored.choose(name)
     print(name)
     print(f'Current context is now "{name}"', file=sys.stderr)
-    if _environment():
-        print(_overridden(), file=sys.stderr)
+    _warn_overridden()
     return 0
 
 

@@ -11,6 +11,7 @@ from estiba.cli.output import ago, human_size, print_rows, short_id, shorten
 from estiba.cli.parse import Arguments
 from estiba.client.errors import ApiError, ClientError
 from estiba.client.http import Client, image_part
+from estiba.client.jsonlite import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ def tag(client: Client, given: Arguments) -> int:
 
 def rm(client: Client, given: Arguments) -> int:
     query = {"force": given.force, "noprune": given.no_prune}
+    if given.platform:
+        client.require("1.50", "--platform")
+        query["platforms"] = [dumps(platform(text)) for text in given.platform]
     code = 0
     for name in given.words:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from estiba.cli.parse import Arguments, Command, FlagError, Parser, UsageError, check_count
+from estiba.cli.parse import Arguments, Command, Flag, FlagError, Parser, UsageError, check_count
 from estiba.client.errors import ApiError, ClientError, NoDaemon
 
 TYPE_CHECKING = False
@@ -32,6 +32,7 @@ GLOBAL = """\
 -v --version  print the version
 """
 _FLAG_ERROR = 125
+_LEVELS = ("debug", "info", "warn", "warning", "error", "fatal", "panic", "trace")
 _START_HINT = """\
 No daemon answers at {address}. Start it with
 
@@ -92,7 +93,7 @@ def _main(words: list[str]) -> int:
     from estiba.cli import commands
 
     flags = Command("", "", "", GLOBAL).flags()
-    given = Parser(flags).parse(words, interspersed=False)
+    given = _global_flags(flags, words)
     if given.debug:
         os.environ["ESTIBA_DEBUG"] = "1"
     if given.config:
@@ -112,8 +113,9 @@ def _main(words: list[str]) -> int:
         print(overview(flags))
         return 0
     name = wanted[0]
-    if name in commands.NOT_BUILT:
-        raise ClientError(f"estiba: 'estiba {name}' is not built yet")
+    for called in (name, " ".join(wanted[:2])):
+        if called in commands.NOT_BUILT:
+            raise ClientError(f"estiba {called}: {commands.NOT_BUILT[called]}")
     if name in commands.GROUPS and (len(wanted) == 1 or wanted[1] in ("--help", "-h", "help")):
         from estiba.cli.help import group_overview
 
@@ -128,6 +130,25 @@ def _main(words: list[str]) -> int:
         print(help_text(command, path))
         return 0
     return _run(command, path, rest, given)
+
+
+def _global_flags(flags: list[Flag], words: list[str]) -> Arguments:
+    """Raises UsageError."""
+    try:
+        given = Parser(flags).parse(words, interspersed=False)
+    except FlagError as error:
+        raise UsageError(
+            f"{error}\n\nUsage:  estiba [OPTIONS] COMMAND [ARG...]\n\n"
+            "Run 'estiba --help' for more information",
+            exit_code=_FLAG_ERROR,
+        ) from error
+    if given.log_level and given.log_level.lower() not in _LEVELS:
+        raise UsageError(
+            f"Unable to parse logging level: {given.log_level}: one of {', '.join(_LEVELS)}"
+        )
+    if len(given.host) > 1:
+        raise UsageError("Specify only one -H")
+    return given
 
 
 def _unknown(words: list[str], *, is_group: bool) -> UsageError:

@@ -5,6 +5,7 @@
     --name NAME           the container's name             takes a value
     -e --env LIST…        environment variables            may be given again
     -m --memory BYTES     memory limit                     a value that is converted
+    --tree                a tree (to come: indexes)        known, and refused with the reason
 
 The first long name is the key; further long names are aliases that help does not show. Texts are
 read when a command is used, so that a big table costs nothing to import.
@@ -36,7 +37,7 @@ class FlagError(UsageError):
 
 
 class Flag:
-    __slots__ = ("default", "help", "key", "letter", "long", "names", "value")
+    __slots__ = ("default", "help", "key", "letter", "long", "names", "needs", "value")
 
     def __init__(self, line: str) -> None:
         spec, _, text = line.strip().partition("  ")
@@ -48,6 +49,8 @@ class Flag:
         self.letter = next((name for name in self.names if not name.startswith("--")), "")
         self.key = self.long[2:].replace("-", "_")
         self.help = text.strip()
+        self.needs = self.help.partition("(to come: ")[2].rstrip(")")
+        """What the flag waits for, in a word; empty when it works."""
 
     @property
     def is_list(self) -> bool:
@@ -209,6 +212,8 @@ class Parser:
 
     def _store(self, flag: Flag, text: str) -> None:
         value = flag.convert(text)
+        if flag.needs:
+            raise UsageError(f"{flag.long} is not there yet: it needs {flag.needs}, to come")
         self._given.add(flag.key)
         if flag.is_list:
             self._values[flag.key].append(value)
@@ -228,10 +233,10 @@ def check_count(command: Command, path: str, count: int) -> None:
         wanted = f"requires at least {least} argument{plural}"
     elif most == least:
         wanted = f"requires {least} argument{plural}"
-    elif count > most:
-        wanted = f"requires at most {most} argument{plural}"
+    elif least:
+        wanted = f"requires at least {least} and at most {most} arguments"
     else:
-        wanted = f"requires at least {least} argument{'' if least == 1 else 's'}"
+        wanted = f"requires at most {most} argument{plural}"
     see = "See" if most is None else "Run"
     raise UsageError(
         f"estiba: 'estiba {path}' {wanted}\n\nUsage:  estiba {path} {command.usage}\n\n"
@@ -252,7 +257,13 @@ def flag_lines(flags: list[Flag]) -> list[str]:
 
 def help_text(command: Command, path: str) -> str:
     """What `--help` prints."""
-    lines = [f"Usage:  estiba {path} {command.usage}".rstrip(), "", command.help]
+    from estiba.cli.commands import aliases
+
+    usage = f"\n        estiba {path} ".join(command.usage.split(" or ")).rstrip()
+    lines = [f"Usage:  estiba {path} {usage}".rstrip(), "", command.help]
+    called = aliases(command)
+    if len(called) > 1:
+        lines += ["", "Aliases:", "  " + ", ".join(f"estiba {words}" for words in called)]
     flags = command.flags()
     if flags:
         lines += ["", "Options:", *flag_lines(flags)]

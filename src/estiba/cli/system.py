@@ -7,7 +7,7 @@ import sys
 import time
 
 from estiba.cli.output import binary_size, escapes, filters_of, moment
-from estiba.cli.parse import Arguments
+from estiba.cli.parse import Arguments, UsageError
 from estiba.client.errors import ApiError, ClientError, NoDaemon
 from estiba.client.http import NEWEST, Client
 from estiba.client.jsonlite import dumps
@@ -16,6 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+
+_TEMPLATE_ERROR = 64
 
 
 def _formatted(value: dict[str, Any], form: str) -> bool:
@@ -103,27 +106,68 @@ def _print_server(server: dict[str, Any]) -> None:
             least = details.get("MinAPIVersion", "")
             rows.append(("API version", f"{details.get('ApiVersion')} (minimum version {least})"))
             rows += [
-                (key, details[key]) for key in ("GoVersion", "PythonVersion") if key in details
+                (title, details[key])
+                for title, key in (
+                    ("Go version", "GoVersion"),
+                    ("Python version", "PythonVersion"),
+                    ("Git commit", "GitCommit"),
+                    ("Built", "BuildTime"),
+                )
+                if details.get(key)
             ]
-            rows.append(("Git commit", details.get("GitCommit", "")))
             rows.append(("OS/Arch", f"{details.get('Os')}/{details.get('Arch')}"))
+            if "Experimental" in details:
+                rows.append(("Experimental", str(details["Experimental"]).lower()))
         elif "GitCommit" in details:
             rows.append(("GitCommit", details["GitCommit"]))
         for title, value in rows:
             print(f"  {title + ':':<17} {value}")
 
 
+def dial_stdio(client: Client, given: Arguments) -> int:
+    """What `ssh://` runs at the far end."""
+    from estiba.client.connection import connect
+    from estiba.client.streams import Session
+
+    Session(connect(client.host), b"", tty=True).run(stdin=True)
+    return 0
+
+
 # -- info ----------------------------------------------------------------------------------
 
 
 def info(client: Client, given: Arguments) -> int:
-    view = client.get("/info")
-    if _formatted(view, given.format):
-        return 0
     from estiba import __version__
     from estiba.cli.contexts import current
 
+    mine = {
+        "Debug": bool(os.environ.get("ESTIBA_DEBUG")),
+        "Version": __version__,
+        "DefaultAPIVersion": NEWEST,
+        "Os": "linux",
+        "Arch": _architecture(),
+        "Context": current(),
+        "Plugins": [],
+        "Warnings": None,
+    }
+    failure = ""
+    view: dict[str, Any] = {}
+    try:
+        view = client.get("/info")
+    except ClientError as error:
+        if isinstance(error, NoDaemon) and client.host.is_default and not given.format:
+            raise
+        failure = f"Error response from daemon: {error}" if isinstance(error, ApiError) else str(
+            error)  # fmt: skip
+    if _formatted({**view, "ClientInfo": mine}, given.format):
+        if failure:
+            print(failure, file=sys.stderr)
+        return 1 if failure else 0
     print(f"Client: estiba\n Version:    {__version__}\n Context:    {current()}\n\nServer:")
+    if failure:
+        sys.stdout.flush()
+        print(f"{failure}\nerrors pretty printing info", file=sys.stderr)
+        return 1
     for line in _info_lines(view):
         print(f" {line}")
     sys.stdout.flush()
@@ -153,6 +197,10 @@ def _info_lines(view: dict[str, Any]) -> list[str]:
     lines.append(f"Swarm: {(view.get('Swarm') or {}).get('LocalNodeState', 'inactive')}")
     lines.append(f"Runtimes: {' '.join(sorted(view.get('Runtimes') or {}))}")
     lines += _some(view, ("Default Runtime", "DefaultRuntime"), ("Init Binary", "InitBinary"))
+    for title, key in (("containerd", "ContainerdCommit"), ("runc", "RuncCommit"),
+                       ("init", "InitCommit")):  # fmt: skip
+        if commit := (view.get(key) or {}).get("ID"):
+            lines.append(f"{title} version: {commit}")
     if options := view.get("SecurityOptions"):
         lines.append("Security Options:")
         lines += [text for option in options for text in _security_lines(option)]
@@ -167,11 +215,16 @@ def _info_lines(view: dict[str, Any]) -> list[str]:
     lines.append(f"Total Memory: {binary_size(view['MemTotal'])}")
     lines += _some(view, ("Name", "Name"), ("ID", "ID"), ("Docker Root Dir", "DockerRootDir"))
     lines.append(f"Debug Mode: {str(view.get('Debug', False)).lower()}")
+    lines += _some(view, ("HTTP Proxy", "HttpProxy"), ("HTTPS Proxy", "HttpsProxy"),
+                   ("No Proxy", "NoProxy"))  # fmt: skip
     if labels := view.get("Labels"):
         lines += ["Labels:", *(f" {label}" for label in labels)]
     registries = (view.get("RegistryConfig") or {}).get("InsecureRegistryCIDRs") or []
     if registries:
         lines += ["Insecure Registries:", *(f" {name}" for name in registries)]
+    lines.append(f"Experimental: {str(view.get('ExperimentalBuild', False)).lower()}")
+    if mirrors := (view.get("RegistryConfig") or {}).get("Mirrors"):
+        lines += ["Registry Mirrors:", *(f" {url}" for url in mirrors)]
     lines.append(f"Live Restore Enabled: {str(view.get('LiveRestoreEnabled', False)).lower()}")
     return lines
 
@@ -207,7 +260,10 @@ def events(client: Client, given: Arguments) -> int:
     elif given.format:
         from estiba.cli.template import compile_template
 
-        shown = compile_template(escapes(given.format))
+        try:
+            shown = compile_template(escapes(given.format))
+        except UsageError as error:
+            raise UsageError(f"Error parsing format: {error}", exit_code=_TEMPLATE_ERROR) from None
     for event in client.call("GET", "/events", query).lines():
         print(shown(event), flush=True)
     return 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from estiba.cli.output import each, labels_of, pairs
-from estiba.cli.parse import Arguments
+from estiba.cli.output import each, labels_of
+from estiba.cli.parse import Arguments, UsageError
 from estiba.client.http import Client, part
 
 
@@ -11,11 +11,15 @@ def create(client: Client, given: Arguments) -> int:
     body = {
         "Name": given.words[0] if given.words else "",
         "Driver": given.driver or "local",
-        "DriverOpts": pairs(given.opt, "-o, --opt"),
+        "DriverOpts": labels_of(given.opt),
         "Labels": labels_of(given.label),
     }
     print(client.post("/volumes/create", None, body)["Name"])
     return 0
+
+
+def update(client: Client, given: Arguments) -> int:
+    raise UsageError("estiba volume update: volumes of a cluster are to come")
 
 
 def rm(client: Client, given: Arguments) -> int:

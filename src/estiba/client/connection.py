@@ -70,6 +70,10 @@ def connect(host: Host) -> Connection:
             sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
             sock.connect(host.address)
             return Connection(sock)
+        if host.kind == "ssh":
+            from estiba.client.ssh import connect_ssh
+
+            return connect_ssh(host)
         return _connect_tcp(host)
     except PermissionError:
         raise NoDaemon(

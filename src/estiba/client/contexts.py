@@ -74,23 +74,38 @@ def names() -> list[str]:
 
 
 def save(
-    name: str, description: str, host: str, *, skip_verify: bool, files: dict[str, str]
+    name: str, description: str, host: str, *, skip_verify: bool, files: dict[str, str] | None
 ) -> None:
-    """`files` are the user's PEM files by ca, cert and key; they are copied."""
+    """`files` are the user's PEM files by ca, cert and key; they are copied, and replace what
+    there was. None leaves that as it is.
+    """
     metadata = {"Description": description} if description else {}
     stored = {
         "Name": name,
         "Metadata": metadata,
         "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": skip_verify}},
     }
-    for key, file in _TLS_FILES:
-        if source := files.get(key):
-            os.makedirs(tls_directory(name), mode=0o700, exist_ok=True)
-            try:
-                shutil.copy(source, os.path.join(tls_directory(name), file))
-            except OSError as error:
-                raise ClientError(f"cannot read {source}: {error.strerror}") from error
-    _write(meta_path(name), dumps(stored))
+    if files is not None:
+        content = {file: _read(files[key]) for key, file in _TLS_FILES if files.get(key)}
+        shutil.rmtree(os.path.dirname(tls_directory(name)), ignore_errors=True)
+        for file, data in content.items():
+            _write(os.path.join(tls_directory(name), file), data)
+    _write(meta_path(name), dumps(stored).encode())
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ClientError(f"cannot read {path}: {error.strerror}") from error
+
+
+def restore(name: str, meta: dict[str, Any], files: dict[tuple[str, str], bytes]) -> None:
+    """A context as another machine had it: its metadata, and TLS files by endpoint and name."""
+    for (place, file), data in files.items():
+        _write(os.path.join(os.path.dirname(tls_directory(name)), place, file), data)
+    _write(meta_path(name), dumps({**meta, "Name": name}).encode())
 
 
 def remove(name: str) -> None:
@@ -104,13 +119,13 @@ def choose(name: str) -> None:
     config.pop("currentContext", None)
     if name != "default":
         config["currentContext"] = name
-    _write(os.path.join(config_directory(), "config.json"), dumps(config, indent="\t"))
+    _write(os.path.join(config_directory(), "config.json"), dumps(config, indent="\t").encode())
 
 
-def _write(path: str, text: str) -> None:
+def _write(path: str, data: bytes) -> None:
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w") as file:
+    with open(temporary, "wb") as file:
         os.fchmod(file.fileno(), 0o600)
-        file.write(text)
+        file.write(data)
     os.rename(temporary, path)

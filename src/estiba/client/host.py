@@ -7,6 +7,7 @@ import os
 from estiba.client.errors import ClientError
 
 DEFAULT = "unix:///run/estiba/estiba.sock"
+_MOST_PORT = 65535
 
 
 class Tls:
@@ -63,17 +64,24 @@ def parse(url: str, tls: Tls | None) -> Host:
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "tcp", url
-    if scheme == "unix" and rest:
-        return Host(url, "unix", rest)
-    if scheme not in ("tcp", "http", "https") or not rest:
+    if scheme == "unix":
+        return Host(url, "unix", rest) if rest else Host(DEFAULT, "unix", DEFAULT[7:])
+    if scheme == "ssh" and rest:
+        return Host(url, "ssh", rest)
+    if scheme not in ("tcp", "http", "https"):
         raise ClientError(
-            f"unable to parse the daemon's address {url!r}: use unix://PATH or tcp://HOST:PORT"
+            f"unable to parse the daemon's address {url!r}: use unix://PATH, tcp://HOST:PORT or "
+            "ssh://[USER@]HOST[:PORT]"
         )
     if scheme == "https" and tls is None:
         tls = Tls()
-    name, _, port = rest.split("/")[0].rpartition(":")
-    if not name or not port.isdecimal():
-        name, port = rest.split("/")[0], "2376" if tls else "2375"
+    rest = rest.split("/")[0] or "localhost"
+    name, colon, port = rest.rpartition(":")
+    if not colon or rest.endswith("]"):
+        name, port = rest, "2376" if tls else "2375"
+    name = name or "localhost"
+    if not port.isdecimal() or int(port) > _MOST_PORT:
+        raise ClientError(f"unable to parse the daemon's address {url!r}: no port: {port!r}")
     return Host(f"tcp://{name}:{port}", "tcp", name.strip("[]"), int(port), tls)
 
 

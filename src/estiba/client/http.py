@@ -141,6 +141,14 @@ class Client:
             self._version = min(offered, NEWEST, key=version_key)
         return self._version
 
+    def require(self, version: str, what: str) -> None:
+        """Raises ClientError when the daemon's API is older than what a flag needs."""
+        if version_key(self.version) < version_key(version):
+            raise ClientError(
+                f'"{what}" requires API version {version}, but the Docker daemon API version is '
+                f"{self.version}"
+            )
+
     def get(self, path: str, query: dict[str, Any] | None = None) -> Any:
         return self.call("GET", path, query).json()
 
@@ -202,7 +210,7 @@ class Client:
 
     def _authority(self) -> str:
         host = self.host
-        if host.kind == "unix":
+        if host.kind != "tcp":
             return "localhost"
         name = f"[{host.address}]" if ":" in host.address else host.address
         return f"{name}:{host.port}"
@@ -230,7 +238,7 @@ def _send_chunks(connection: Connection, source: Iterable[bytes]) -> None:
 def _message(response: Response) -> str:
     data = response.read()
     try:
-        return str(loads(data)["message"])
+        return str(loads(data)["message"]).strip()
     except (ValueError, KeyError, TypeError):
         return data.decode(errors="replace").strip() or f"HTTP status {response.status}"
 
