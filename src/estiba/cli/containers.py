@@ -140,6 +140,8 @@ def port(client: Client, given: Arguments) -> int:
     ports = view["NetworkSettings"].get("Ports") or {}
     if rest:
         number, _, protocol = rest[0].partition("/")
+        if not number.isdecimal():
+            raise ClientError(f"Error: invalid port ({number}): use PORT or PORT/PROTOCOL")
         bindings = ports.get(f"{number}/{protocol or 'tcp'}") or []
         for binding in bindings:
             print(_address(binding))
@@ -223,8 +225,10 @@ def commit(client: Client, given: Arguments) -> int:
 
 
 def split_tag(reference: str) -> tuple[str, str]:
-    """Repository and tag; a port is no tag."""
+    """Repository and tag; a port is no tag. Raises ClientError."""
     head, colon, tail = reference.rpartition(":")
     if not colon or "/" in tail:
         return reference, ""
+    if ":" in head.rpartition("/")[2]:
+        raise ClientError(f'invalid reference format: "{reference}": more than one tag')
     return head, tail

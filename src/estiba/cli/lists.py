@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from estiba.cli.output import (
     ago,
     filters_of,
@@ -40,6 +42,13 @@ _IMAGES = (
 )
 _NETWORKS = (("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOPE", "Scope"))
 _VOLUMES = (("DRIVER", "Driver"), ("VOLUME NAME", "Name"))
+_PS_RAW = (
+    "container_id=ID image=Image command=Command created_at=CreatedAt state=State status=Status "
+    "names=Names labels=Labels ports=Ports"
+)
+_IMAGES_RAW = "repository=Repository tag=Tag image_id=ID created_at=CreatedAt virtual_size=Size"
+_NETWORKS_RAW = "network_id=ID name=Name driver=Driver scope=Scope"
+_VOLUMES_RAW = "name=Name driver=Driver"
 
 
 def _format(given: Arguments, setting: str) -> str:
@@ -52,6 +61,10 @@ def _format(given: Arguments, setting: str) -> str:
 
 def ps(client: Client, given: Arguments) -> int:
     form = _format(given, "psFormat")
+    if given.quiet and form:
+        print("WARNING: Ignoring custom format, because both --format and --quiet are set.",
+              file=sys.stderr)  # fmt: skip
+        form = ""
     last = 1 if given.latest else given.last
     query = {
         "all": given.all,
@@ -68,6 +81,7 @@ def ps(client: Client, given: Arguments) -> int:
         form,
         quiet_key="ID" if given.quiet else "",
         titles={"Size": "SIZE", "CreatedAt": "CREATED AT", "LocalVolumes": "LOCAL VOLUMES"},
+        raw=_PS_RAW + (" size=Size" if given.size else ""),
     )
     return 0  # fmt: skip
 
@@ -160,7 +174,8 @@ def images(client: Client, given: Arguments) -> int:
     if given.digests:
         columns.insert(2, ("DIGEST", "Digest"))
     print_rows(rows, columns, form, quiet_key="ID" if given.quiet else "",
-               titles={"Digest": "DIGEST", "CreatedAt": "CREATED AT"})  # fmt: skip
+               titles={"Digest": "DIGEST", "CreatedAt": "CREATED AT", "VirtualSize": "SIZE"},
+               raw=_IMAGES_RAW)  # fmt: skip
     return 0
 
 
@@ -222,7 +237,8 @@ def networks(client: Client, given: Arguments) -> int:
         })  # fmt: skip
     rows.sort(key=lambda row: str(row["Name"]))
     quiet = "ID" if given.quiet else ""
-    print_rows(rows, _NETWORKS, _format(given, "networksFormat"), quiet_key=quiet)
+    print_rows(rows, _NETWORKS, _format(given, "networksFormat"), quiet_key=quiet,
+               titles={"IPv4": "IPV4", "IPv6": "IPV6"}, raw=_NETWORKS_RAW)  # fmt: skip
     return 0
 
 
@@ -231,7 +247,7 @@ def volumes(client: Client, given: Arguments) -> int:
     rows = [volume_row(view) for view in answer["Volumes"] or []]
     rows.sort(key=lambda row: str(row["Name"]))
     quiet = "Name" if given.quiet else ""
-    print_rows(rows, _VOLUMES, _format(given, "volumesFormat"), quiet_key=quiet)
+    print_rows(rows, _VOLUMES, _format(given, "volumesFormat"), quiet_key=quiet, raw=_VOLUMES_RAW)
     return 0
 
 

@@ -18,8 +18,12 @@ _TRUE = ("", "1", "t", "true")
 def parse_volume(text: str) -> str | None:
     """A bind for the API; None for an anonymous volume. A leading `.` is the user's directory."""
     source, colon, rest = text.partition(":")
+    if not text:
+        raise ClientError("invalid empty volume spec")
     if not colon:
         return None
+    if not source:
+        raise ClientError(f"invalid spec: {text}: empty section between colons")
     if source.startswith("."):
         source = os.path.abspath(source)
     return f"{source}:{rest}"

@@ -25,6 +25,21 @@ def extra_host(text: str) -> str:
     return f"{name}:{address}"
 
 
+def dns_server(text: str) -> str:
+    """Raises FlagError for what is no address."""
+    import _socket
+
+    for family in (_socket.AF_INET, _socket.AF_INET6):
+        try:
+            _socket.inet_pton(family, text)
+        except OSError:
+            continue
+        return text
+    raise FlagError(
+        f'invalid argument "{text}" for "--dns" flag: IP address is not correctly formatted: {text}'
+    )
+
+
 def mac_address(text: str) -> str | None:
     if not text:
         return None

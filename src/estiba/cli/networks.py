@@ -23,11 +23,11 @@ def create(client: Client, given: Arguments) -> int:
         "Attachable": given.attachable,
         "Ingress": given.ingress,
         "ConfigOnly": given.config_only,
-        "Options": pairs(given.opt, "-o, --opt"),
+        "Options": labels_of(given.opt),
         "Labels": labels_of(given.label),
         "IPAM": {
             "Driver": given.ipam_driver or "default",
-            "Options": pairs(given.ipam_opt, "--ipam-opt"),
+            "Options": labels_of(given.ipam_opt),
             "Config": _pools(given),
         },
     }
@@ -54,17 +54,15 @@ def _pools(given: Arguments) -> list[dict[str, Any]]:
             raise UsageError(f"invalid subnet or range: {text}") from None
 
     pools = [(network(text), {"Subnet": text}) for text in given.subnet]
-    # Without a subnet a gateway or range stands alone, and the daemon judges it.
-    found: list[dict[str, Any]] = [pool for _, pool in pools] or [{}]
+    if not pools and (given.ip_range or given.gateway):
+        raise UsageError("every ip-range or gateway must have a corresponding subnet: add --subnet")
 
     def pool_of(text: str, what: str) -> dict[str, Any]:
         wanted = network(text)
         for subnet, pool in pools:
             if wanted.version == subnet.version and wanted.subnet_of(subnet):
                 return pool
-        if pools:
-            raise UsageError(f"no matching subnet for {what} {text}")
-        return found[0]
+        raise UsageError(f"no matching subnet for {what} {text}")
 
     for key, what, texts in (
         ("IPRange", "range", given.ip_range),
@@ -77,7 +75,7 @@ def _pools(given: Arguments) -> list[dict[str, Any]]:
             pool[key] = text
     for name, text in pairs(given.aux_address, "--aux-address").items():
         pool_of(text, "aux-address").setdefault("AuxiliaryAddresses", {})[name] = text
-    return [pool for pool in found if pool]
+    return [pool for _, pool in pools]
 
 
 def rm(client: Client, given: Arguments) -> int:

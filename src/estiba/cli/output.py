@@ -23,12 +23,16 @@ def print_rows(
     *,
     quiet_key: str = "",
     titles: dict[str, str] | None = None,
+    raw: str = "",
 ) -> None:
     """Prints rows as a table of `columns` (title, key), by a template, or as JSON lines.
 
     `titles` are those of further keys that `table TEMPLATE` may use. Values that are functions
-    are methods of the row: `.Label "x"`.
+    are methods of the row: `.Label "x"`. `raw` names the keys that `--format raw` shows.
     """
+    form = form.strip(" ")
+    if form == "raw" and raw:
+        form = _raw_template(raw, quiet_key)
     if quiet_key and form in ("", "table"):
         for row in rows:
             print(row[quiet_key])
@@ -48,8 +52,21 @@ def print_rows(
         from estiba.cli.template import compile_template
 
         run = compile_template(escapes(form), rows=True)
+        from estiba.cli.templatevalue import Row
+
         for row in rows:
-            print(run(row))
+            print(run(Row(row)))
+
+
+def _raw_template(raw: str, quiet_key: str) -> str:
+    """`name: {{.Name}}` a line, an empty line after each row; `image_id=ID` gives a key's name."""
+    words = [word.partition("=")[::2] for word in raw.split()]
+    lines = [f"{name}: {{{{.{key}}}}}" for name, key in words if not quiet_key or key == quiet_key]
+    # What is empty leaves no space behind.
+    text = "\n".join(lines) + ("" if quiet_key else "\n")
+    for key in ("Labels", "Ports"):
+        text = text.replace(f": {{{{.{key}}}}}", f":{{{{if .{key}}}}} {{{{.{key}}}}}{{{{end}}}}")
+    return text
 
 
 def plain(row: dict[str, Any]) -> dict[str, Any]:
@@ -66,13 +83,14 @@ def _print_template_table(
     rows: Iterable[dict[str, Any]], titles: dict[str, str], form: str
 ) -> None:
     from estiba.cli.template import compile_template
+    from estiba.cli.templatevalue import Row
 
     run = compile_template(escapes(form), rows=True)
     listed = list(rows)
     head: dict[str, Any] = {key: _title(key) for row in listed[:1] for key in row} | titles
     # `.Label "com.example.some-name"` is a column of its own: `some name`.
     head["Label"] = lambda name: name.rpartition(".")[2].replace("-", " ").replace("_", " ")
-    lines = [run(head), *(run(row) for row in listed)]
+    lines = [run(Row(head)), *(run(Row(row)) for row in listed)]
     align([line.split("\t") for line in lines])
 
 
@@ -179,14 +197,14 @@ def key_values(texts: dict[str, str] | None) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted((texts or {}).items()))
 
 
-def filters_of(words: list[str]) -> dict[str, dict[str, bool]] | None:
+def filters_of(words: list[str], flag: str = "-f, --filter") -> dict[str, dict[str, bool]] | None:
     """`--filter key=value` words as the API's map; None without any. Raises FlagError."""
     found: dict[str, dict[str, bool]] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise FlagError(
-                f'invalid argument "{word}" for "-f, --filter" flag: '
+                f'invalid argument "{word}" for "{flag}" flag: '
                 "bad format of filter (expected name=value)"
             )
         found.setdefault(key.strip().lower(), {})[value.strip()] = True

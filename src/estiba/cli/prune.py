@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from estiba.cli.output import confirm, filters_of, human_size
-from estiba.cli.parse import Arguments
+from estiba.cli.parse import Arguments, UsageError
 from estiba.client.http import Client, version_key
 
 TYPE_CHECKING = False
@@ -21,6 +21,8 @@ def networks(client: Client, given: Arguments) -> int:
 
 
 def volumes(client: Client, given: Arguments) -> int:
+    if given.all:
+        client.require("1.42", "--all")
     # Before 1.42 volumes with a name went too.
     what = "all" if given.all or version_key(client.version) < (1, 42) else "anonymous"
     filters = {"all": {"true": True}} if given.all else {}
@@ -48,9 +50,10 @@ def _one(
     *,
     reclaims: bool = True,
 ) -> int:
+    chosen = {**(filters_of(given.filter, "--filter") or {}), **(filters or {})}
     if not given.force and not confirm(warning):
         return 0
-    freed = _prune(client, kind, {**(filters_of(given.filter) or {}), **(filters or {})})
+    freed = _prune(client, kind, chosen)
     if reclaims:
         print(f"Total reclaimed space: {human_size(freed)}")
     return 0
@@ -85,9 +88,11 @@ def system(client: Client, given: Arguments) -> int:
         if given.all
         else "  - all dangling images",
     ]
+    filters = filters_of(given.filter, "--filter") or {}
+    if given.volumes and "until" in filters:
+        raise UsageError('ERROR: The "until" filter is not supported with "--volumes"')
     if not given.force and not confirm("\n".join(["This will remove:", *lines, ""])):
         return 0
-    filters = filters_of(given.filter) or {}
     freed = _prune(client, "containers", filters)
     freed += _prune(client, "networks", filters)
     if given.volumes:

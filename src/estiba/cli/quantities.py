@@ -62,12 +62,14 @@ def duration_ns(text: str) -> int:
 
 def nano_cpus(text: str) -> int:
     """`1.5` CPUs in billionths."""
-    whole, _, fraction = text.partition(".")
+    whole, _, fraction = text.removeprefix("-").partition(".")
     if not (whole + fraction).isdecimal():
         raise ValueError(f"failed to parse {text} as a rational number")
     if len(fraction.rstrip("0")) > 9:
         raise ValueError("value is too precise")
-    return int(whole or "0") * 10**9 + int(f"{fraction:0<9}"[:9])
+    total = int(whole or "0") * 10**9 + int(f"{fraction:0<9}"[:9])
+    # The daemon says what the host has.
+    return -total if text.startswith("-") else total
 
 
 CONVERTERS = {"N": integer, "BYTES": size_bytes, "TIME": duration_ns, "CPUS": nano_cpus}

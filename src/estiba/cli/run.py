@@ -7,7 +7,7 @@ import sys
 
 from estiba.cli.output import each
 from estiba.cli.parse import Arguments, FlagError, UsageError
-from estiba.cli.runspec import attachments, build, environment, write_cidfile
+from estiba.cli.runspec import attachments, build, environment
 from estiba.client.errors import ApiError, ClientError, StartError
 from estiba.client.host import read_config
 from estiba.client.http import Client, part
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from estiba.model.detach_keys import DetachScanner
 
 _ENGINE_ERROR = 125
+_API_SOCKET = "/var/run/docker.sock"
 _PASSED_ON = "HUP INT QUIT TERM USR1 USR2 CONT TSTP".split()
 
 
@@ -103,15 +104,64 @@ def _built(given: Arguments) -> dict[str, Any]:
         raise ClientError(
             f'invalid pull option: \'{given.pull}\': must be one of "always", "missing" or "never"'
         )
-    if given.cidfile and os.path.exists(given.cidfile):
-        raise ClientError(
-            "container ID file found, make sure the other container isn't running or delete "
-            f"{given.cidfile}"
-        )
     return build(given)
 
 
+class _IdFile:
+    """`--cidfile`: made before the container, so that none is left behind when it cannot be; gone
+    when no container came of it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._written = False
+
+    def __enter__(self) -> _IdFile:
+        if self._path:
+            try:
+                self._file = open(self._path, "x")
+            except FileExistsError:
+                raise ClientError(
+                    "container ID file found, make sure the other container isn't running or "
+                    f"delete {self._path}"
+                ) from None
+            except OSError as error:
+                raise ClientError(
+                    "failed to create the container ID file: "
+                    f"open {self._path}: {str(error.strerror).lower()}"
+                ) from error
+        return self
+
+    def write(self, container: str) -> None:
+        self._written = True
+        if self._path:
+            self._file.write(container)
+
+    def __exit__(self, *_: object) -> None:
+        if self._path:
+            self._file.close()
+            if not self._written:
+                os.unlink(self._path)
+
+
 def _create(client: Client, given: Arguments, body: dict[str, Any]) -> str:
+    if given.use_api_socket:
+        _mount_socket(client, body)
+    with _IdFile(given.cidfile) as file:
+        container = _created(client, given, body)
+        file.write(container)
+    return container
+
+
+def _mount_socket(client: Client, body: dict[str, Any]) -> None:
+    """The daemon's own socket, at docker's usual place. Raises ClientError for one far away."""
+    if client.host.kind != "unix":
+        raise ClientError(f"--use-api-socket needs a daemon on a socket, not {client.host.url}")
+    mounts = body["HostConfig"].setdefault("Mounts", [])
+    mounts.append({"Type": "bind", "Source": client.host.address, "Target": _API_SOCKET})
+
+
+def _created(client: Client, given: Arguments, body: dict[str, Any]) -> str:
     query = {"name": given.name or None, "platform": given.platform or None}
     image = body["Image"]
     if given.pull == "always":
@@ -128,7 +178,6 @@ def _create(client: Client, given: Arguments, body: dict[str, Any]) -> str:
         answer = client.post("/containers/create", query, body)
     for warning in answer.get("Warnings") or []:
         print(f"WARNING: {warning}", file=sys.stderr)
-    write_cidfile(given.cidfile, answer["Id"])
     return str(answer["Id"])
 
 

@@ -94,6 +94,7 @@ CREATE = LIMITS + """\
 --tmpfs LIST…  mount a tmpfs (path[:options])
 -t --tty  allocate a terminal
 --ulimit LIST…  limits (name=soft[:hard])
+--use-api-socket  mount the daemon's own socket at /var/run/docker.sock
 -u --user NAME  name or uid[:group or gid]
 --userns MODE  user namespace: host
 --uts MODE  UTS namespace: host

@@ -6,7 +6,7 @@ import os
 
 from estiba.cli.deviceflags import devices, rated, weighted
 from estiba.cli.mountflags import parse_expose, parse_mount, parse_publish, parse_volume
-from estiba.cli.netflags import extra_host, mac_address, network_options, networking
+from estiba.cli.netflags import dns_server, extra_host, mac_address, network_options, networking
 from estiba.cli.output import labels_of, pairs
 from estiba.cli.parse import Arguments, FlagError
 from estiba.client.errors import ClientError
@@ -24,6 +24,8 @@ def build(given: Arguments) -> dict[str, Any]:
     Raises FlagError for a value that cannot be read, ClientError for values that exclude others.
     """
     image, *command = given.words
+    if not image:
+        raise ClientError("invalid reference format: the image's name is empty")
     exposed, bindings = ports(given)
     binds, volumes = split_volumes(given.volume)
     attached = attachments(given)
@@ -105,35 +107,51 @@ def host_config(
         "ReadonlyRootfs": given.read_only,
         "CapAdd": given.cap_add or None,
         "CapDrop": given.cap_drop or None,
-        "Dns": given.dns,
+        "Dns": [dns_server(text) for text in given.dns],
         "DnsOptions": given.dns_option,
         "DnsSearch": given.dns_search,
         "ExtraHosts": [extra_host(text) for text in given.add_host] or None,
         "GroupAdd": given.group_add or None,
         "Links": given.link or None,
         "IpcMode": given.ipc,
-        "PidMode": given.pid,
-        "UTSMode": given.uts,
-        "UsernsMode": given.userns,
-        "CgroupnsMode": given.cgroupns,
         "CgroupParent": given.cgroup_parent,
         "Runtime": given.runtime,
         "Isolation": given.isolation,
         "VolumeDriver": given.volume_driver,
         "VolumesFrom": given.volumes_from or None,
-        "SecurityOpt": security_options(given.security_opt) or None,
+        **security(given.security_opt),
         "Mounts": [parse_mount(text) for text in given.mount] or None,
         "Tmpfs": dict(text.partition(":")[::2] for text in given.tmpfs) or None,
         "Sysctls": pairs(given.sysctl, "--sysctl") or None,
-        "Annotations": pairs(given.annotation, "--annotation") or None,
+        "Annotations": labels_of(given.annotation) or None,
         "StorageOpt": pairs(given.storage_opt, "--storage-opt") or None,
         "LogConfig": log_config(given),
         "RestartPolicy": restart_policy(given.restart),
         "Init": given.init if given.given("init") else None,
         **devices(given),
         **limits(given),
+        **_modes(given),
     }
     return {key: value for key, value in host.items() if value is not None}
+
+
+def _modes(given: Arguments) -> dict[str, str]:
+    """Namespaces. Raises ClientError in docker's words."""
+    found = {}
+    for name, key, kind, known in (
+        ("pid", "PidMode", "PID", ("", "host")),
+        ("uts", "UTSMode", "UTS", ("", "host")),
+        ("userns", "UsernsMode", "USER", ("", "host")),
+        ("cgroupns", "CgroupnsMode", "CGROUP", ("", "host", "private")),
+    ):
+        mode = getattr(given, name)
+        if mode not in known and not (name == "pid" and mode.startswith("container:")):
+            raise ClientError(
+                f"--{name}: invalid {kind} mode: {mode}: one of "
+                f"{', '.join(['container:NAME'] * (name == 'pid') + [m for m in known if m])}"
+            )
+        found[key] = mode
+    return found
 
 
 _LIMITS = {
@@ -209,14 +227,19 @@ def environment(given: Arguments) -> list[str]:
     not either means: not even the image's.
     """
     found = []
-    for line in lines_of(given.env_file):
-        name, equals, _ = line.partition("=")
-        if not name or name != name.rstrip() or " " in name:
-            raise ClientError(f"invalid env file: variable '{name}' contains whitespaces")
-        if equals:
-            found.append(line)
-        elif name in os.environ:
-            found.append(f"{name}={os.environ[name]}")
+    for path in given.env_file:
+        for line in lines_of([path]):
+            name, equals, _ = line.partition("=")
+            if not name:
+                raise ClientError(f"invalid env file ({path}): no variable name on line '{line}'")
+            if len(name.split()) != 1 or name != name.rstrip():
+                raise ClientError(
+                    f"invalid env file ({path}): variable '{name}' contains whitespaces"
+                )
+            if equals:
+                found.append(line)
+            elif name in os.environ:
+                found.append(f"{name}={os.environ[name]}")
     for entry in given.env:
         name, equals, _ = entry.partition("=")
         if not name:
@@ -236,11 +259,24 @@ def lines_of(paths: list[str]) -> list[str]:
         try:
             with open(path, encoding="utf-8-sig") as file:
                 lines = file.read().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = str(getattr(error, "strerror", None) or error).lower()
-            raise ClientError(f"open {path}: {reason}") from None
+        except OSError as error:
+            raise ClientError(f"open {path}: {str(error.strerror).lower()}") from None
+        except UnicodeDecodeError as error:
+            line = 1 + error.object.count(b"\n", 0, error.start)
+            raise ClientError(
+                f"invalid env file ({path}): invalid utf8 bytes at line {line}"
+            ) from None
         stripped = (line.lstrip() for line in lines)
         found += [line for line in stripped if line and not line.startswith("#")]
+    return found
+
+
+def security(texts: list[str]) -> dict[str, Any]:
+    """`systempaths=unconfined` is two empty lists in the API."""
+    options = [text for text in texts if text != "systempaths=unconfined"]
+    found: dict[str, Any] = {"SecurityOpt": security_options(options) or None}
+    if len(options) != len(texts):
+        found.update(MaskedPaths=[], ReadonlyPaths=[])
     return found
 
 
@@ -279,7 +315,7 @@ def restart_policy(text: str) -> dict[str, Any]:
     if colon and not name:
         raise ClientError("invalid restart policy format: no policy provided before colon")
     if colon:
-        if not count.isdecimal():
+        if not count.removeprefix("-").isdecimal():
             raise ClientError(
                 "invalid restart policy format: maximum retry count must be an integer"
             )
@@ -288,19 +324,7 @@ def restart_policy(text: str) -> dict[str, Any]:
 
 
 def log_config(given: Arguments) -> dict[str, Any]:
-    options = pairs(given.log_opt, "--log-opt")
+    options = labels_of(given.log_opt)
     if given.log_driver == "none" and options:
         raise ClientError("invalid logging opts for driver none")
     return {"Type": given.log_driver, "Config": options}
-
-
-def write_cidfile(path: str, container_id: str) -> None:
-    if not path:
-        return
-    try:
-        with open(path, "x") as file:
-            file.write(container_id)
-    except OSError as error:
-        raise ClientError(
-            f"failed to create the container ID file: {path}: {error.strerror}"
-        ) from error

@@ -32,8 +32,9 @@ _INTERVAL_S = 0.5
 class _Watch:
     """The latest sample of one container."""
 
-    def __init__(self, client: Client, name: str, *, stream: bool) -> None:
+    def __init__(self, client: Client, name: str, *, stream: bool, named: bool) -> None:
         self.name = name
+        self.named = named
         self.sample: dict[str, Any] = {}
         self.error: ClientError | None = None
         self.ended = threading.Event()
@@ -64,7 +65,7 @@ def stats(client: Client, given: Arguments) -> int:
         names = fixed or [view["Id"] for view in client.get("/containers/json", {"all": given.all})]
         for name in names:
             if name not in watches:
-                watches[name] = _Watch(client, name, stream=not given.no_stream)
+                watches[name] = _Watch(client, name, stream=not given.no_stream, named=bool(fixed))
         shown = [watches[name] for name in names]
         for watch in shown:
             watch.ready.wait()
@@ -116,7 +117,7 @@ def _row(watch: _Watch, *, full: bool) -> dict[str, Any]:
     identifier = view.get("id") or watch.name
     return {
         "ID": identifier if full else identifier[:12],
-        "Container": identifier if full else identifier[:12],
+        "Container": watch.name if full or watch.named else identifier[:12],
         "Name": view.get("name", "").lstrip("/") or "--",
         "CPUPerc": f"{cpu_percent(view):.2f}%",
         "MemUsage": f"{binary_size(used)} / {binary_size(limit)}",

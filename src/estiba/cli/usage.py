@@ -23,7 +23,9 @@ _UP = ("running", "paused", "restarting")
 
 def df(client: Client, given: Arguments) -> int:
     view = client.get("/system/df")
-    if given.verbose and not given.format:
+    if given.verbose and given.format:
+        _print_formatted(view, given.format)
+    elif given.verbose:
         _print_details(view)
     else:
         rows = [_images(view), _containers(view), _volumes(view), _cache(view)]
@@ -75,6 +77,30 @@ def _cache(view: dict[str, Any]) -> dict[str, Any]:
     unused = sum(entry["Size"] for entry in entries if not entry["InUse"])
     active = sum(bool(entry["InUse"]) for entry in entries)
     return _row("Build Cache", len(entries), active, size, unused)
+
+
+def _print_formatted(view: dict[str, Any], form: str) -> None:
+    """One object with a list a kind, as docker's template sees it."""
+    from estiba.cli.output import escapes
+    from estiba.cli.template import compile_template
+    from estiba.cli.templatevalue import Row
+
+    images = view.get("Images") or []
+    found: dict[str, Any] = {
+        "Images": [
+            {**image_rows(image, full=True, digests=False)[0],
+             "Digest": "", "Containers": str(image["Containers"])}
+            for image in images
+        ],
+        "Containers": [container_row(entry, full=True) for entry in view.get("Containers") or []],
+        "Volumes": [volume_row(entry) for entry in view.get("Volumes") or []],
+        "BuildCache": [_cache_row(entry) for entry in view.get("BuildCache") or []],
+    }  # fmt: skip
+    for row in found["Containers"]:
+        row["Size"] = row["Size"].partition(" ")[0]
+    rows = {kind: [Row(row) for row in listed] for kind, listed in found.items()}
+    text = "{{json .}}" if form == "json" else escapes(form)
+    print(compile_template(text, rows=True)(rows))
 
 
 def _print_details(view: dict[str, Any]) -> None:
