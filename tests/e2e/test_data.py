@@ -54,6 +54,10 @@ def test_a_subpath_cannot_be_led_out_of_its_volume(daemon: PrivateDaemon, tmp_pa
     assert b"secret" not in done.stdout
     copied = daemon.docker("cp", "sub:/sub/secret", "-", check=False)
     assert b"of the host" not in copied.stdout
+    (data / "inside").unlink()
+    done = daemon.docker("start", "-a", "sub", check=False)
+    assert b"cannot access path" in done.stderr, "a subpath that is missing is not made"
+    assert not (data / "inside").exists()
     daemon.docker("rm", "-f", "sub")
     daemon.docker("volume", "rm", "tree")
     assert (tmp_path / "secret").exists()

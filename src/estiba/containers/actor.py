@@ -20,6 +20,7 @@ from estiba.containers.attach import AttachHub
 from estiba.containers.forward import check_sink, open_forwarder
 from estiba.containers.health import HealthWatch, plan_health
 from estiba.containers.journal import Journal, network_events
+from estiba.containers.limits import named
 from estiba.containers.ports import Exit
 from estiba.containers.record import KIND, ContainerRecord, Health, ProbeResult
 from estiba.containers.restart import decide_restart, delay_s
@@ -279,11 +280,7 @@ class Actor:
         """Changes limits, of the running container too, and the restart policy."""
         async with self._lock:
             host = self.record.host_config
-            changed = {
-                name: value
-                for name in resources.__struct_fields__
-                if (value := getattr(resources, name)) != getattr(Resources(), name)
-            }
+            changed = named(resources)
             if policy is not None and policy.name:
                 changed["restart_policy"] = policy
             updated = msgspec.structs.replace(

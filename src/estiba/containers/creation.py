@@ -10,16 +10,11 @@ from typing import Protocol
 import msgspec
 
 from estiba.containers.defaults import fill_host, merge_image
+from estiba.containers.hostfacts import HostFacts
 from estiba.containers.mounts import plan_mounts
 from estiba.containers.record import AttachedNetwork, ContainerRecord
-from estiba.containers.validate import (
-    HostFacts,
-    check_config,
-    check_host,
-    check_network_conflicts,
-    warnings_for,
-    without_unhonoured,
-)
+from estiba.containers.unhonoured import warnings_for, without_unhonoured
+from estiba.containers.validate import check_config, check_host, check_network_conflicts
 from estiba.model.container import (
     Config,
     EndpointSettings,

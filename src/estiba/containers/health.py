@@ -52,9 +52,10 @@ def plan_health(config: Config) -> HealthPlan | None:
     for name in ("interval", "timeout", "start_period", "start_interval"):
         value = getattr(check, name)
         if value != 0 and value < _LEAST_NS:
-            raise InvalidArgument(f"health check {name} cannot be less than 1ms")
+            field = name.title().replace("_", "")
+            raise InvalidArgument(f"{field} in Healthcheck cannot be less than 1ms")
     if check.retries < 0:
-        raise InvalidArgument("health check retries cannot be negative")
+        raise InvalidArgument("Retries in Healthcheck cannot be negative")
     if not check.test or check.test[0] == "NONE":
         return None
     kind, *rest = check.test

@@ -17,7 +17,25 @@ from estiba.model.errors import InvalidArgument
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_BIND_MODES = {"ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated", "volume-nocopy"}
+_BIND_MODES = {
+    "ro": "access",
+    "rw": "access",
+    "z": "label",
+    "Z": "label",
+    "nocopy": "copy",
+    "consistent": "consistency",
+    "cached": "consistency",
+    "delegated": "consistency",
+    "default": "consistency",
+    **dict.fromkeys(_PROPAGATIONS, "propagation"),
+}
+"""Option of a bind → its kind; a bind may have one of each kind."""
+_OPTIONS_OF = {
+    "bind_options": "bind",
+    "volume_options": "volume",
+    "image_options": "image",
+    "tmpfs_options": "tmpfs",
+}
 
 NewName = Callable[[], str]
 
@@ -39,7 +57,7 @@ def plan_mounts(
     for source in host.volumes_from:
         for plan in _inherited(source, find):
             plans[plan.destination] = plan
-    explicit = [parse_bind(bind, driver=host.volume_driver) for bind in host.binds]
+    explicit = [parse_bind(bind, new_name, driver=host.volume_driver) for bind in host.binds]
     explicit += [_from_mount(mount, new_name) for mount in host.mounts]
     seen: set[str] = set()
     for plan in explicit:
@@ -50,40 +68,36 @@ def plan_mounts(
     for destination in config.volumes:
         path = _destination(destination)
         if path not in plans and path not in tmpfs:
-            plans[path] = MountPlan(
-                type="volume", name=new_name(), destination=path, driver="local", anonymous=True
-            )
+            plans[path] = _anonymous(path, new_name)
     return sorted(plans.values(), key=lambda plan: plan.destination)
 
 
-def parse_bind(text: str, *, driver: str = "") -> MountPlan:
-    """One entry of HostConfig.Binds: `source:destination[:options]`.
+def parse_bind(text: str, new_name: NewName, *, driver: str = "") -> MountPlan:
+    """One entry of HostConfig.Binds: `[source:]destination[:options]`.
 
     Raises InvalidArgument in Docker's words.
     """
     parts = text.split(":")
-    if len(parts) not in (2, 3) or not all(parts[:2]):
+    if len(parts) > 3 or not all(parts[:2]):
         raise InvalidArgument(f"invalid volume specification: '{text}'")
+    if len(parts) == 1:
+        return _anonymous(_destination(parts[0]), new_name)
     source, destination = parts[0], _destination(parts[1])
-    options = [option for option in parts[2].split(",") if option] if len(parts) == 3 else []
-    propagation = ""
-    for option in options:
-        if option in _PROPAGATIONS:
-            propagation = option
-        elif option not in _BIND_MODES:
-            raise InvalidArgument(f"invalid mode: {','.join(options)} in '{text}'")
-    rw = "ro" not in options
-    mode = ",".join(options)
+    options = _bind_options(parts[2] if len(parts) == 3 else "", text)
+    mode = ",".join(options.values())
+    rw = options.get("access") != "ro"
     if source.startswith("/"):
+        _refuse("copy" in options, text, "bind", "VolumeOptions")
         return MountPlan(
             type="bind",
             source=posixpath.normpath(source),
             destination=destination,
             mode=mode,
             rw=rw,
-            propagation=propagation or "rprivate",
+            propagation=options.get("propagation", "rprivate"),
             create_source=True,
         )
+    _refuse("propagation" in options, text, "volume", "BindOptions")
     _check_volume_name(source)
     return MountPlan(
         type="volume",
@@ -92,44 +106,91 @@ def parse_bind(text: str, *, driver: str = "") -> MountPlan:
         driver=driver or "local",
         mode=mode or "z",
         rw=rw,
-        no_copy="nocopy" in options,
+        no_copy="copy" in options,
+    )
+
+
+def _bind_options(words: str, text: str) -> dict[str, str]:
+    """By kind, in the order given."""
+    options: dict[str, str] = {}
+    for word in filter(None, words.split(",")):
+        kind = _BIND_MODES.get(word)
+        if kind is None or kind in options:
+            raise InvalidArgument(f"invalid mode: {words} in '{text}'")
+        options[kind] = word
+    return options
+
+
+def _refuse(given: bool, text: str, kind: str, field: str) -> None:
+    if given:
+        raise InvalidArgument(
+            f"invalid volume specification: '{text}': invalid mount config for type "
+            f'"{kind}": field {field} must not be specified'
+        )
+
+
+def _anonymous(destination: str, new_name: NewName) -> MountPlan:
+    return MountPlan(
+        type="volume", name=new_name(), destination=destination, driver="local", anonymous=True
     )
 
 
 def _from_mount(mount: Mount, new_name: NewName) -> MountPlan:
+    _check_mount(mount)
     destination = _destination(mount.target)
     if mount.type == "bind":
         return _bind_mount(mount, destination)
     if mount.type == "tmpfs":
-        if mount.source:
-            raise InvalidArgument('invalid mount config for type "tmpfs": source must not be given')
         return MountPlan(
             type="tmpfs",
             destination=destination,
             rw=not mount.read_only,
             tmpfs_options=mount.tmpfs_options,
         )
-    if mount.type == "volume":
-        options = mount.volume_options
+    options = mount.volume_options
+    driver = options.driver_config if options else None
+    return MountPlan(
+        type="volume",
+        name=mount.source or new_name(),
+        destination=destination,
+        driver=(driver.name if driver else "") or "local",
+        driver_options=driver.options if driver else {},
+        labels=options.labels if options else {},
+        mode="z",
+        rw=not mount.read_only,
+        no_copy=options.no_copy if options else False,
+        subpath=options.subpath if options else "",
+        anonymous=not mount.source,
+    )
+
+
+def _check_mount(mount: Mount) -> None:
+    kind = mount.type
+    invalid = f'invalid mount config for type "{kind[:32]}": '
+    if kind not in ("bind", "volume", "tmpfs"):
+        raise InvalidArgument(f"{invalid}mount type unknown: use bind, volume or tmpfs")
+    for name, owner in _OPTIONS_OF.items():
+        if getattr(mount, name) is not None and owner != kind:
+            field = name.title().replace("_", "")
+            raise InvalidArgument(f'{field} must not be specified on mount type "{kind}"')
+    if not mount.target:
+        raise InvalidArgument(f"{invalid}field Target must not be empty")
+    if kind == "bind" and not mount.source:
+        raise InvalidArgument(f"{invalid}field Source must not be empty")
+    if kind == "tmpfs" and mount.source:
+        raise InvalidArgument(f"{invalid}field Source must not be specified")
+    if kind == "volume":
         if mount.source:
             _check_volume_name(mount.source)
-        driver = options.driver_config if options else None
-        return MountPlan(
-            type="volume",
-            name=mount.source or new_name(),
-            destination=destination,
-            driver=(driver.name if driver else "") or "local",
-            driver_options=driver.options if driver else {},
-            labels=options.labels if options else {},
-            mode="z",
-            rw=not mount.read_only,
-            no_copy=options.no_copy if options else False,
-            subpath=_subpath(options.subpath if options else ""),
-            anonymous=not mount.source,
-        )
-    raise InvalidArgument(
-        f"invalid mount config: mount type {mount.type!r} unknown: use bind, volume or tmpfs"
-    )
+        _check_subpath(mount, invalid)
+
+
+def _check_subpath(mount: Mount, invalid: str) -> None:
+    path = mount.volume_options.subpath if mount.volume_options else ""
+    if path and not mount.source:
+        raise InvalidArgument(f"{invalid}must not set Subpath when using anonymous volumes")
+    if path.startswith("/") or ".." in path.split("/"):
+        raise InvalidArgument(f"{invalid}subpath must be a relative path within the volume")
 
 
 def _bind_mount(mount: Mount, destination: str) -> MountPlan:
@@ -140,7 +201,10 @@ def _bind_mount(mount: Mount, destination: str) -> MountPlan:
         )
     options = mount.bind_options or BindOptions()
     if options.propagation and options.propagation not in _PROPAGATIONS:
-        raise InvalidArgument(f"invalid propagation mode: {options.propagation}")
+        raise InvalidArgument(
+            'invalid mount config for type "bind": invalid propagation mode: '
+            f"{options.propagation[:32]}"
+        )
     return MountPlan(
         type="bind",
         source=posixpath.normpath(mount.source),
@@ -178,13 +242,11 @@ def _destination(path: str) -> str:
     return normal
 
 
-def _subpath(path: str) -> str:
-    if path and (path.startswith("/") or ".." in path.split("/")):
-        raise InvalidArgument(f"invalid volume subpath '{path}': it must stay in the volume")
-    return path
-
-
 def _check_volume_name(name: str) -> None:
+    if len(name) == 1:
+        raise InvalidArgument(
+            "volume name is too short, names should be at least two alphanumeric characters"
+        )
     if not _VOLUME_NAME.fullmatch(name) or len(name) > 255:
         raise InvalidArgument(
             f'"{name[:64]}" includes invalid characters for a local volume name, only '

@@ -28,17 +28,17 @@ def check_policy(policy: RestartPolicy, *, auto_remove: bool) -> None:
     """Raises InvalidArgument for a policy that makes no sense."""
     if policy.name not in _POLICIES:
         raise InvalidArgument(
-            f"invalid restart policy {policy.name!r}: use no, always, unless-stopped, "
-            "on-failure[:N] or on-unhealthy[:N]"
+            f"invalid restart policy: unknown policy '{policy.name[:32]}'; use one of 'no', "
+            "'always', 'on-failure', 'on-unhealthy', or 'unless-stopped'"
         )
     counts = policy.name in ("on-failure", "on-unhealthy")
     if policy.maximum_retry_count and not counts:
         raise InvalidArgument(
-            "maximum retry count cannot be used with restart policy "
-            f"'{policy.name or 'no'}': only on-failure and on-unhealthy count"
+            "invalid restart policy: maximum retry count can only be used with 'on-failure' "
+            "and 'on-unhealthy'"
         )
     if policy.maximum_retry_count < 0:
-        raise InvalidArgument("maximum retry count cannot be negative")
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
     if auto_remove and policy.name not in ("", "no"):
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
 

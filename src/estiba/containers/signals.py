@@ -28,7 +28,7 @@ def parse_signal(text: str) -> int:
         return int(signal.Signals[f"SIG{name}"])
     except KeyError:
         raise InvalidArgument(
-            f"invalid signal {text[:32]!r}: use a name such as SIGTERM or a number up to {_LAST}"
+            f"invalid signal: {text[:32]}: use a name such as SIGTERM or a number up to {_LAST}"
         ) from None
 
 

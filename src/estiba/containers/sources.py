@@ -13,9 +13,9 @@ from pathlib import Path
 from estiba.containers.hostfiles import NAMES, HostFiles
 from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord, MountPlan
-from estiba.kernel.confined import ensure_directory_in_root, open_in_root, opened_root
+from estiba.kernel.confined import open_in_root, opened_root
 from estiba.kernel.mounts import MountFlag, is_mounted, mount, unmount
-from estiba.model.errors import Conflict, InvalidArgument
+from estiba.model.errors import Conflict, InvalidArgument, NotFound
 from estiba.model.ids import new_id
 from estiba.runtime.mounts import SpecMount, bind, tmpfs, tmpfs_mount
 from estiba.volumes.volumes import Volumes
@@ -139,9 +139,10 @@ class Sources:
         with opened_root(source) as root:
             try:
                 fd = open_in_root(root, subpath, os.O_PATH)
-            except FileNotFoundError:
-                os.close(ensure_directory_in_root(root, subpath))
-                fd = open_in_root(root, subpath, os.O_PATH)
+            except OSError as error:
+                raise NotFound(
+                    f"cannot access path {source / subpath}: {(error.strerror or '').lower()}"
+                ) from error
             try:
                 if stat.S_ISDIR(os.fstat(fd).st_mode):
                     target.mkdir(exist_ok=True)

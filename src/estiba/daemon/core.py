@@ -12,6 +12,7 @@ from pathlib import Path
 from estiba.containers.controls import KernelControls
 from estiba.containers.engine import Engine
 from estiba.containers.execs import Execs
+from estiba.containers.hostfacts import HostFacts
 from estiba.containers.hostfiles import HostFiles
 from estiba.containers.logkeeper import LogKeeper
 from estiba.containers.ports import Paths
@@ -19,7 +20,6 @@ from estiba.containers.record import ContainerRecord
 from estiba.containers.sources import Sources
 from estiba.containers.specs import SpecMaker
 from estiba.containers.steps import KernelSteps
-from estiba.containers.validate import HostFacts
 from estiba.containers.world import World
 from estiba.daemon.config import DaemonConfig
 from estiba.daemon.hostinfo import HostInfo, read_facts, read_host

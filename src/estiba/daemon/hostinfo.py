@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from estiba.containers.validate import HostFacts
+from estiba.containers.hostfacts import HostFacts
 
 _CGROUP = Path("/sys/fs/cgroup")
+_NODES = Path("/sys/devices/system/node/online")
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
 
 
@@ -66,6 +67,7 @@ def read_facts(host: HostInfo, runtimes: list[str]) -> HostFacts:
         cpus=host.cpus,
         memory_bytes=host.memory_bytes,
         cgroup_v2=is_v2,
+        memory_nodes=_NODES.read_text().strip() if _NODES.exists() else "0",
         swap_limit=is_v2 or (_CGROUP / "memory/memory.memsw.limit_in_bytes").exists(),
         blkio_weight=_has_blkio_weight(is_v2),
         blkio_throttle=is_v2 or (_CGROUP / "blkio/blkio.throttle.read_bps_device").exists(),

@@ -64,7 +64,7 @@ def check_name(name: str, *, what: str = "container") -> str:
     bare = name.removeprefix("/")
     if len(bare) > 255 or not _NAME.fullmatch(bare):
         raise InvalidArgument(
-            f"invalid {what} name ({bare[:64]}): only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, "
+            f"Invalid {what} name ({name[:64]}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, "
             "two to 255 characters"
         )
     return bare

@@ -96,7 +96,7 @@ def test_volumes_outlive_the_engine(volumes: Volumes, store: Store, tmp_path: Pa
 
 def test_wrong_requests(volumes: Volumes) -> None:
     volumes.create("data")
-    with pytest.raises(InvalidArgument, match="invalid volume name"):
+    with pytest.raises(InvalidArgument, match="Invalid volume name"):
         volumes.create("../data")
     with pytest.raises(NotFound, match="volume plugin nfs"):
         volumes.create("x1", driver="nfs")

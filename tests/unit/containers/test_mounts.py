@@ -89,16 +89,26 @@ def planned(
     ],
 )
 def test_binds(text: str, plan: MountPlan) -> None:
-    assert parse_bind(text) == plan
+    assert parse_bind(text, str) == plan
 
 
 def test_the_volume_driver_is_that_of_the_request() -> None:
-    assert parse_bind("data:/d", driver="nfs").driver == "nfs"
+    assert parse_bind("data:/d", str, driver="nfs").driver == "nfs"
+
+
+def test_a_bind_of_a_destination_alone_is_an_anonymous_volume() -> None:
+    plan = parse_bind("/data/", lambda: "new")
+    assert (plan.type, plan.name, plan.destination, plan.anonymous) == (
+        "volume",
+        "new",
+        "/data",
+        True,
+    )
 
 
 @pytest.mark.parametrize("mode", ["rw", "z", "Z", "cached", "delegated", "consistent", "shared"])
 def test_other_modes_leave_a_bind_writable(mode: str) -> None:
-    plan = parse_bind(f"/a:/b:{mode}")
+    plan = parse_bind(f"/a:/b:{mode}", str)
     assert plan.rw
     assert plan.mode == mode
 
@@ -107,7 +117,12 @@ def test_other_modes_leave_a_bind_writable(mode: str) -> None:
     ("text", "why"),
     [
         ("", "invalid volume specification"),
-        ("/a", "invalid volume specification"),
+        ("a", "mount path must be absolute"),
+        ("/a:/b:ro,rw", "invalid mode: ro,rw"),
+        ("/a:/b:shared,slave", "invalid mode: shared,slave"),
+        ("/a:/b:nocopy", 'type "bind": field VolumeOptions must not be specified'),
+        ("data:/b:rshared", 'type "volume": field BindOptions must not be specified'),
+        ("d:/b", "volume name is too short"),
         (":/b", "invalid volume specification"),
         ("/a:", "invalid volume specification"),
         ("/a:/b:ro:z", "invalid volume specification"),
@@ -127,7 +142,7 @@ def test_other_modes_leave_a_bind_writable(mode: str) -> None:
 )
 def test_binds_refused(text: str, why: str) -> None:
     with pytest.raises(InvalidArgument, match=why):
-        parse_bind(text)
+        parse_bind(text, str)
 
 
 # -- --mount -------------------------------------------------------------------------------
@@ -201,9 +216,9 @@ def test_tmpfs_by_mount() -> None:
     ("mount", "why"),
     [
         (Mount(type="bind", source="a", target="/b"), "mount path must be absolute"),
-        (Mount(type="bind", source="", target="/b"), "mount path must be absolute"),
+        (Mount(type="bind", source="", target="/b"), "field Source must not be empty"),
         (Mount(type="bind", source="/a", target="b"), "'b' mount path must be absolute"),
-        (Mount(type="bind", source="/a", target=""), "mount path must be absolute"),
+        (Mount(type="bind", source="/a", target=""), "field Target must not be empty"),
         (
             Mount(
                 type="bind",
@@ -213,17 +228,40 @@ def test_tmpfs_by_mount() -> None:
             ),
             "invalid propagation mode: sideways",
         ),
-        (Mount(type="tmpfs", source="/a", target="/b"), "source must not be given"),
+        (Mount(type="tmpfs", source="/a", target="/b"), "field Source must not be specified"),
         (Mount(type="volume", source="/a", target="/b"), "invalid characters"),
         (
-            Mount(type="volume", target="/b", volume_options=VolumeOptions(subpath="../x")),
-            "must stay in the volume",
+            Mount(
+                type="volume",
+                source="vol",
+                target="/b",
+                volume_options=VolumeOptions(subpath="../x"),
+            ),
+            "subpath must be a relative path within the volume",
         ),
         (
-            Mount(type="volume", target="/b", volume_options=VolumeOptions(subpath="/x")),
-            "must stay in the volume",
+            Mount(
+                type="volume", source="vol", target="/b", volume_options=VolumeOptions(subpath="/x")
+            ),
+            "subpath must be a relative path within the volume",
         ),
-        (Mount(type="npipe", source="a", target="/b"), "mount type 'npipe' unknown"),
+        (
+            Mount(type="volume", target="/b", volume_options=VolumeOptions(subpath="x")),
+            "must not set Subpath when using anonymous volumes",
+        ),
+        (
+            Mount(type="bind", source="/a", target="/b", volume_options=VolumeOptions()),
+            'VolumeOptions must not be specified on mount type "bind"',
+        ),
+        (
+            Mount(type="volume", target="/b", tmpfs_options=TmpfsOptions()),
+            'TmpfsOptions must not be specified on mount type "volume"',
+        ),
+        (
+            Mount(type="tmpfs", target="/b", bind_options=BindOptions()),
+            'BindOptions must not be specified on mount type "tmpfs"',
+        ),
+        (Mount(type="npipe", source="a", target="/b"), 'type "npipe": mount type unknown'),
         (Mount(type="", source="a", target="/b"), "unknown"),
     ],
 )

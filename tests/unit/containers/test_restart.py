@@ -84,11 +84,11 @@ def test_policies_accepted(policy: str) -> None:
 @pytest.mark.parametrize(
     ("policy", "maximum", "auto_remove", "why"),
     [
-        ("sometimes", 0, False, "invalid restart policy 'sometimes'"),
+        ("sometimes", 0, False, "invalid restart policy: unknown policy 'sometimes'"),
         ("Always", 0, False, "invalid restart policy"),
-        ("always", 3, False, "maximum retry count cannot be used"),
-        ("", 3, False, "maximum retry count cannot be used with restart policy 'no'"),
-        ("unless-stopped", 1, False, "maximum retry count cannot be used"),
+        ("always", 3, False, "maximum retry count can only be used"),
+        ("", 3, False, "maximum retry count can only be used with 'on-failure'"),
+        ("unless-stopped", 1, False, "maximum retry count can only be used"),
         ("on-failure", -1, False, "cannot be negative"),
         ("on-unhealthy", -1, False, "cannot be negative"),
         ("always", 0, True, "AutoRemove"),

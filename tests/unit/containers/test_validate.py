@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
+from estiba.containers.hostfacts import HostFacts
+from estiba.containers.unhonoured import warnings_for
 from estiba.containers.validate import (
-    HostFacts,
     check_config,
     check_host,
     check_network_conflicts,
     parse_host_port,
     parse_port,
     parse_size,
-    warnings_for,
 )
 from estiba.model.container import (
     Config,
@@ -150,10 +150,15 @@ def test_hosts_accepted(fields: dict[str, Any]) -> None:
         ({"ipc_mode": "container:"}, "invalid IPC mode"),
         ({"ipc_mode": "other"}, "invalid IPC mode: other"),
         ({"pid_mode": "other"}, "invalid PID mode"),
+        ({"pid_mode": "private"}, "invalid PID mode: private"),
+        ({"uts_mode": "container:x"}, "invalid UTS mode: container:x"),
+        ({"cgroupns_mode": "container:x"}, "invalid cgroup namespace mode: container:x"),
+        ({"isolation": "hyperv"}, "invalid isolation .hyperv.: linux only supports 'default'"),
+        ({"annotations": {"": "x"}}, "empty string is not permitted as an annotation key"),
         ({"uts_mode": "other"}, "invalid UTS mode"),
         ({"cgroupns_mode": "other"}, "invalid cgroup namespace mode"),
         ({"userns_mode": "auto"}, "invalid userns mode"),
-        ({"network_mode": "container:"}, "needs a name"),
+        ({"network_mode": "container:"}, "invalid container format container:<name.id>"),
         ({"runtime": "gvisor"}, "unknown or invalid runtime name: gvisor .known: crun, runc"),
         ({"port_bindings": {"x": []}}, "invalid port"),
         ({"port_bindings": {"80": [PortBinding(host_port="70000")]}}, "invalid port range"),
@@ -161,7 +166,7 @@ def test_hosts_accepted(fields: dict[str, Any]) -> None:
         ({"dns": ["resolver"]}, "invalid DNS server: 'resolver'"),
         ({"extra_hosts": ["a"]}, "bad format for add-host"),
         ({"extra_hosts": [":1.1.1.1"]}, "bad format for add-host"),
-        ({"extra_hosts": ["a:b"]}, "address of an extra host"),
+        ({"extra_hosts": ["a:b"]}, "invalid IP address in add-host"),
         ({"extra_hosts": ["a\nb:1.1.1.1"]}, "bad format for add-host"),
         ({"dns_search": ["a\nnameserver 6.6.6.6"]}, "invalid DNS search domain"),
         ({"dns_options": ["ndots:1 x"]}, "invalid DNS option"),
@@ -191,6 +196,7 @@ def test_hosts_refused(fields: dict[str, Any], why: str) -> None:
         (Config(), {"port_bindings": {"80": []}}, "port publishing"),
         (Config(), {"publish_all_ports": True}, "port publishing"),
         (Config(mac_address="02:42:ac:11:00:02"), {}, "mac-address"),
+        (Config(exposed_ports={"80/tcp": {}}), {}, "port exposing"),
     ],
 )
 def test_a_shared_network_leaves_nothing_of_it_to_choose(
@@ -203,7 +209,7 @@ def test_a_shared_network_leaves_nothing_of_it_to_choose(
 
 
 def test_the_host_s_uts_namespace_leaves_no_name_to_choose() -> None:
-    with pytest.raises(InvalidArgument, match="hostname"):
+    with pytest.raises(InvalidArgument, match="hostname and the UTS mode"):
         check_network_conflicts(Config(hostname="a"), HostConfig(uts_mode="host"))
     check_network_conflicts(Config(), HostConfig(uts_mode="host"))
 
@@ -280,13 +286,12 @@ V1 = HostFacts(cpus=4, memory_bytes=8 << 30, cgroup_v2=False, swap_limit=False)
         ({"kernel_memory": 1}, V1, "Kernel memory"),
         ({"memory": 10 * MB, "oom_kill_disable": True}, FACTS, "OomKillDisable"),
         ({"memory_swappiness": 10}, FACTS, "MemorySwappiness"),
-        ({"oom_kill_disable": True}, V1, "without a memory limit"),
-        ({"blkio_weight": 10}, V1, "block I/O weight"),
-        ({"blkio_weight_device": [WeightDevice(path="/dev/sda")]}, V1, "block I/O weight"),
+        ({"oom_kill_disable": True}, V1, "no memory limit is set"),
+        ({"blkio_weight": 10}, V1, "Block I/O weight"),
+        ({"blkio_weight_device": [WeightDevice(path="/dev/sda")]}, V1, "Block I/O weight"),
         ({"cpu_realtime_period": 1}, FACTS, "real-time"),
         ({"storage_opt": {"size": "1g"}}, FACTS, "StorageOpt"),
         ({"links": ["a"]}, FACTS, "Links"),
-        ({"isolation": "hyperv"}, FACTS, "Windows"),
         ({"cpu_count": 1}, FACTS, "Windows"),
         ({"cgroup": "x"}, FACTS, "Cgroup"),
         ({"log_config": LogConfig(config={"labels": "a", "env": "b"})}, FACTS, "env, labels"),

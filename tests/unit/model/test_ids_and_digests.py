@@ -55,7 +55,7 @@ def test_names_accepted(name: str, bare: str) -> None:
     "name", ["", "/", "a", "_a", ".a", "-a", "//a", "a/b", "a b", "a\n", "ä1", "a" * 256, "ab\0"]
 )
 def test_names_refused_with_the_rule(name: str) -> None:
-    with pytest.raises(InvalidArgument, match=r"(?s)invalid volume name .*\[a-zA-Z0-9\]"):
+    with pytest.raises(InvalidArgument, match=r"(?s)Invalid volume name .*\[a-zA-Z0-9\]"):
         check_name(name, what="volume")
 
 

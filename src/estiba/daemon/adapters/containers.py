@@ -14,6 +14,8 @@ from estiba.containers.actor import Actor
 from estiba.containers.creation import Defaults, Request, decide_creation
 from estiba.containers.engine import Engine
 from estiba.containers.execs import Execs
+from estiba.containers.hostfacts import HostFacts
+from estiba.containers.limits import check_update
 from estiba.containers.logkeeper import LogKeeper
 from estiba.containers.mountpoints import without_engine_made
 from estiba.containers.ports import Controls, Paths
@@ -21,7 +23,7 @@ from estiba.containers.record import ContainerRecord
 from estiba.containers.restart import check_policy
 from estiba.containers.specs import SpecMaker
 from estiba.containers.top import top
-from estiba.containers.validate import HostFacts, check_resources
+from estiba.containers.unhonoured import honoured_update, update_warnings
 from estiba.daemon.adapters.container_filters import filter_containers, prune_candidates
 from estiba.daemon.adapters.container_views import inspect_view, summary_view
 from estiba.daemon.adapters.stats import StatsReader
@@ -227,7 +229,9 @@ class ContainerCommands:
         self, ref: str, resources: Resources, policy: RestartPolicy | None
     ) -> list[str]:
         actor = self.engine.find(ref)
-        check_resources(resources, self.facts)
+        warnings = list(update_warnings(resources, self.facts))
+        resources = honoured_update(resources, self.facts)
+        check_update(actor.record.host_config, resources, self.facts)
         if policy is not None:
             check_policy(policy, auto_remove=False)
             if policy.name not in ("", "no") and actor.record.host_config.auto_remove:
@@ -236,7 +240,7 @@ class ContainerCommands:
                     "container"
                 )
         await self._finish(actor.update(resources, policy), f"update {actor.record.name}")
-        return []
+        return warnings
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         record = _running(self.engine.find(ref).record)

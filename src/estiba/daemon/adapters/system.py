@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from estiba.containers.engine import Engine
-from estiba.containers.validate import HostFacts
+from estiba.containers.hostfacts import HostFacts
 from estiba.daemon.adapters.container_filters import matches_label
 from estiba.daemon.adapters.container_views import summary_view
 from estiba.daemon.adapters.images import ImageQueries

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from estiba import __version__
+from estiba.containers.hostfacts import HostFacts
 from estiba.containers.record import ContainerRecord
-from estiba.containers.validate import LOG_DRIVERS, HostFacts
+from estiba.containers.validate import LOG_DRIVERS
 from estiba.daemon.config import DaemonConfig
 from estiba.daemon.hostinfo import HostInfo
 from estiba.model.state import ContainerState

@@ -1,0 +1,138 @@
+"""Checks of a container's limits, at its creation and when they change. Pure."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from estiba.containers.hostfacts import HostFacts
+from estiba.model.container import Resources
+from estiba.model.errors import Conflict, InvalidArgument
+
+MIN_MEMORY_BYTES = 6 * 1024 * 1024
+_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+
+
+def check_resources(resources: Resources, facts: HostFacts) -> None:
+    """Raises InvalidArgument for limits that contradict one another or the host."""
+    _check_memory(resources)
+    _check_cpu(resources, facts)
+    if resources.blkio_weight and not 10 <= resources.blkio_weight <= 1000:
+        raise InvalidArgument("Range of blkio weight is from 10 to 1000")
+    for limit in resources.ulimits:
+        if limit.soft > limit.hard and limit.hard != -1:
+            raise InvalidArgument(
+                f"ulimit soft limit must be less than or equal to hard limit: {limit.name}"
+            )
+
+
+def named(update: Resources) -> dict[str, object]:
+    """The limits that an update names; what is zero it leaves as it is."""
+    nothing = Resources()
+    return {
+        name: value
+        for name in update.__struct_fields__
+        if (value := getattr(update, name)) != getattr(nothing, name)
+    }
+
+
+def check_update(current: Resources, update: Resources, facts: HostFacts) -> None:
+    """Raises Conflict or InvalidArgument for limits that do not go with those in force."""
+    if update.nano_cpus and (current.cpu_period or current.cpu_quota):
+        what = "CPU Period" if current.cpu_period else "CPU Quota"
+        raise Conflict(
+            f"Conflicting options: Nano CPUs cannot be updated as {what} has already been set"
+        )
+    for what, value in (("CPU Period", update.cpu_period), ("CPU Quota", update.cpu_quota)):
+        if value and current.nano_cpus:
+            raise Conflict(
+                f"Conflicting options: {what} cannot be updated as NanoCPUs has already been set"
+            )
+    if 0 < current.memory_swap < update.memory and not update.memory_swap:
+        raise Conflict(
+            "Memory limit should be smaller than already set memoryswap limit, "
+            "update the memoryswap at the same time"
+        )
+    check_resources(msgspec.structs.replace(current, **named(update)), facts)
+
+
+def _check_memory(resources: Resources) -> None:
+    memory, swap = resources.memory, resources.memory_swap
+    if memory and memory < MIN_MEMORY_BYTES:
+        raise InvalidArgument("Minimum memory limit allowed is 6MB")
+    if swap > 0 and not memory:
+        raise InvalidArgument(
+            "You should always set the Memory limit when using Memoryswap limit, see usage"
+        )
+    if 0 < swap < memory:
+        raise InvalidArgument(
+            "Minimum memoryswap limit should be larger than memory limit, see usage"
+        )
+    reservation = resources.memory_reservation
+    if reservation and reservation < MIN_MEMORY_BYTES:
+        raise InvalidArgument("Minimum memory reservation allowed is 6MB")
+    if memory and reservation > memory:
+        raise InvalidArgument(
+            "Minimum memory limit can not be less than memory reservation limit, see usage"
+        )
+    swappiness = resources.memory_swappiness
+    if swappiness is not None and not -1 <= swappiness <= 100:
+        raise InvalidArgument(
+            f"Invalid value: {swappiness}, valid memory swappiness range is 0-100"
+        )
+
+
+def _check_cpu(resources: Resources, facts: HostFacts) -> None:
+    if resources.nano_cpus:
+        for what, value in (("Period", resources.cpu_period), ("Quota", resources.cpu_quota)):
+            if value:
+                raise InvalidArgument(
+                    f"Conflicting options: Nano CPUs and CPU {what} cannot both be set"
+                )
+        if not 0 < resources.nano_cpus <= facts.cpus * 1_000_000_000:
+            raise InvalidArgument(
+                f"range of CPUs is from 0.01 to {facts.cpus}.00, as there are only "
+                f"{facts.cpus} CPUs available"
+            )
+    if resources.cpu_period and not 1000 <= resources.cpu_period <= 1_000_000:
+        raise InvalidArgument(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
+        )
+    if 0 < resources.cpu_quota < 1000:
+        raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if resources.cpu_shares < 0:
+        raise InvalidArgument(
+            f"invalid CPU shares ({resources.cpu_shares}): value must be a positive integer"
+        )
+    if resources.cpu_realtime_runtime > resources.cpu_realtime_period > 0:
+        raise InvalidArgument("cpu real-time runtime cannot be higher than cpu real-time period")
+    available = f"0-{facts.cpus - 1}" if facts.cpus > 1 else "0"
+    _check_set("cpus", "CPUs", resources.cpuset_cpus, available)
+    _check_set("mems", "memory nodes", resources.cpuset_mems, facts.memory_nodes)
+
+
+def _check_set(name: str, what: str, wanted: str, available: str) -> None:
+    found = parse_set(wanted)
+    if found is None:
+        shown = wanted[:64]
+        raise InvalidArgument(f"Invalid value {shown} for cpuset {name}: invalid format: {shown}")
+    if not found <= (parse_set(available) or set()):
+        raise InvalidArgument(
+            f"Requested {what} are not available - requested {wanted}, available: {available}"
+        )
+
+
+def parse_set(text: str) -> set[int] | None:
+    """The numbers of a list such as 0-2,7 (cpuset(7)); None for one that is none."""
+    numbers: set[int] = set()
+    for part in text.split(",") if text else []:
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            return None
+        first = int(match[1])
+        last = int(match[2] or first)
+        if last < first:
+            return None
+        numbers.update(range(first, last + 1))
+    return numbers
