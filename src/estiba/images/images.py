@@ -18,7 +18,13 @@ from estiba.images.record import KIND, ImageRecord, decode, encode
 from estiba.model.digest import Digest, chain_id, digest_of
 from estiba.model.errors import Conflict, InvalidArgument, LimitExceeded, NotFound
 from estiba.model.event import Event, EventType
-from estiba.model.image import HistoryEntry, ImageConfig, ImageProcessConfig, RootFs
+from estiba.model.image import (
+    HistoryEntry,
+    ImageConfig,
+    ImageProcessConfig,
+    RootFs,
+    parse_config,
+)
 from estiba.model.reference import Reference, parse_reference
 from estiba.storage.compress import Decompressed
 from estiba.storage.layers import LayerInfo, LayerStore
@@ -347,7 +353,7 @@ class Images:
 def decode_config(config_json: bytes) -> ImageConfig:
     """Raises InvalidArgument when it is damaged, LimitExceeded for too many layers."""
     try:
-        config = msgspec.json.decode(config_json, type=ImageConfig)
+        config = parse_config(config_json)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"the image's config is damaged: {error}") from error
     if len(config.rootfs.diff_ids) > MAX_LAYERS:

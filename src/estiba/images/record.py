@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from estiba.model.digest import Digest
-from estiba.model.image import ImageConfig, ImageProcessConfig
+from estiba.model.image import ImageConfig, ImageProcessConfig, parse_config
 
 KIND = "image"
 
@@ -28,7 +28,7 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def config(self) -> ImageConfig:
-        return msgspec.json.decode(self.config_json, type=ImageConfig)
+        return parse_config(self.config_json)
 
     @property
     def process_config(self) -> ImageProcessConfig:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from estiba.model.container import HealthConfig
@@ -18,6 +20,10 @@ DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP = DOCKER_LAYER + ".gzip"
+
+
+_NULLS_DEPTH = 8
+"""No member that is read lies deeper."""
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -104,3 +110,27 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     history: list[HistoryEntry] = []
     comment: str = ""
     docker_version: str = ""
+
+
+def parse_config(data: bytes | str) -> ImageConfig:
+    """An image config; members that are null, as Docker writes them, are their zero values.
+
+    Raises msgspec.DecodeError or UnicodeDecodeError for what is no image config.
+    """
+    try:
+        return msgspec.json.decode(data, type=ImageConfig)
+    except msgspec.ValidationError:
+        return msgspec.convert(without_nulls(msgspec.json.decode(data)), ImageConfig)
+
+
+def without_nulls(value: Any, depth: int = _NULLS_DEPTH) -> Any:
+    """`value` without members that are null; what lies deeper than `depth` stays as it is."""
+    if depth == 0:
+        return value
+    if isinstance(value, dict):
+        return {
+            key: without_nulls(item, depth - 1) for key, item in value.items() if item is not None
+        }
+    if isinstance(value, list):
+        return [without_nulls(item, depth - 1) for item in value]
+    return value
