@@ -140,6 +140,9 @@ class ExecHandle:
     def resize(self, height: int, width: int) -> None:
         self._execution.resize(height=height, width=width)
 
+    async def wait_started(self) -> None:
+        await self._execution.wait_started()
+
     async def wait(self) -> int:
         return await self._execution.wait()
 

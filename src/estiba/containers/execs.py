@@ -38,6 +38,8 @@ class ExecProcess(Protocol):
 
     def resize(self, height: int, width: int) -> None: ...
 
+    async def wait_started(self) -> None: ...
+
     async def wait(self) -> int: ...
 
     async def kill(self) -> None: ...
@@ -93,21 +95,22 @@ class Execs:
         return instance
 
     def of_container(self, container_id: str) -> list[str]:
-        """Ids of those that run in the container."""
+        """Ids of those of the container that have not ended."""
         return [
             instance.id
             for instance in self._execs.values()
-            if instance.container_id == container_id and instance.running
+            if instance.container_id == container_id and not instance.ended.is_set()
         ]
 
-    async def start(self, instance: Exec, record: ContainerRecord) -> ExecProcess:
-        """Starts the program. Raises Conflict when it was started before."""
-        if instance.started:
-            raise Conflict(f"exec {instance.id} has already been started")
+    async def start(
+        self, instance: Exec, record: ContainerRecord, spec: ProcessSpec
+    ) -> ExecProcess:
+        """Starts the program as `spec` says now. Raises Conflict when it was started before."""
+        check_not_started(instance)
         _check_running(record)
         instance.started = True
         try:
-            process = await self._starter.exec(record, instance.spec)
+            process = await self._starter.exec(record, spec)
         except BaseException as error:
             instance.exit_code = getattr(error, "exit_code", 126)
             self._end(instance)
@@ -139,6 +142,14 @@ class Execs:
             del self._execs[exec_id]
         if len(self._execs) >= MAX_EXECS:
             raise Conflict(f"{MAX_EXECS} exec instances exist: start or wait for some first")
+
+
+def check_not_started(instance: Exec) -> None:
+    """Raises Conflict, in Docker's words, for one that runs or has run."""
+    if instance.started and not instance.ended.is_set():
+        raise Conflict(f"exec command {instance.id} is already running")
+    if instance.started:
+        raise Conflict(f"Error: Exec command {instance.id} has already run")
 
 
 def _check_running(record: ContainerRecord) -> None:

@@ -135,6 +135,18 @@ class Execution:
                 self._identity = identify(int(self._request.file("pid").read_text()))
         return self._identity
 
+    async def wait_started(self) -> None:
+        """Waits until the program itself runs or has ended.
+
+        Raises what `wait` raises when the runtime could not start it.
+        """
+        while not self._exit.done():
+            identity = self.identity()
+            if identity is not None and not self._request.runtime.is_executed_by(identity.pid):
+                return
+            await asyncio.wait([self._exit], timeout=_PID_POLL_S)
+        await self.wait()
+
     async def kill(self, number: int = signal.SIGKILL) -> None:
         """Signals the program, once the runtime has started it; harmless after its end."""
         while not self._exit.done():

@@ -25,13 +25,13 @@ _NOT_FOUND = re.compile(
     r"executable file [`'].*[`'] not found in \$PATH"  # crun
     r'|exec: ".*": (?:executable file not found in \$PATH|stat .*: no such file or directory)'
     r"|^exec: No such file or directory"  # crun exec: the interpreter is missing
-    r"|exec .*: no such file or directory"
+    r"|exec (?!failed).*: no such file or directory"
 )
 _NOT_EXECUTABLE = re.compile(
     r"^open executable: (?:Operation not permitted|Permission denied)"  # crun: a directory, a mode
     r'|exec: ".*": (?:permission denied|is a directory|.*: is a directory)'
     r"|^exec: (?:Permission denied|Exec format error)"
-    r"|exec .*: (?:exec format error|permission denied)"
+    r"|exec (?!failed).*: (?:exec format error|permission denied)"
 )
 _NO_CONTAINER = re.compile(
     r"container does not exist|error opening file `.*/status`: No such|cannot open directory '.*'"

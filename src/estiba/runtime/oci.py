@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,14 @@ class OciRuntime:
     def hands_over_terminals(self) -> bool:
         """Whether `exec --console-socket` works without `--detach`; runc refuses that."""
         return self.path.name == "crun"
+
+    def is_executed_by(self, pid: int) -> bool:
+        """Whether the process is still the runtime, or its copy of itself in memory."""
+        link = f"/proc/{pid}/exe"
+        try:
+            return os.readlink(link).startswith("/memfd:") or os.path.samefile(link, self.path)
+        except OSError:
+            return False
 
     def command(self, *words: str, log: Path | None = None) -> list[str]:
         """A whole command line; with `log` errors go there, else to stderr, as JSON lines."""

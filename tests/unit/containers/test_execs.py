@@ -39,6 +39,8 @@ class FakeProcess:
 
     def resize(self, height: int, width: int) -> None: ...
 
+    async def wait_started(self) -> None: ...
+
     async def wait(self) -> int:
         return await self.exit
 
@@ -66,7 +68,7 @@ class Stand:
 
     async def started(self) -> tuple[Exec, FakeProcess]:
         instance = self.execs.create(RUNNING, SPEC)
-        await self.execs.start(instance, RUNNING)
+        await self.execs.start(instance, RUNNING, instance.spec)
         assert self.starter.process is not None
         return instance, self.starter.process
 
@@ -85,8 +87,8 @@ async def test_the_life_of_an_exec(stand: Stand) -> None:
     instance = stand.execs.create(RUNNING, SPEC)
     assert stand.execs.find(instance.id) is instance
     assert (instance.started, instance.running, instance.exit_code) == (False, False, None)
-    assert stand.execs.of_container(RUNNING.id) == []
-    await stand.execs.start(instance, RUNNING)
+    assert stand.execs.of_container(RUNNING.id) == [instance.id]
+    await stand.execs.start(instance, RUNNING, instance.spec)
     assert (instance.started, instance.running, instance.pid) == (True, True, 4242)
     assert stand.execs.of_container(RUNNING.id) == [instance.id]
     assert stand.starter.process is not None
@@ -105,7 +107,7 @@ async def test_only_a_running_container_takes_execs(stand: Stand, state: Contain
         stand.execs.create(record, SPEC)
     instance = stand.execs.create(RUNNING, SPEC)
     with pytest.raises(Conflict, match=why):
-        await stand.execs.start(instance, record)
+        await stand.execs.start(instance, record, instance.spec)
     assert not instance.started, "it may be started when the container runs again"
 
 
@@ -115,8 +117,8 @@ async def test_what_is_refused(stand: Stand) -> None:
     with pytest.raises(NotFound, match="No such exec instance: abc"):
         stand.execs.find("abc")
     instance, _ = await stand.started()
-    with pytest.raises(Conflict, match="already been started"):
-        await stand.execs.start(instance, RUNNING)
+    with pytest.raises(Conflict, match="is already running"):
+        await stand.execs.start(instance, RUNNING, instance.spec)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ async def test_a_program_that_cannot_start_has_ended(
     stand.starter.error = error
     instance = stand.execs.create(RUNNING, SPEC)
     with pytest.raises(type(error)):
-        await stand.execs.start(instance, RUNNING)
+        await stand.execs.start(instance, RUNNING, instance.spec)
     assert instance.ended.is_set()
     assert (instance.running, instance.exit_code) == (False, code)
 

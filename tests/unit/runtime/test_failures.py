@@ -56,6 +56,12 @@ RECORDED: list[tuple[str, str, type[EstibaError]]] = [
     ("x", "error stat'ing file `/nosuch`: No such file or directory", InvalidArgument),
     ("x", "mount `/tmp` to `etc/passwd`: Not a directory", InvalidArgument),
     ("x", "chdir `/etc/passwd`: Not a directory", InvalidArgument),
+    (
+        "x",
+        'exec failed: unable to start container process: chdir to cwd ("/a") set in config.json '
+        "failed: no such file or directory",
+        InvalidArgument,
+    ),
     ("x", "error opening file `/r/x/status`: No such file or directory", NotFound),
     ("x", "container does not exist", NotFound),
     ("x", "cannot open directory '/r/x': No such file or directory", NotFound),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import msgspec
 from estiba.api.streams import ClientStream
 from estiba.containers.actor import Actor
 from estiba.containers.engine import Engine
-from estiba.containers.execs import Exec, ExecProcess, Execs
+from estiba.containers.execs import Exec, ExecProcess, Execs, check_not_started
 from estiba.model.container import ProcessSpec
 from estiba.model.detach_keys import DEFAULT, DetachScanner, parse_keys
 from estiba.model.errors import Conflict, EstibaError
@@ -31,8 +32,7 @@ class ExecStreams:
         if spec.detach_keys:
             parse_keys(spec.detach_keys)
         instance = self.execs.create(actor.record, spec)
-        command = " ".join(spec.cmd)
-        await actor.announce(f"exec_create: {command}", {"execID": instance.id})
+        await actor.announce(f"exec_create: {_shown(spec)}", {"execID": instance.id})
         return instance.id
 
     async def inspect(self, exec_id: str) -> Json:
@@ -52,23 +52,23 @@ class ExecStreams:
             "OpenStdin": spec.attach_stdin,
             "OpenStderr": spec.attach_stderr,
             "OpenStdout": spec.attach_stdout,
-            "CanRemove": instance.exit_code is not None,
+            "CanRemove": False,
             "ContainerID": instance.container_id,
-            "DetachKeys": spec.detach_keys,
+            "DetachKeys": _detach_keys(spec),
             "Pid": instance.process.pid if instance.process else 0,
         }
 
     async def check_start(self, exec_id: str) -> None:
         instance = self.execs.find(exec_id)
         self.engine.find(instance.container_id)
-        if instance.started:
-            raise Conflict(f"Error: Exec command {exec_id} has already run")
+        check_not_started(instance)
 
     async def resize(self, exec_id: str, height: int, width: int) -> None:
         instance = self.execs.find(exec_id)
         if instance.process is None:
             raise Conflict(f"exec {exec_id} is not running")
-        instance.process.resize(height, width)
+        if instance.spec.tty:
+            instance.process.resize(height, width)
 
     async def start(
         self, exec_id: str, stream: ClientStream | None, console_size: list[int]
@@ -82,12 +82,13 @@ class ExecStreams:
             )
         if any(console_size):
             spec = msgspec.structs.replace(spec, console_size=console_size)
-        instance.spec = spec
-        process = await self.execs.start(instance, actor.record)
+        process = await self.execs.start(instance, actor.record, spec)
         self.engine.world.tasks.spawn(
             _announce_exec(actor, instance), name=f"exec events {exec_id[:12]}"
         )
-        if stream is not None:
+        if stream is None:
+            await process.wait_started()
+        else:
             await self._pump(instance, process, stream)
 
     async def _pump(self, instance: Exec, process: ExecProcess, stream: ClientStream) -> None:
@@ -98,7 +99,7 @@ class ExecStreams:
                 await process.wait()
             except EstibaError:
                 # Without a terminal the runtime has said it on the program's own stderr.
-                if instance.spec.tty:
+                if instance.spec.tty or not instance.spec.attach_stderr:
                     raise
 
         async def input_() -> None:
@@ -134,9 +135,19 @@ class ExecStreams:
             await asyncio.gather(work, *others, return_exceptions=True)
 
 
+def _shown(spec: ProcessSpec) -> str:
+    """The command in an event: as Docker's, with the blank that precedes no arguments."""
+    return f"{spec.cmd[0]} {' '.join(spec.cmd[1:])}"
+
+
+def _detach_keys(spec: ProcessSpec) -> str:
+    """Bytes in Docker's answer, and so in base64."""
+    keys = parse_keys(spec.detach_keys) if spec.detach_keys else b""
+    return base64.b64encode(keys).decode()
+
+
 async def _announce_exec(actor: Actor, instance: Exec) -> None:
-    command = " ".join(instance.spec.cmd)
-    await actor.announce(f"exec_start: {command}", {"execID": instance.id})
+    await actor.announce(f"exec_start: {_shown(instance.spec)}", {"execID": instance.id})
     await instance.ended.wait()
     code = str(instance.exit_code if instance.exit_code is not None else 0)
     await actor.announce("exec_die", {"execID": instance.id, "exitCode": code})
