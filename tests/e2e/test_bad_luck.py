@@ -1,17 +1,22 @@
-"""A full disk, and a container that swaps symlinks while files are copied."""
+"""A full disk, symlinks that are swapped while files are copied, clients that get in the way of
+one another, and many containers."""
 
 from __future__ import annotations
 
 import io
 import os
+import random
 import socket
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.daemon import PrivateDaemon, wait_until
+from tests.support.leaks import HostState, assert_clean
 
 pytestmark = pytest.mark.e2e
 
@@ -116,3 +121,96 @@ def test_clients_that_send_nothing_stop_nobody_else(daemon: PrivateDaemon) -> No
         lambda: daemon.request("DELETE", "/containers/target")[0] == 204,
         what="the last upload to be given up",
     )
+
+
+@pytest.mark.parametrize("verb", ["rm -f", "start", "stop -t 0", "restart -t 0"])
+def test_two_clients_want_the_same(daemon: PrivateDaemon, verb: str) -> None:
+    daemon.docker("create", "--name", "twice", "busybox", "sleep", "1000")
+    if verb != "start":
+        daemon.docker("start", "twice")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: daemon.docker(*verb.split(), "twice"), range(4)))
+    daemon.docker("rm", "-f", "twice", check=False)
+
+
+def test_many_clients_do_anything_to_one_container(daemon: PrivateDaemon) -> None:
+    before = HostState.read(only=daemon.tag)
+    body = {"Image": "busybox", "Cmd": ["sleep", "1000"]}
+    limits = {"Memory": 64 << 20, "MemorySwap": 64 << 20}
+    posts = ["start", "stop?t=0", "kill", "restart?t=0", "pause", "unpause", "update"]
+    posts += ["rename?name=mix1", "rename?name=mix2"]
+
+    def client(number: int) -> list[tuple[str, Any]]:
+        choose = random.Random(number)
+        failures = []
+        for _ in range(25):
+            verb = choose.choice([*posts, "create", "create", "remove"])
+            name = choose.choice(["mix1", "mix2"])
+            if verb == "create":
+                answer = daemon.request("POST", f"/containers/create?name={name}", body)
+            elif verb == "remove":
+                answer = daemon.request("DELETE", f"/containers/{name}?force=1")
+            else:
+                given = limits if verb == "update" else None
+                answer = daemon.request("POST", f"/containers/{name}/{verb}", given)
+            if answer[0] >= 500:
+                failures.append((verb, answer))
+        return failures
+
+    with ThreadPoolExecutor(6) as pool:
+        assert [found for found in pool.map(client, range(6)) if found] == []
+    for name in ("mix1", "mix2"):
+        daemon.request("DELETE", f"/containers/{name}?force=1")
+    assert not list((daemon.data_root / "containers").iterdir())
+    assert_clean(before, only=daemon.tag)
+
+
+def facts_of(daemon: PrivateDaemon) -> dict[str, Any]:
+    """What must be the same after any number of containers."""
+    assert daemon.process is not None
+    process = Path("/proc", str(daemon.process.pid))
+    files = [
+        path
+        for root in (daemon.data_root, daemon.exec_root)
+        for path in root.rglob("*")
+        if "layers" not in path.parts and not path.name.startswith("estiba.db")
+    ]
+    table = f"estiba_{daemon.bridge}"
+    rules = subprocess.run(
+        ["nft", "list", "table", "inet", table], capture_output=True, check=True
+    ).stdout
+    return {
+        "descriptors": len(list((process / "fd").iterdir())),
+        "files": sorted(files),
+        "rules": rules,
+        "children": (process / "task" / process.name / "children").read_text().split(),
+    }
+
+
+def test_five_hundred_containers_leave_nothing(daemon: PrivateDaemon) -> None:
+    """Made, some of them started, and removed, with a volume and a published port each."""
+    body = {
+        "Image": "busybox",
+        "Cmd": ["true"],
+        "Volumes": {"/data": {}},
+        "HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1"}]}},
+    }
+
+    def life(number: int) -> None:
+        status, answer = daemon.request("POST", "/containers/create", body)
+        assert status == 201, answer
+        path = f"/containers/{answer['Id']}"
+        if number % 4 == 0:
+            assert daemon.request("POST", f"{path}/start")[0] == 204
+        assert daemon.request("DELETE", f"{path}?force=1&v=1")[0] == 204
+
+    def many(number: int) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(life, range(number)))
+
+    host = HostState.read(only=daemon.tag)
+    many(40)
+    before = facts_of(daemon)
+    many(500)
+    wait_until(lambda: facts_of(daemon) == before, what="everything to be as it was")
+    assert_clean(host, only=daemon.tag)

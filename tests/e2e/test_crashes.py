@@ -149,6 +149,33 @@ def test_a_pause_that_fails_is_undone(daemon: PrivateDaemon) -> None:
     daemon.request("DELETE", "/containers/box?force=1&v=1")
 
 
+@pytest.mark.parametrize("point", ["layer.unpacked", "layer.renamed"])
+def test_killed_while_an_image_is_made(daemon: PrivateDaemon, point: str) -> None:
+    """The pause of a commit ends with it, and no half of an image is left."""
+    before = HostState.read(only=daemon.tag)
+    create(daemon)
+    start(daemon)
+
+    def commit(daemon: PrivateDaemon) -> None:
+        daemon.request("POST", "/commit?container=box&repo=half&tag=1")
+
+    assert die_in(daemon, point, commit), f"{point} was not reached"
+    assert daemon.inspect("box")["State"]["Status"] == "running"
+    assert daemon.request("GET", "/images/half:1/json")[0] == 404
+    assert len(list((daemon.data_root / "images" / "layers").iterdir())) == 1
+    assert not list((daemon.data_root / "images" / "ingest").iterdir())
+    check_true(daemon, before)
+
+
+def test_killed_while_a_frozen_program_is(daemon: PrivateDaemon) -> None:
+    create(daemon)
+    start(daemon)
+    pause(daemon)
+    assert die_in(daemon, "unpause.thawed", kill)
+    daemon.wait_state("box", "exited")
+    assert daemon.inspect("box")["State"]["ExitCode"] == 137
+
+
 @pytest.mark.parametrize("point", END)
 def test_killed_at_the_end_of_a_run(daemon: PrivateDaemon, point: str) -> None:
     before = HostState.read(only=daemon.tag)
@@ -230,14 +257,26 @@ def test_running_containers_outlive_the_daemon(daemon: PrivateDaemon) -> None:
     daemon.docker("stop", "-t", "0", "live")
 
 
-def test_a_killed_monitor_ends_its_container(daemon: PrivateDaemon) -> None:
+def monitor_of(daemon: PrivateDaemon, name: str) -> int:
+    status = Path(f"/proc/{daemon.inspect(name)['State']['Pid']}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid")))
+
+
+@pytest.mark.parametrize("circumstance", ["running", "paused", "with exec", "no daemon"])
+def test_a_killed_monitor_ends_its_container(daemon: PrivateDaemon, circumstance: str) -> None:
     before = HostState.read(only=daemon.tag)
     daemon.docker("run", "-d", "--name", "box", "busybox", "sleep", "1000")
-    pid = daemon.inspect("box")["State"]["Pid"]
-    identity = identify(pid)
-    status = Path(f"/proc/{pid}/status").read_text()
-    monitor = next(line.split()[1] for line in status.splitlines() if line.startswith("PPid"))
-    os.kill(int(monitor), signal.SIGKILL)
+    identity = identify(daemon.inspect("box")["State"]["Pid"])
+    monitor = monitor_of(daemon, "box")
+    if circumstance == "paused":
+        pause(daemon)
+    if circumstance == "with exec":
+        daemon.docker("exec", "-d", "box", "sleep", "1000")
+    if circumstance == "no daemon":
+        daemon.kill9()
+    os.kill(monitor, signal.SIGKILL)
+    if circumstance == "no daemon":
+        daemon.start()
     daemon.wait_state("box", "exited")
     assert "monitor" in daemon.inspect("box")["State"]["Error"]
     assert not is_alive(identity)

@@ -225,10 +225,21 @@ class Actor:
         record = self.record
         if by_user and not record.stopped_by_user:
             record = msgspec.structs.replace(record, stopped_by_user=True)
+        if record.state == ContainerState.PAUSED and number == SIGKILL:
+            await self._journal.begin("kill")
+            await self.kill_frozen(record)
+            return
         await self._world.controls.signal(record, number)
         await self._journal.commit(record, "kill", attributes={"signal": str(number)})
-        if record.state == ContainerState.PAUSED and number == SIGKILL:
+
+    async def kill_frozen(self, record: ContainerRecord | None = None) -> None:
+        """A frozen program dies of SIGKILL only when it thaws (cgroup v1). Harmless twice."""
+        record = record or msgspec.structs.replace(self.record, stopped_by_user=True)
+        if record.state == ContainerState.PAUSED:
+            await self._world.controls.signal(record, SIGKILL)
             await self._world.controls.unpause(record)
+        facts = {"signal": str(SIGKILL)}
+        await self._journal.commit(record, "kill", attributes=facts, ends="kill")
 
     async def restart(self, *, signal: str | None = None, timeout_s: float | None = None) -> None:
         """Stops, if it runs, and starts."""
@@ -238,8 +249,11 @@ class Actor:
             await self._start()
         await self.announce("restart")
 
-    async def pause(self) -> None:
-        """Freezes all processes. Raises Conflict unless it runs."""
+    async def pause(self, *, briefly: bool = False) -> None:
+        """Freezes all processes. Raises Conflict unless it runs.
+
+        `briefly` is for the engine's own ends: its next start ends the pause too.
+        """
         async with self._lock:
             target = move(self.record.state, "pause", name=self.record.name)
             await self._journal.begin("pause")
@@ -249,7 +263,8 @@ class Actor:
                 await asyncio.shield(self.thaw("pause"))
                 raise
             paused = msgspec.structs.replace(self.record, state=target)
-            await self._journal.commit(paused, "pause", ends="pause")
+            thaw = Intent(f"unpause {paused.id}", KIND, paused.id, "unpause") if briefly else None
+            await self._journal.commit(paused, "pause", ends="pause", begins=thaw)
 
     async def unpause(self) -> None:
         """Thaws all processes. Raises Conflict unless it is paused."""
@@ -403,7 +418,11 @@ class Actor:
         if outcome.oom_killed:
             await self.announce("oom")
         await self._journal.commit(
-            finished, "die", attributes=attributes, events=network_events(record, "disconnect")
+            finished,
+            "die",
+            ends="kill",
+            attributes=attributes,
+            events=network_events(record, "disconnect"),
         )
         self._stopped_as_unhealthy = False
         self.ended.set()

@@ -51,9 +51,10 @@ class Engine:
         actor = self.actors.get(reference)
         if actor is not None:
             return actor
-        container_id = self._names.get(reference.removeprefix("/"))
-        if container_id is not None:
-            return self.actors[container_id]
+        # A name that is held for a container under way leads to none yet.
+        actor = self.actors.get(self._names.get(reference.removeprefix("/"), ""))
+        if actor is not None:
+            return actor
         matches = [key for key in self.actors if key.startswith(reference)] if reference else []
         if len(matches) > 1:
             raise InvalidArgument(f"multiple IDs found with provided prefix: {reference}")
@@ -208,6 +209,8 @@ class Engine:
             await actor.finish_removal(volumes=bool(json.loads(intent.body).get("volumes")))
         elif intent.verb == "start":
             await actor.undo_interrupted_start()
+        elif intent.verb == "kill":
+            await actor.kill_frozen()
         elif intent.verb in ("pause", "unpause"):
             await actor.thaw(intent.verb)
 

@@ -127,6 +127,7 @@ async def kill_if_up(actor: Actor) -> None:
 
 
 async def killed_while_paused(story: Story) -> None:
+    story.boot.world.kernel.freezer_holds_kill = True
     await story.create()
     await story.start()
     await story.act(lambda: story.actor.pause())
@@ -203,6 +204,8 @@ def problems_of(boot: Boot, *, torn_down: bool = True) -> list[str]:
         run = kernel.runs.get(container_id)
         if record.state.is_up and (run is None or not run.released or run.ended.is_set()):
             found.append(f"{record.state} and its program does not run")
+        if run is not None and run.paused and run.exit is not None:
+            found.append("it was killed and cannot die, because it is frozen")
         if record.state.is_up and run is not None and run.process != record.container:
             found.append(f"{record.state} and the record names another process")
         if not record.state.is_up and (record.container or record.monitor):

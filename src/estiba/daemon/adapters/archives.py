@@ -195,7 +195,7 @@ async def _pause(actor: Actor) -> bool:
     if actor.record.state != ContainerState.RUNNING:
         return False
     try:
-        await actor.pause()
+        await actor.pause(briefly=True)
     except (Conflict, FailedPrecondition, NotFound):
         return False
     return True
