@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.daemon import PrivateDaemon
+from tests.support.terminal import Terminal
 
 pytestmark = pytest.mark.e2e
 
@@ -48,35 +47,91 @@ def test_run_passes_streams_and_codes(daemon: PrivateDaemon) -> None:
     assert estiba(daemon, "run", "nosuchimage", check=False).returncode == 125
 
 
-def in_terminal(daemon: PrivateDaemon, arguments: list[str], typed: bytes) -> tuple[bytes, int]:
-    """Runs estiba under a pty and types at the first prompt; its output and exit code."""
-    child, master = pty.fork()
-    if child == 0:
-        os.environ["ESTIBA_HOST"] = daemon.url
-        os.execv(sys.executable, [sys.executable, "-m", "estiba.cli.main", *arguments])
-    seen, sent = b"", False
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        if not select.select([master], [], [], 0.1)[0]:
-            continue
-        try:
-            seen += os.read(master, 65536)
-        except OSError:
-            break
-        if not sent and b"#" in seen:
-            os.write(master, typed)
-            sent = True
-    os.close(master)
-    return seen, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def in_terminal(daemon: PrivateDaemon, *arguments: str) -> Terminal:
+    """estiba under a terminal of 30 rows and 100 columns."""
+    environment = {**daemon.client_environment(), "ESTIBA_HOST": daemon.url}
+    return Terminal([sys.executable, "-m", "estiba.cli.main", *arguments], environment)
 
 
-def test_terminals_and_detaching(daemon: PrivateDaemon) -> None:
-    seen, code = in_terminal(daemon, ["run", "-it", "--rm", "busybox", "sh"], b"tty; exit 3\n")
-    assert b"/dev/pts/0" in seen and code == 3
-    _, code = in_terminal(daemon, ["run", "-it", "--name", "left", "busybox", "sh"], b"\x10\x11")
-    assert code == 0 and daemon.inspect("left")["State"]["Running"]
-    seen, code = in_terminal(daemon, ["exec", "-it", "left", "sh"], b"tty; exit 4\n")
-    assert b"/dev/pts/" in seen and code == 4
+def test_terminals_have_sizes_that_follow_the_users(daemon: PrivateDaemon) -> None:
+    estiba(daemon, "run", "-d", "--name", "box", "busybox", "sleep", "1000")
+    for arguments in (["run", "-it", "--rm", "busybox", "sh"], ["exec", "-it", "box", "sh"]):
+        with in_terminal(daemon, *arguments) as terminal:
+            terminal.wait_for(b"#")
+            terminal.type("tty; stty size\n")
+            terminal.wait_for(b"/dev/pts/")
+            terminal.wait_for(b"30 100")
+            terminal.resize(44, 132)
+            # The program learns of it when the signal has made its way.
+            terminal.type("while [ \"$(stty size)\" != '44 132' ]; do sleep 0.05; done; exit 3\n")
+            assert terminal.wait() == 3
+
+
+def test_detaching_and_coming_back(daemon: PrivateDaemon) -> None:
+    with in_terminal(daemon, "run", "-it", "--name", "left", "busybox", "sh") as terminal:
+        terminal.wait_for(b"#")
+        terminal.type(b"\x10\x11")
+        assert terminal.wait() == 0
+    assert daemon.inspect("left")["State"]["Running"]
+    with in_terminal(daemon, "attach", "--detach-keys", "ctrl-x,y", "left") as terminal:
+        # Typed before estiba has the terminal, and for the program all the same.
+        terminal.type("echo $((40+2))\n")
+        terminal.wait_for(b"42")
+        terminal.type(b"\x18y")
+        assert terminal.wait() == 1
+        assert b"read escape sequence" in terminal.seen
+    with in_terminal(daemon, "attach", "left") as terminal:
+        terminal.type("exit 7\n")
+        assert terminal.wait() == 7
+
+
+def test_signals_are_passed_on(daemon: PrivateDaemon) -> None:
+    program = "trap 'echo got; exit 9' INT; echo ready; while :; do sleep 0.05; done"
+    for flags in (["-it"], []):
+        with in_terminal(daemon, "run", *flags, "--rm", "busybox", "sh", "-c", program) as terminal:
+            terminal.wait_for(b"ready")
+            terminal.type(b"\x03")
+            assert terminal.wait() == 9
+            assert b"got" in terminal.seen
+
+
+def test_ssh_runs_the_far_client(daemon: PrivateDaemon, tmp_path: Path) -> None:
+    (tmp_path / "ssh").write_text('#!/bin/sh\nfor word; do :; done\nexec sh -c "$word"\n')
+    (tmp_path / "ssh").chmod(0o755)
+    environment = daemon.client_environment()
+    environment.pop("DOCKER_HOST")
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{environment['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", "estiba.cli.main", "-H", f"ssh://me@far{daemon.socket}",
+         "run", "-i", "--rm", "busybox", "sh", "-c", "cat; exit 4"],
+        input=b"through", capture_output=True, timeout=60, check=False,
+        env={**environment, "PATH": path},
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == (b"through", 4), done.stderr.decode()
+
+
+def test_no_container_is_left_when_its_id_cannot_be_written(daemon: PrivateDaemon) -> None:
+    done = estiba(daemon, "create", "--cidfile", "/nope/id", "busybox", check=False)
+    assert done.returncode == 1 and b"failed to create the container ID file" in done.stderr
+    assert daemon.docker("ps", "-aq").stdout == b""
+    file = daemon.root / "id"
+    estiba(daemon, "create", "--cidfile", str(file), "nosuchimage", check=False)
+    assert not file.exists()
+    estiba(daemon, "create", "--name", "box", "--cidfile", str(file), "busybox")
+    assert file.read_text() == daemon.inspect("box")["Id"]
+    file.unlink()
+
+
+def test_what_is_to_come_says_so(daemon: PrivateDaemon) -> None:
+    for arguments, words in (
+        (["build", "."], b"building images is to come"),
+        (["image", "push", "x"], b"registries are to come"),
+        (["images", "--tree"], b"--tree is not there yet: it needs image indexes"),
+        (["start", "--checkpoint", "x", "y"], b"needs checkpoints"),
+        (["volume", "update", "x"], b"volumes of a cluster are to come"),
+    ):
+        done = estiba(daemon, *arguments, check=False)
+        assert done.returncode == 1 and words in done.stderr
 
 
 @pytest.mark.parametrize(

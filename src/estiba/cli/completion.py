@@ -10,18 +10,37 @@ from estiba.client.http import Client
 _SCRIPTS = {
     "bash": """\
 _estiba() {
-    local IFS=$'\\n' found
-    found=$(estiba __complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
-    COMPREPLY=($(compgen -W "$found" -- "${COMP_WORDS[COMP_CWORD]}"))
+    # bash ends words at colons: here busybox:latest is one.
+    local line=${COMP_LINE:0:COMP_POINT} words current found
+    read -ra words <<<"$line"
+    [[ $line == *[[:space:]] ]] && words+=("")
+    current=${words[-1]}
+    found=$("${words[0]}" __complete "${words[@]:1}" 2>/dev/null)
+    local IFS=$'\\n'
+    COMPREPLY=($(compgen -W "$found" -- "$current"))
+    if [[ $current == *:* && $COMP_WORDBREAKS == *:* ]]; then
+        COMPREPLY=("${COMPREPLY[@]#"${current%"${current##*:}"}"}")
+    fi
+    case ${COMPREPLY[0]-none} in
+    *:) compopt -o nospace ;;
+    "") COMPREPLY=() && compopt +o default ;;
+    esac
+    return 0
 }
 complete -o default -F _estiba estiba
 """,
     "zsh": """\
 #compdef estiba
 _estiba() {
-    local -a found
+    local -a found plain open
     found=(${(f)"$(estiba __complete "${(@)words[2,CURRENT]}" 2>/dev/null)"})
-    if (( $#found )); then compadd -- $found; else _files; fi
+    plain=(${found:#*:}) open=(${(M)found:#*:})
+    if (( $#found )); then
+        (( $#plain )) && compadd -- $plain
+        (( $#open )) && compadd -S '' -- $open
+    else
+        _files
+    fi
 }
 compdef _estiba estiba
 """,
@@ -93,7 +112,32 @@ def _skip_flags(words: list[str], flags: list[Flag]) -> tuple[int, list[str]]:
 
 _FLAG_VALUES = {
     "--network": "network", "--volumes-from": "container", "--context": "context",
+    "--from": "context", "--link": "container",
 }  # fmt: skip
+_WORDS = {
+    "--signal": "HUP INT QUIT KILL USR1 USR2 TERM STOP CONT WINCH",
+    "--stop-signal": "HUP INT QUIT KILL USR1 USR2 TERM",
+    "--restart": "no always unless-stopped on-failure on-unhealthy",
+    "--pull": "always missing never",
+    "--format": "json table",
+    "--type": "container image network volume",
+    "--log-driver": "json-file local journald syslog none",
+    "--ipc": "private shareable host none",
+    "--pid": "host",
+    "--cgroupns": "host private",
+    "--log-level": "debug info warn error fatal",
+}
+"""What a flag may be given, where that is a short list."""
+_STATES = {
+    **dict.fromkeys(
+        ("run:exec_", "run:attach", "containers:stop", "containers:kill", "containers:pause",
+         "containers:top", "containers:port", "stats:stats"),
+        ("running",),
+    ),
+    "containers:unpause": ("paused",),
+    "run:start": ("created", "exited", "dead"),
+}  # fmt: skip
+"""Containers for which a command makes sense; all of them otherwise."""
 
 
 def _objects(
@@ -103,7 +147,8 @@ def _objects(
     table = {name: flag for flag in flags for name in flag.names}
     last = table.get(rest[-1]) if rest else None
     if last is not None and last.value:
-        return _names(_FLAG_VALUES.get(last.long, ""), connection)
+        words = _WORDS.get(last.long)
+        return words.split() if words else _names(_FLAG_VALUES.get(last.long, ""), connection)
     given = sum(not word.startswith("-") for word in rest)
     if not command.interspersed and given and command.function != "run:exec_":
         return []
@@ -111,7 +156,7 @@ def _objects(
     usage = command.usage.replace("[", "").replace("]", "").split()
     kinds = {
         "CONTAINER": "container", "IMAGE": "image", "NETWORK": "network", "VOLUME": "volume",
-        "CONTEXT": "context", "SOURCE_IMAGE:TAG": "image", "NAME|ID": "container",
+        "CONTEXT": "context", "SOURCE_IMAGE:TAG": "image", "NAME|ID": "any",
     }  # fmt: skip
     wanted = [
         kinds[word.removesuffix("...")] for word in usage if word.removesuffix("...") in kinds
@@ -120,10 +165,11 @@ def _objects(
         return [f"{found}:" for found in _names("container", connection)]
     if not wanted or name.startswith("create"):
         return []
-    return _names(wanted[min(given, len(wanted) - 1)], connection)
+    states = _STATES.get(command.function, ())
+    return _names(wanted[min(given, len(wanted) - 1)], connection, states)
 
 
-def _names(kind: str, connection: list[str]) -> list[str]:
+def _names(kind: str, connection: list[str], states: tuple[str, ...] = ()) -> list[str]:
     if kind == "context":
         from estiba.client import contexts
 
@@ -135,8 +181,12 @@ def _names(kind: str, connection: list[str]) -> list[str]:
 
     flags = Command("", "", "", GLOBAL).flags()
     client = make_client(Parser(flags).parse(connection, interspersed=False))
+    if kind == "any":
+        return [name for one in ("container", "image", "network", "volume")
+                for name in _names(one, connection)]  # fmt: skip
     if kind == "container":
-        views = client.get("/containers/json", {"all": True})
+        filters = {"status": dict.fromkeys(states, True)} if states else None
+        views = client.get("/containers/json", {"all": True, "filters": filters})
         return [view["Names"][0].lstrip("/") for view in views if view["Names"]]
     if kind == "image":
         return [tag for view in client.get("/images/json") for tag in view["RepoTags"] or []]

@@ -189,7 +189,8 @@ class RawTerminal:
             import tty
 
             self._before = termios.tcgetattr(0)
-            tty.setraw(0)
+            # What was typed meanwhile is for the program: it is not thrown away.
+            tty.setraw(0, termios.TCSANOW)
 
     def __exit__(self, *_: object) -> None:
         if self._wanted:
