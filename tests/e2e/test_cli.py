@@ -122,6 +122,31 @@ def test_no_container_is_left_when_its_id_cannot_be_written(daemon: PrivateDaemo
     file.unlink()
 
 
+_ON_ITS_OWN = """
+for folder in /run/estiba /var/lib/estiba /var/log; do
+    mkdir -p $folder && mount -t tmpfs tmpfs $folder
+done
+estiba() { %s -m estiba.cli.main "$@"; }
+estiba stop a b; echo code $?
+ESTIBA_AUTOSTART=1 estiba start nosuch; echo code $?
+estiba version --format '{{.Server.ApiVersion}}'
+ls /var/log
+"""
+
+
+def test_the_daemon_is_started_when_asked_to(daemon: PrivateDaemon) -> None:
+    """In namespaces of its own, as it is about the default socket; all ends with its process 1."""
+    environment = {key: value for key, value in os.environ.items() if key != "DOCKER_HOST"}
+    done = subprocess.run(
+        ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
+         "sh", "-c", _ON_ITS_OWN % sys.executable],
+        capture_output=True, text=True, timeout=60, check=False, env=environment,
+    )  # fmt: skip
+    assert done.stdout.split() == ["code", "1", "code", "1", "1.51", "estiba.log"], done.stderr
+    assert done.stderr.count("No daemon answers") == 1 and "estiba --autostart" in done.stderr
+    assert "No such container: nosuch" in done.stderr
+
+
 def test_what_is_to_come_says_so(daemon: PrivateDaemon) -> None:
     for arguments, words in (
         (["build", "."], b"building images is to come"),

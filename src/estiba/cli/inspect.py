@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from estiba.cli.parse import Arguments, UsageError
-from estiba.client.errors import ApiError, ClientError
+from estiba.client.errors import ApiError, ClientError, NoDaemon
 from estiba.client.http import Client, image_part, part
 from estiba.client.jsonlite import dumps
 
@@ -90,6 +90,8 @@ def show(given: Arguments, fetch: Callable[[str], Any], *, html: bool = False) -
     for name in given.words:
         try:
             found.append(fetch(name))
+        except NoDaemon:
+            raise
         except ClientError as error:
             prefix = "Error response from daemon: " if isinstance(error, ApiError) else ""
             errors.append(f"{prefix}{error}")

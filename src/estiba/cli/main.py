@@ -39,6 +39,7 @@ No daemon answers at {address}. Start it with
     estibad &
 
 or let this command start it: `estiba --autostart …` (or ESTIBA_AUTOSTART=1)."""
+_ROOT_HINT = "Start it as root with `estibad`, or name another daemon with -H or ESTIBA_HOST."
 
 
 def main() -> None:
@@ -98,6 +99,8 @@ def _main(words: list[str]) -> int:
         os.environ["ESTIBA_DEBUG"] = "1"
     if given.config:
         os.environ["DOCKER_CONFIG"] = given.config
+    if given.autostart:
+        os.environ["ESTIBA_AUTOSTART"] = "1"
     if given.version:
         from estiba import __version__
 
@@ -192,9 +195,11 @@ def _call(command: Command, given: Arguments, arguments: Arguments) -> int:
     try:
         return int(function(client, arguments) or 0)
     except NoDaemon as error:
-        if not client.host.is_default or os.geteuid() != 0:
+        if not client.host.is_default:
             raise
-        if not given.autostart and os.environ.get("ESTIBA_AUTOSTART") != "1":
+        if os.geteuid() != 0:
+            raise NoDaemon(f"{error}\n{_ROOT_HINT}" if error.is_absent else str(error)) from error
+        if os.environ.get("ESTIBA_AUTOSTART") != "1":
             raise NoDaemon(_START_HINT.format(address=client.host.url)) from error
     from estiba.cli.autostart import start_daemon
 

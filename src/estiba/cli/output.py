@@ -218,13 +218,18 @@ def confirm(warning: str) -> bool:
 
 
 def each(names: list[str], action: Callable[[str], object], *, shown: bool = True) -> int:
-    """Does it for every name and prints those that worked; 1 when one failed."""
-    from estiba.client.errors import ApiError, ClientError
+    """Does it for every name and prints those that worked; 1 when one failed.
+
+    Raises NoDaemon: what fails for one for that reason fails for all.
+    """
+    from estiba.client.errors import ApiError, ClientError, NoDaemon
 
     code = 0
     for name in names:
         try:
             action(name)
+        except NoDaemon:
+            raise
         except ClientError as error:
             prefix = "Error response from daemon: " if isinstance(error, ApiError) else ""
             sys.stdout.flush()

@@ -45,8 +45,7 @@ def version(client: Client, given: Arguments) -> int:
     try:
         server = client.get("/version")
     except NoDaemon:
-        # With a daemon that could be started, the caller says how.
-        if client.host.is_default and os.geteuid() == 0 and not given.format:
+        if _is_startable(client, given):
             raise
         failure = sys.exc_info()[1]
     except ClientError as error:
@@ -60,16 +59,24 @@ def version(client: Client, given: Arguments) -> int:
         "Arch": _architecture(),
         "Context": current(),
     }
-    value = {"Client": mine, "Server": server}
-    if not _formatted(value, given.format):
-        _print_client(mine)
-        if server:
-            _print_server(server)
-    if failure:
-        sys.stdout.flush()
-        prefix = "Error response from daemon: " if isinstance(failure, ApiError) else ""
-        print(f"{prefix}{failure}", file=sys.stderr)
+    try:
+        if not _formatted({"Client": mine, "Server": server}, given.format):
+            _print_client(mine)
+            if server:
+                _print_server(server)
+    finally:
+        if failure:
+            sys.stdout.flush()
+            prefix = "Error response from daemon: " if isinstance(failure, ApiError) else ""
+            print(f"{prefix}{failure}", file=sys.stderr)
     return 1 if failure else 0
+
+
+def _is_startable(client: Client, given: Arguments) -> bool:
+    """The caller starts the daemon then, or says how; a script's format gets what there is."""
+    if not client.host.is_default or os.geteuid() != 0:
+        return False
+    return not given.format or os.environ.get("ESTIBA_AUTOSTART") == "1"
 
 
 def _architecture() -> str:
@@ -155,7 +162,7 @@ def info(client: Client, given: Arguments) -> int:
     try:
         view = client.get("/info")
     except ClientError as error:
-        if isinstance(error, NoDaemon) and client.host.is_default and not given.format:
+        if isinstance(error, NoDaemon) and _is_startable(client, given):
             raise
         failure = f"Error response from daemon: {error}" if isinstance(error, ApiError) else str(
             error)  # fmt: skip

@@ -78,7 +78,8 @@ def connect(host: Host) -> Connection:
     except PermissionError:
         raise NoDaemon(
             f"permission denied while trying to connect to the daemon's socket at {host.url}: "
-            "use root, or have the socket's group (estibad --group)"
+            "use root, or have the socket's group (estibad --group)",
+            is_absent=False,
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -44,4 +44,8 @@ class StartError(ApiError):
 
 
 class NoDaemon(ClientError):
-    """Nothing answers at the address."""
+    """Nothing answers at the address; `is_absent` unless something is there and refuses us."""
+
+    def __init__(self, message: str, *, is_absent: bool = True) -> None:
+        super().__init__(message)
+        self.is_absent = is_absent
