@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -93,3 +94,112 @@ def test_inspect_shows_an_exec_as_it_was_made(daemon: PrivateDaemon) -> None:
 def _pid_inside(daemon: PrivateDaemon) -> int:
     listed = daemon.docker("exec", "box", "pidof", "sleep").stdout.split()
     return max(int(pid) for pid in listed)
+
+
+# -- inspect and list ----------------------------------------------------------------------
+
+
+def test_what_is_empty_is_null_or_absent_as_in_docker(daemon: PrivateDaemon) -> None:
+    made(daemon)
+    view = daemon.inspect("box")
+    host, config = view["HostConfig"], view["Config"]
+    for name in ("Binds", "CapAdd", "Devices", "Dns", "ExtraHosts", "Links", "Ulimits"):
+        assert host[name] is None, name
+    assert not {"Mounts", "Tmpfs", "Sysctls", "StorageOpt", "KernelMemory"} & host.keys()
+    assert not {"ExposedPorts", "Healthcheck", "StopSignal", "Shell"} & config.keys()
+    assert config["Volumes"] is None
+    assert host["RestartPolicy"] == {"Name": "no", "MaximumRetryCount": 0}
+    assert "/proc/kcore" in host["MaskedPaths"]
+    assert "/proc/sys" in host["ReadonlyPaths"]
+
+
+def test_what_was_asked_for_comes_back(daemon: PrivateDaemon) -> None:
+    mount = {"Type": "volume", "Source": "kept", "Target": "/v", "VolumeOptions": {"NoCopy": True}}
+    made(
+        daemon,
+        Healthcheck={"Test": ["CMD", "true"], "Interval": 10**9},
+        HostConfig={"Mounts": [mount], "CapAdd": ["KILL"], "MaskedPaths": [], "Privileged": False},
+    )
+    view = daemon.inspect("box")
+    assert view["HostConfig"]["Mounts"] == [mount]
+    assert view["HostConfig"]["CapAdd"] == ["KILL"]
+    assert view["HostConfig"]["MaskedPaths"] == []
+    assert view["Config"]["Healthcheck"] == {"Test": ["CMD", "true"], "Interval": 10**9}
+    (listed,) = daemon.request("GET", "/containers/json?all=1")[1]
+    source = str(daemon.data_root / "volumes" / "kept" / "_data")
+    assert [point["Source"] for point in listed["Mounts"]] == [source]
+    assert view["Mounts"] == listed["Mounts"]
+    usage = daemon.request("GET", "/system/df?type=volume")[1]["Volumes"]
+    assert {"CreatedAt", "UsageData"} <= usage[0].keys()
+    daemon.request("DELETE", "/containers/box?force=1")
+    daemon.request("DELETE", "/volumes/kept")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ('/containers/json?filters={"status":["odd"]}', "must be one of created, running"),
+        ('/containers/json?filters={"health":["odd"]}', "must be one of none, starting"),
+        ('/containers/json?filters={"is-task":["odd"]}', "is-task=odd"),
+        ('/events?filters={"odd":["x"]}', "invalid filter 'odd'"),
+    ],
+)
+def test_filters_refused(daemon: PrivateDaemon, path: str, words: str) -> None:
+    status, answer = daemon.request("GET", path)
+    assert status == 400, answer
+    assert words in answer["message"]
+
+
+def test_one_until_is_enough_for_prune(daemon: PrivateDaemon) -> None:
+    path = '/containers/prune?filters={"until":["1h","2h"]}'
+    status, answer = daemon.request("POST", path)
+    assert (status, answer["message"]) == (400, "more than one until filter specified")
+
+
+# -- events --------------------------------------------------------------------------------
+
+
+def test_a_run_s_events_come_in_docker_s_order(daemon: PrivateDaemon) -> None:
+    began = str(daemon.request("GET", "/info")[1]["SystemTime"])
+    started(daemon, HostConfig={"Binds": ["events:/v"]})
+    assert daemon.request("GET", "/containers/box/top")[0] == 200
+    daemon.request("POST", "/containers/box/stop?t=0")
+    daemon.request("DELETE", "/containers/box")
+    daemon.request("DELETE", "/volumes/events")
+    until = daemon.request("GET", "/info")[1]["SystemTime"]
+    content = daemon.request("GET", f"/events?since={began}&until={until}")[1]
+    lines = content.splitlines() if isinstance(content, bytes) else [json.dumps(content)]
+    events = [json.loads(line) for line in lines]
+    assert [f"{event['Type']} {event['Action']}" for event in events] == [
+        "volume create",
+        "container create",
+        "volume mount",
+        "network connect",
+        "container start",
+        "container top",
+        "container kill",
+        "container kill",
+        "network disconnect",
+        "volume unmount",
+        "container die",
+        "container stop",
+        "container destroy",
+        "volume destroy",
+    ]
+    assert events[2]["Actor"]["Attributes"]["destination"] == "/v"
+    assert events[2]["Actor"]["Attributes"]["read/write"] == "true"
+
+
+# -- update --------------------------------------------------------------------------------
+
+
+def test_an_update_says_what_it_did_not_change(daemon: PrivateDaemon) -> None:
+    started(daemon, HostConfig={"NanoCpus": 10**9})
+    body = {"CpuShares": 300, "KernelMemory": 1 << 26, "Ulimits": [{"Name": "core", "Soft": 1}]}
+    status, answer = daemon.request("POST", "/containers/box/update", body)
+    assert status == 200, answer
+    assert sorted(text.split()[0] for text in answer["Warnings"]) == ["Kernel", "Ulimits"]
+    host = daemon.inspect("box")["HostConfig"]
+    assert (host["CpuShares"], host["Ulimits"]) == (300, None)
+    status, answer = daemon.request("POST", "/containers/box/update", {"CpuQuota": 50_000})
+    assert (status, "NanoCPUs has already been set" in answer["message"]) == (409, True)

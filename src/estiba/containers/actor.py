@@ -19,7 +19,7 @@ import msgspec
 from estiba.containers.attach import AttachHub
 from estiba.containers.forward import check_sink, open_forwarder
 from estiba.containers.health import HealthWatch, plan_health
-from estiba.containers.journal import Journal, network_events
+from estiba.containers.journal import Journal, events_down, events_up
 from estiba.containers.limits import named
 from estiba.containers.ports import Exit
 from estiba.containers.record import KIND, ContainerRecord, Health, ProbeResult
@@ -79,7 +79,7 @@ class Actor:
         if record.state == ContainerState.RUNNING:
             raise NotModified(f"container {record.name} is already running")
         if record.state == ContainerState.PAUSED:
-            raise Conflict(f"cannot start a paused container, try unpause: {record.name}")
+            raise Conflict("cannot start a paused container, try unpause instead")
         target = move(record.state, "start", name=record.name)
         await self._journal.begin("start")
         try:
@@ -108,8 +108,7 @@ class Actor:
                 restart_count=restart_count,
                 health=Health() if plan_health(record.config) else None,
             )
-            connected = network_events(pending, "connect")
-            await self._journal.commit(running, action, ends="start", events=connected)
+            await self._journal.commit(running, action, ends="start", events=events_up(pending))
         except BaseException as error:
             await asyncio.shield(self._undo_start(record, error))
             raise
@@ -215,7 +214,9 @@ class Actor:
                 await self._give_up_restart()
                 return
             if not record.state.is_up:
-                raise Conflict(f"cannot kill container: {record.id}: container is not running")
+                raise Conflict(
+                    f"cannot kill container: {record.name}: container {record.id} is not running"
+                )
             exit_future = self._exit.future()
             await self._send(number, by_user=stops)
         if number == SIGKILL:
@@ -319,7 +320,7 @@ class Actor:
                 return  # it removed itself when it ended
             if not force and self.record.state == ContainerState.RESTARTING:
                 raise Conflict(
-                    f"cannot remove container {self.record.name!r}: container is restarting: "
+                    f'cannot remove container "{self.record.name}": container is restarting: '
                     "stop the container before removing or force remove"
                 )
             await self._remove(volumes=volumes)
@@ -330,11 +331,12 @@ class Actor:
             raise NotFound(f"No such container: {record.id}")
         if record.state.is_up:
             paused = record.state == ContainerState.PAUSED
-            advice = "unpause and then stop the container" if paused else "stop the container"
-            raise Conflict(
-                f"cannot remove container {record.name!r}: container is {record.state}: "
-                f"{advice} before removing or force remove"
+            advice = (
+                "paused and must be unpaused first"
+                if paused
+                else "running: stop the container before removing or force remove"
             )
+            raise Conflict(f'cannot remove container "{record.name}": container is {advice}')
         self._cancel_restart()
         body = b'{"volumes":true}' if volumes else b"{}"
         removing = msgspec.structs.replace(
@@ -422,7 +424,7 @@ class Actor:
             "die",
             ends="kill",
             attributes=attributes,
-            events=network_events(record, "disconnect"),
+            events=events_down(record),
         )
         self._stopped_as_unhealthy = False
         self.ended.set()

@@ -43,6 +43,8 @@ class Journal:
     ) -> None:
         """The one commit of a change; `action` is its event, `ends` the verb of its intent.
 
+        `events` are those of what it has brought up or down, and come before its own.
+
         Raises NotFound when the container was removed while the change waited for its turn.
         """
         if self._world.is_gone(record.id):
@@ -54,10 +56,10 @@ class Journal:
                 tx.add_intent(begins)
             if ends is not None:
                 tx.delete_intent(f"{ends} {record.id}")
-            if action is not None:
-                tx.add_event(container_event(record, action, attributes))
             for event in events:
                 tx.add_event(event)
+            if action is not None:
+                tx.add_event(container_event(record, action, attributes))
 
         await self._world.store.commit(write, durable=True)
         self.record = record
@@ -86,6 +88,42 @@ def container_event(
     """An event with the attributes that every container's event has."""
     facts = {**record.config.labels, "image": record.image_name, "name": record.name}
     return Event(EventType.CONTAINER, action, record.id, {**facts, **(attributes or {})})
+
+
+def events_up(record: ContainerRecord) -> list[Event]:
+    """What a start has mounted and connected."""
+    mounted = [
+        Event(
+            EventType.VOLUME,
+            "mount",
+            plan.name,
+            {
+                "container": record.id,
+                "destination": plan.destination,
+                "driver": plan.driver,
+                "propagation": plan.propagation,
+                "read/write": str(plan.rw).lower(),
+            },
+        )
+        for plan in record.mounts
+        if plan.type == "volume"
+    ]
+    return [*mounted, *network_events(record, "connect")]
+
+
+def events_down(record: ContainerRecord) -> list[Event]:
+    """What the end of a run has disconnected and unmounted."""
+    unmounted = [
+        Event(
+            EventType.VOLUME,
+            "unmount",
+            plan.name,
+            {"container": record.id, "driver": plan.driver},
+        )
+        for plan in record.mounts
+        if plan.type == "volume"
+    ]
+    return [*network_events(record, "disconnect"), *unmounted]
 
 
 def network_events(record: ContainerRecord, action: str) -> list[Event]:

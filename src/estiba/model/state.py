@@ -57,5 +57,16 @@ def move(state: ContainerState, verb: str, *, name: str) -> ContainerState:
     """
     target = ALLOWED[verb].get(state)
     if target is None:
-        raise Conflict(f"cannot {verb} container {name}: it is {state}")
+        raise Conflict(_refusal(state, verb, name))
     return target
+
+
+def _refusal(state: ContainerState, verb: str, name: str) -> str:
+    """Docker's words where it has any: clients look for them."""
+    if verb == "unpause":
+        return f"Container {name} is not paused: it is {state}"
+    if verb == "pause" and state == ContainerState.PAUSED:
+        return f"Container {name} is already paused"
+    if verb == "pause":
+        return f"container {name} is not running: it is {state}"
+    return f"cannot {verb} container {name}: it is {state}"

@@ -37,7 +37,13 @@ def test_move(state: ContainerState, verb: str) -> None:
         return
     with pytest.raises(Conflict) as caught:
         move(state, verb, name="web")
-    assert str(caught.value) == f"cannot {verb} container web: it is {state.value}"
+    words = {
+        "unpause": f"Container web is not paused: it is {state}",
+        "pause": f"container web is not running: it is {state}",
+    }
+    if (state, verb) == (ContainerState.PAUSED, "pause"):
+        words["pause"] = "Container web is already paused"
+    assert str(caught.value) == words.get(verb, f"cannot {verb} container web: it is {state}")
 
 
 def test_only_running_and_paused_have_processes() -> None:

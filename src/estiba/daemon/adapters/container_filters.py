@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from estiba.containers.record import ContainerRecord
@@ -16,6 +16,11 @@ _Test = Callable[[ContainerRecord, str], bool]
 
 ANCESTOR = "ancestor"
 _ORDERED = ("before", "since")
+_CHOICES: dict[str, tuple[str, Sequence[str]]] = {
+    "status": ("state", tuple(ContainerState)),
+    "health": ("health", ("none", "starting", "healthy", "unhealthy")),
+    "is-task": ("a truth", ("true", "false", "1", "0", "True", "False")),
+}
 
 
 def filter_containers(
@@ -33,9 +38,9 @@ def filter_containers(
     for name in filters:
         if name not in _TESTS and name not in (ANCESTOR, *_ORDERED):
             raise InvalidArgument(f"invalid filter '{name}'")
-    for value in filters.get("status", []):
-        if value not in [state.value for state in ContainerState]:
-            raise InvalidArgument(f"invalid filter 'status={value}'")
+    for name, values in filters.items():
+        for value in values:
+            _check_value(name, value)
     found = list(records)
     for name in _ORDERED:
         for value in filters.get(name, []):
@@ -53,11 +58,25 @@ def filter_containers(
     return found
 
 
+def _check_value(name: str, value: str) -> None:
+    if name == "exited" and not re.fullmatch(r"-?\d{1,10}", value):
+        raise InvalidArgument(f"invalid filter 'exited={value[:32]}': not a number")
+    what, choices = _CHOICES.get(name, ("", (value,)))
+    if value not in choices:
+        shown = value[:32]
+        raise InvalidArgument(
+            f"invalid filter '{name}={shown}': invalid value for {what} ({shown}): "
+            f"must be one of {', '.join(choices)}"
+        )
+
+
 def prune_candidates(records: Iterable[ContainerRecord], filters: Filters) -> list[ContainerRecord]:
     """What `POST /containers/prune` removes; filters are until, label and label!."""
     for name in filters:
         if name not in ("until", "label", "label!"):
             raise InvalidArgument(f"invalid filter '{name}'")
+    if len(filters.get("until", [])) > 1:
+        raise InvalidArgument("more than one until filter specified")
     limit_ns = min(map(parse_until, filters.get("until", [])), default=None)
     return [
         record
@@ -109,14 +128,10 @@ def _name(record: ContainerRecord, value: str) -> bool:
 
 
 def _health(record: ContainerRecord, value: str) -> bool:
-    if value not in ("starting", "healthy", "unhealthy", "none"):
-        raise InvalidArgument(f"invalid filter 'health={value}'")
     return value == (record.health.status if record.health else "none")
 
 
 def _exited(record: ContainerRecord, value: str) -> bool:
-    if not value.lstrip("-").isdecimal():
-        raise InvalidArgument(f"invalid filter 'exited={value}'")
     return record.state == ContainerState.EXITED and record.exit_code == int(value)
 
 
@@ -145,8 +160,9 @@ _TESTS: dict[str, _Test] = {
     "exited": _exited,
     "health": _health,
     "is-task": _is_task,
+    "isolation": lambda record, value: value in ("", "default"),
     "volume": lambda record, value: any(
-        value in (plan.name, plan.destination) for plan in record.mounts
+        value in (plan.name, plan.source, plan.destination) for plan in record.mounts
     ),
     "network": lambda record, value: any(
         value in (net.network, net.endpoint.network_id if net.endpoint else "")

@@ -9,6 +9,7 @@ import msgspec
 
 from estiba.containers.ports import Paths
 from estiba.containers.record import AttachedNetwork, ContainerRecord, Health, MountPlan
+from estiba.daemon.adapters.config_views import config_view
 from estiba.model.state import ContainerState
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
@@ -25,7 +26,7 @@ def timestamp(time_ns: int) -> str:
 
 
 def inspect_view(
-    record: ContainerRecord, paths: Paths, *, driver: str, exec_ids: list[str]
+    record: ContainerRecord, paths: Paths, *, driver: str, exec_ids: list[str], host_config: Json
 ) -> Json:
     """The body of `GET /containers/{id}/json`, without sizes."""
     state = paths.state(record.id)
@@ -51,25 +52,15 @@ def inspect_view(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": exec_ids or None,
-        "HostConfig": msgspec.to_builtins(record.host_config),
+        "HostConfig": host_config,
         "GraphDriver": {
             "Name": driver,
             "Data": {"MergedDir": str(paths.rootfs(record.id))},
         },
-        "Mounts": [mount_view(plan) for plan in record.mounts],
+        "Mounts": [mount_view(plan, paths) for plan in record.mounts],
         "Config": config_view(record),
         "NetworkSettings": network_settings_view(record),
     }
-
-
-def config_view(record: ContainerRecord) -> Json:
-    view: Json = msgspec.to_builtins(record.config)
-    view["Hostname"] = record.config.hostname or record.id[:12]
-    if record.config.healthcheck is None:
-        del view["Healthcheck"]
-    if record.config.stop_timeout is None:
-        del view["StopTimeout"]
-    return view
 
 
 def state_view(record: ContainerRecord) -> Json:
@@ -108,7 +99,7 @@ def health_view(health: Health) -> Json:
     }
 
 
-def mount_view(plan: MountPlan) -> Json:
+def mount_view(plan: MountPlan, paths: Paths) -> Json:
     """OpenAPI MountPoint."""
     view: Json = {
         "Type": plan.type,
@@ -120,6 +111,7 @@ def mount_view(plan: MountPlan) -> Json:
     }
     if plan.type == "volume":
         view["Name"] = plan.name
+        view["Source"] = str(paths.data_root / "volumes" / plan.name / "_data")
         view["Driver"] = plan.driver
     return view
 
@@ -173,7 +165,7 @@ def ports_view(record: ContainerRecord) -> dict[str, list[dict[str, str]] | None
     return view
 
 
-def summary_view(record: ContainerRecord, now_ns: int) -> Json:
+def summary_view(record: ContainerRecord, paths: Paths, now_ns: int) -> Json:
     """One entry of `GET /containers/json`."""
     return {
         "Id": record.id,
@@ -190,7 +182,7 @@ def summary_view(record: ContainerRecord, now_ns: int) -> Json:
         "NetworkSettings": {
             "Networks": {net.network: endpoint_view(net) for net in record.networks}
         },
-        "Mounts": [mount_view(plan) for plan in record.mounts],
+        "Mounts": [mount_view(plan, paths) for plan in record.mounts],
     }
 
 

@@ -24,6 +24,7 @@ from estiba.containers.restart import check_policy
 from estiba.containers.specs import SpecMaker
 from estiba.containers.top import top
 from estiba.containers.unhonoured import honoured_update, update_warnings
+from estiba.daemon.adapters.config_views import host_config_view
 from estiba.daemon.adapters.container_filters import filter_containers, prune_candidates
 from estiba.daemon.adapters.container_views import inspect_view, summary_view
 from estiba.daemon.adapters.stats import StatsReader
@@ -32,6 +33,7 @@ from estiba.kernel.blocking import run_blocking
 from estiba.model import errors
 from estiba.model.container import Config, HostConfig, NetworkingConfig, Resources, RestartPolicy
 from estiba.model.errors import Conflict, InvalidArgument, NotFound
+from estiba.security.profiles.profile import default_paths
 from estiba.storage.snapshots import DRIVER, SnapshotStore
 
 Json = dict[str, Any]
@@ -58,19 +60,23 @@ class ContainerQueries:
             records, filters, find=self._record, is_ancestor=self._is_ancestor
         )
         now = time.time_ns()
-        views = [summary_view(record, now) for record in found[: limit or None]]
+        views = [summary_view(record, self.paths, now) for record in found[: limit or None]]
         for view in views if size else []:
             view.update(await self._sizes(view["Id"]))
         return views
 
     async def inspect(self, ref: str, *, size: bool) -> Json:
         record = self._record(ref)
+        masked, readonly = default_paths(self.stats_reader.specs.host)
         view = inspect_view(
-            record, self.paths, driver=DRIVER, exec_ids=self.execs.of_container(record.id)
+            record,
+            self.paths,
+            driver=DRIVER,
+            exec_ids=self.execs.of_container(record.id),
+            host_config=host_config_view(
+                record.host_config, masked_paths=masked, readonly_paths=readonly
+            ),
         )
-        for mount in view["Mounts"]:
-            if mount["Type"] == "volume":
-                mount["Source"] = str(self.paths.data_root / "volumes" / mount["Name"] / "_data")
         if size:
             view.update(await self._sizes(record.id))
         return view
@@ -86,8 +92,10 @@ class ContainerQueries:
         return sum(info.size_bytes for info in infos if info is not None)
 
     async def top(self, ref: str, ps_args: str) -> Json:
-        record = _running(self._record(ref))
+        actor = self.engine.find(ref)
+        record = _running(actor.record)
         titles, rows = await top(self.stats_reader.pids(record), ps_args)
+        await actor.announce("top")
         return {"Titles": titles, "Processes": rows}
 
     async def stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[Json]:
@@ -243,8 +251,9 @@ class ContainerCommands:
         return warnings
 
     async def resize(self, ref: str, height: int, width: int) -> None:
-        record = _running(self.engine.find(ref).record)
-        await self.controls.resize(record, height, width)
+        actor = self.engine.find(ref)
+        await self.controls.resize(_running(actor.record), height, width)
+        await actor.announce("resize", {"height": str(height), "width": str(width)})
 
     async def prune(self, filters: Filters) -> Json:
         candidates = prune_candidates(self.engine.records(), filters)

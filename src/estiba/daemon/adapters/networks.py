@@ -157,6 +157,19 @@ _NETWORK_TESTS: dict[str, Callable[[NetworkRecord, str], bool]] = {
 }
 
 
+def volume_view(record: VolumeRecord, volumes: Volumes) -> Json:
+    """OpenAPI Volume, without UsageData."""
+    return {
+        "Name": record.name,
+        "Driver": "local",
+        "Mountpoint": str(volumes.path(record.name)),
+        "CreatedAt": timestamp(record.created_ns),
+        "Labels": record.labels or None,
+        "Scope": "local",
+        "Options": record.options or None,
+    }
+
+
 @dataclass(slots=True)
 class VolumeAdapter:
     """`api.ports.Volumes`."""
@@ -183,15 +196,7 @@ class VolumeAdapter:
         return (value.lower() in ("true", "1")) is not bool(self.engine.volume_users(record.name))
 
     def _view(self, record: VolumeRecord) -> Json:
-        return {
-            "Name": record.name,
-            "Driver": "local",
-            "Mountpoint": str(self.volumes.path(record.name)),
-            "CreatedAt": timestamp(record.created_ns),
-            "Labels": record.labels or None,
-            "Scope": "local",
-            "Options": record.options or None,
-        }
+        return volume_view(record, self.volumes)
 
     async def inspect(self, name: str) -> Json:
         return self._view(self.volumes.get(name))

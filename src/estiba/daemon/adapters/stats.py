@@ -19,6 +19,10 @@ from estiba.network.networks import Networks
 Json = dict[str, Any]
 _EVERY_S = 1.0
 _UNLIMITED = 1 << 60
+_NOT_COUNTED = (
+    "io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time", "sectors",
+)  # fmt: skip
+"""Counters of a scheduler that the kernel has no more."""
 
 
 @dataclass(slots=True)
@@ -46,8 +50,7 @@ class StatsReader:
             await asyncio.sleep(_EVERY_S)
         while True:
             sample = await run_blocking(self._sample, actor.record)
-            empty = {"cpu_usage": {"total_usage": 0}, "throttling_data": {}}
-            sample["precpu_stats"] = before["cpu_stats"] if before else empty
+            sample["precpu_stats"] = before["cpu_stats"] if before else _cpu_times(CpuStats())
             sample["preread"] = before["read"] if before else ZERO_TIME
             yield sample
             if not stream:
@@ -68,9 +71,9 @@ class StatsReader:
                 **view,
                 "read": ZERO_TIME,
                 "pids_stats": {},
-                "cpu_stats": {"cpu_usage": {"total_usage": 0}},
+                "cpu_stats": _cpu_times(CpuStats()),
                 "memory_stats": {},
-                "blkio_stats": {},
+                "blkio_stats": _blkio(BlkioStats()),
             }
         stats = self.hierarchies.stats(self.specs.cgroup(record))
         view["pids_stats"] = {"current": stats.pids.current}
@@ -85,23 +88,8 @@ class StatsReader:
         return view
 
     def _cpu(self, cpu: CpuStats) -> Json:
-        usage: Json = {
-            "total_usage": cpu.total_ns,
-            "usage_in_kernelmode": cpu.kernel_ns,
-            "usage_in_usermode": cpu.user_ns,
-        }
-        if cpu.per_cpu_ns:
-            usage["percpu_usage"] = list(cpu.per_cpu_ns)
-        return {
-            "cpu_usage": usage,
-            "system_cpu_usage": system_cpu_ns(),
-            "online_cpus": self.cpus,
-            "throttling_data": {
-                "periods": cpu.periods,
-                "throttled_periods": cpu.throttled_periods,
-                "throttled_time": cpu.throttled_ns,
-            },
-        }
+        host = {"system_cpu_usage": system_cpu_ns(), "online_cpus": self.cpus}
+        return {**_cpu_times(cpu), **host}
 
     def _memory(self, memory: MemoryStats) -> Json:
         limit = memory.limit
@@ -131,6 +119,24 @@ class StatsReader:
         }
 
 
+def _cpu_times(cpu: CpuStats) -> Json:
+    usage: Json = {
+        "total_usage": cpu.total_ns,
+        "usage_in_kernelmode": cpu.kernel_ns,
+        "usage_in_usermode": cpu.user_ns,
+    }
+    if cpu.per_cpu_ns:
+        usage["percpu_usage"] = list(cpu.per_cpu_ns)
+    return {
+        "cpu_usage": usage,
+        "throttling_data": {
+            "periods": cpu.periods,
+            "throttled_periods": cpu.throttled_periods,
+            "throttled_time": cpu.throttled_ns,
+        },
+    }
+
+
 def _blkio(blkio: BlkioStats) -> Json:
     def entries(items: Any) -> list[Json]:
         return [
@@ -146,6 +152,7 @@ def _blkio(blkio: BlkioStats) -> Json:
     return {
         "io_service_bytes_recursive": entries(blkio.service_bytes),
         "io_serviced_recursive": entries(blkio.serviced),
+        **{f"{name}_recursive": [] for name in _NOT_COUNTED},
     }
 
 

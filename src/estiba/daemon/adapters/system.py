@@ -13,6 +13,7 @@ from estiba.containers.hostfacts import HostFacts
 from estiba.daemon.adapters.container_filters import matches_label
 from estiba.daemon.adapters.container_views import summary_view
 from estiba.daemon.adapters.images import ImageQueries
+from estiba.daemon.adapters.networks import volume_view
 from estiba.daemon.adapters.system_views import EngineFacts, info_view, version_view
 from estiba.daemon.config import DaemonConfig
 from estiba.daemon.hostinfo import HostInfo
@@ -65,12 +66,14 @@ class System:
 
     # -- events ----------------------------------------------------------------------------
 
-    async def events(
-        self, *, since_ns: int, until_ns: int, filters: Filters
-    ) -> AsyncIterator[Json]:
+    def events(self, *, since_ns: int, until_ns: int, filters: Filters) -> AsyncIterator[Json]:
+        """Raises InvalidArgument for an unknown filter, before anything is read."""
         unknown = set(filters) - _EVENT_FILTERS
         if unknown:
             raise InvalidArgument(f"invalid filter '{min(unknown)}'")
+        return self._events(since_ns, until_ns, filters)
+
+    async def _events(self, since_ns: int, until_ns: int, filters: Filters) -> AsyncIterator[Json]:
         with self.bus.subscribe() as subscription:
             last = 0
             if since_ns:
@@ -119,7 +122,7 @@ class System:
         now = time.time_ns()
         views = []
         for record in self.engine.records():
-            view = summary_view(record, now)
+            view = summary_view(record, self.engine.world.paths, now)
             view["SizeRw"] = self.snapshots.usage(record.id)
             below = (self.images.layers.info(chain) for chain in record.chain_ids)
             view["SizeRootFs"] = view["SizeRw"] + sum(i.size_bytes for i in below if i is not None)
@@ -131,17 +134,8 @@ class System:
         views = []
         for volume in self.volumes.volumes():
             users = sum(any(p.name == volume.name for p in record.mounts) for record in records)
-            views.append(
-                {
-                    "Name": volume.name,
-                    "Driver": "local",
-                    "Mountpoint": str(self.volumes.path(volume.name)),
-                    "Labels": volume.labels,
-                    "Scope": "local",
-                    "Options": volume.options or None,
-                    "UsageData": {"Size": self.volumes.usage(volume.name), "RefCount": users},
-                }
-            )
+            usage = {"Size": self.volumes.usage(volume.name), "RefCount": users}
+            views.append({**volume_view(volume, self.volumes), "UsageData": usage})
         return views
 
 

@@ -133,7 +133,14 @@ def info_view(
         "IndexServerAddress": "https://index.docker.io/v1/",
         "RegistryConfig": {
             "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
-            "IndexConfigs": {},
+            "IndexConfigs": {
+                "docker.io": {
+                    "Name": "docker.io",
+                    "Mirrors": [],
+                    "Secure": True,
+                    "Official": True,
+                }
+            },
             "Mirrors": [],
         },
         "NCPU": host.cpus,

@@ -92,17 +92,23 @@ def decide_profile(
     capabilities, warnings = decide_capabilities(
         wanted.cap_add, wanted.cap_drop, privileged=privileged, bounding=host.bounding
     )
+    masked, readonly = default_paths(host)
     rlimits, more = decide_rlimits(wanted.ulimits, default_ulimits, ceiling=host.ceiling)
     return Profile(
         capabilities=capabilities,
         seccomp=_seccomp(options.seccomp, host.machine, capabilities, privileged=privileged),
         no_new_privileges=options.no_new_privileges or no_new_privileges,
-        masked_paths=_paths(wanted.masked_paths, masked_paths(host.cpus), privileged),
-        readonly_paths=_paths(wanted.readonly_paths, list(READ_ONLY_PATHS), privileged),
+        masked_paths=_paths(wanted.masked_paths, masked, privileged),
+        readonly_paths=_paths(wanted.readonly_paths, readonly, privileged),
         rlimits=rlimits,
         writable_cgroups=options.writable_cgroups or privileged,
         warnings=[*options.warnings, *warnings, *more],
     )
+
+
+def default_paths(host: Host) -> tuple[list[str], list[str]]:
+    """The masked and the read-only paths of a container that asks for none of its own."""
+    return masked_paths(host.cpus), list(READ_ONLY_PATHS)
 
 
 def _paths(wanted: list[str] | None, default: list[str], privileged: bool) -> list[str]:
