@@ -1,4 +1,4 @@
-"""The API itself: docker-py, versions, TLS, refusals, WebSocket, odd and hostile requests."""
+"""The API itself: docker-py, versions, TLS, refusals, odd and hostile requests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from pathlib import Path
 import docker
 import pytest
 from tests.support.daemon import PrivateDaemon, wait_until
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Request
 
 pytestmark = pytest.mark.e2e
 
@@ -202,42 +200,6 @@ def test_pipelined_and_broken_requests(daemon: PrivateDaemon) -> None:
         raw.sendall(b"x HTTP/1.1\r\n\r\n")
         assert raw.recv(65536).startswith(b"HTTP/1.1 400") or raw.recv(1) == b""
     assert daemon.request("GET", "/_ping")[0] == 200
-
-
-def test_old_form_of_attach_answers_200(daemon: PrivateDaemon) -> None:
-    daemon.docker("create", "-i", "--name", "box", "busybox", "cat")
-    with socket.socket(socket.AF_UNIX) as raw:
-        raw.settimeout(10)
-        raw.connect(str(daemon.socket))
-        raw.sendall(
-            b"POST /v1.41/containers/box/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\n"
-            b"Host: x\r\nContent-Length: 0\r\n\r\n"
-        )
-        head = raw.recv(65536)
-        assert head.startswith(b"HTTP/1.1 200 OK") and b"raw-stream" in head
-        daemon.docker("start", "box")
-        raw.sendall(b"hello\n")
-        assert raw.recv(100) == b"\x01\0\0\0\0\0\0\x06hello\n"
-
-
-def test_attach_by_websocket(daemon: PrivateDaemon) -> None:
-    daemon.docker("run", "-di", "--name", "box", "busybox", "cat")
-    protocol = WSConnection(ConnectionType.CLIENT)
-    path = "/v1.41/containers/box/attach/ws?stream=1&stdin=1&stdout=1"
-    with socket.socket(socket.AF_UNIX) as raw:
-        raw.settimeout(10)
-        raw.connect(str(daemon.socket))
-        raw.sendall(protocol.send(Request(host="x", target=path)))
-        seen: list[object] = []
-        while not any(isinstance(event, AcceptConnection) for event in seen):
-            protocol.receive_data(raw.recv(65536))
-            seen += protocol.events()
-        raw.sendall(protocol.send(BytesMessage(data=b"hello\n")))
-        while not any(isinstance(event, BytesMessage) for event in seen):
-            protocol.receive_data(raw.recv(65536))
-            seen += protocol.events()
-        assert seen[-1].data == b"hello\n"
-        raw.sendall(protocol.send(CloseConnection(code=1000)))
 
 
 # -- TCP and TLS ---------------------------------------------------------------------------

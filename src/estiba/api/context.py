@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -18,6 +19,7 @@ from estiba.model.errors import InvalidArgument, LimitExceeded
 T = TypeVar("T")
 
 MAX_JSON_BYTES = 4 << 20
+_APART_BYTES = 128 << 10
 _MAX_DEPTH = 64
 _JSON = "application/json"
 _encoder = msgspec.json.Encoder()
@@ -102,16 +104,23 @@ class Context:
         kind = self.request.headers.get("content-type", "")
         if kind and not kind.lower().startswith(_JSON):
             raise InvalidArgument(f"unsupported Content-Type header ({kind}): must be '{_JSON}'")
-        try:
-            value = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise InvalidArgument(f"invalid JSON: {error}") from error
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise InvalidArgument("invalid JSON: expected an object")
-        stripped: dict[str, Any] = checked(value, _MAX_DEPTH)
-        return stripped
+        if len(data) > _APART_BYTES:
+            # Others would wait for the loop.
+            return await asyncio.to_thread(_parse_object, data)
+        return _parse_object(data)
+
+
+def _parse_object(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"invalid JSON: {error}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidArgument("invalid JSON: expected an object")
+    stripped: dict[str, Any] = checked(value, _MAX_DEPTH)
+    return stripped
 
 
 def _filter_values(items: Any) -> list[str]:

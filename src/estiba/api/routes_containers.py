@@ -242,7 +242,8 @@ class ContainerRoutes:
     async def attach_websocket(self, context: Context) -> HttpResponse:
         options = _attach_options(context)
         await self._streams.check_attach(_id(context), options)
-        await self._attach(context, options, await WebSocketStream.open(context.request))
+        hijacked = await WebSocketStream.open(context.request, wants_input=options.stdin)
+        await self._attach(context, options, hijacked)
         return HttpResponse(hijacked=True)
 
     async def _attach(

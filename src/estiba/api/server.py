@@ -1,7 +1,7 @@
 """Listeners, and from a request to its handler's answer.
 
-Refuses what a browser could be tricked into: a foreign Host on TCP (DNS rebinding) and any
-Origin header.
+Refuses what a browser could be tricked into: a foreign Host on TCP (DNS rebinding) and an
+Origin that is not the server itself.
 """
 
 from __future__ import annotations
@@ -170,8 +170,9 @@ class Server:
 
     def _check_origin(self, request: HttpRequest, host: str) -> None:
         """`host` stands in the target, if it is there at all, and then counts."""
-        if "origin" in request.headers:
-            raise Forbidden("requests from web pages (with an Origin header) are refused")
+        origin = request.headers.get("origin")
+        if origin is not None and not _is_same(origin, request.headers.get("host", "")):
+            raise Forbidden("requests from web pages (with a foreign Origin header) are refused")
         if "host" not in request.headers and request.version != "1.0":
             raise InvalidArgument("missing required Host header")
         host = host or request.headers.get("host", "")
@@ -196,6 +197,12 @@ def _error(status: int, message: str) -> HttpResponse:
     if status == 304:
         return HttpResponse(304)
     return HttpResponse(status, {"Content-Type": "application/json"}, error_body(message))
+
+
+def _is_same(origin: str, host: str) -> bool:
+    """Clients that speak WebSocket name the server itself as the origin."""
+    scheme, _, authority = origin.partition("://")
+    return scheme in ("http", "https") and bool(host) and authority.lower() == host.lower()
 
 
 def _is_served(path: Path) -> bool:

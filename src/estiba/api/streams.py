@@ -6,7 +6,7 @@ zero bytes, big-endian length), over the raw connection or in WebSocket messages
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import struct
 from typing import Protocol
 
@@ -15,8 +15,8 @@ from wsproto.events import (
     AcceptConnection,
     BytesMessage,
     CloseConnection,
+    Event,
     Ping,
-    RejectConnection,
     Request,
     TextMessage,
 )
@@ -29,6 +29,7 @@ RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
 _FRAME = struct.Struct(">BxxxI")
 _MULTIPLEXED_SINCE = (1, 42)
+_NORMAL, _PROTOCOL_ERROR = 1000, 1002
 
 
 class ClientStream(Protocol):
@@ -55,7 +56,9 @@ def frames_by_line(stream: int, data: bytes) -> bytes:
     """A frame for each line: who follows a log takes what a frame holds for a line."""
     lines = data.split(b"\n")
     rest = lines.pop()
-    frames = [frame(stream, line + b"\n") for line in lines]
+    # Packed once a length and not once a line: the loop waits meanwhile.
+    heads = {size: _FRAME.pack(stream, size + 1) for size in set(map(len, lines))}
+    frames = [heads[len(line)] + line + b"\n" for line in lines]
     return b"".join([*frames, frame(stream, rest)] if rest else frames)
 
 
@@ -104,15 +107,22 @@ class RawStream:
 
 
 class WebSocketStream:
-    """Attach over WebSocket (RFC 6455): plain output in binary messages, as Docker sends it."""
+    """Attach over WebSocket (RFC 6455): plain output in binary messages, as Docker sends it.
 
-    def __init__(self, connection: Connection, protocol: WSConnection, source: Body) -> None:
+    `wait_gone` is what receives: pings are answered and a close is heard without any input.
+    """
+
+    def __init__(
+        self, connection: Connection, protocol: WSConnection, source: Body, *, wants_input: bool
+    ) -> None:
         self._connection = connection
         self._protocol = protocol
-        self._input = source
+        self._source = source
+        self._wants_input = wants_input
+        self._input = Body(connection)
 
     @classmethod
-    async def open(cls, request: HttpRequest) -> WebSocketStream:
+    async def open(cls, request: HttpRequest, *, wants_input: bool) -> WebSocketStream:
         """Raises InvalidArgument when the request is no WebSocket handshake."""
         protocol = WSConnection(ConnectionType.SERVER)
         lines = [f"{request.method} {request.target} HTTP/1.1"]
@@ -125,59 +135,46 @@ class WebSocketStream:
         if not isinstance(opening, Request):
             raise InvalidArgument("not a WebSocket handshake: see RFC 6455, section 4.1")
         source = await request.connection.hijack(protocol.send(AcceptConnection()))
-        return cls(request.connection, protocol, source)
+        return cls(request.connection, protocol, source, wants_input=wants_input)
 
     async def read(self) -> bytes:
-        while data := await self._input.read():
-            try:
-                self._protocol.receive_data(data)
-                message = await self._messages()
-            except ProtocolError:
-                return b""
-            if message is None:
-                return b""
-            if message:
-                return message
-        return b""
-
-    async def _messages(self) -> bytes | None:
-        """The input in what has arrived; None when the client closed."""
-        pieces = []
-        for event in self._protocol.events():
-            if isinstance(event, BytesMessage):
-                pieces.append(bytes(event.data))
-            elif isinstance(event, TextMessage):
-                pieces.append(event.data.encode())
-            elif isinstance(event, Ping):
-                await self._connection.write(self._protocol.send(event.response()))
-            elif isinstance(event, CloseConnection | RejectConnection):
-                return None
-        return b"".join(pieces)
-
-    async def write(self, stream: int, data: bytes) -> None:
-        await self._connection.write(self._protocol.send(BytesMessage(data=data)))
+        return await self._input.read()
 
     async def wait_gone(self) -> None:
+        try:
+            while data := await self._source.read():
+                self._protocol.receive_data(data)
+                for event in self._protocol.events():
+                    if await self._take(event):
+                        return
+        except ProtocolError:
+            await self._say_goodbye(_PROTOCOL_ERROR)
+            return
+        finally:
+            self._input.end()
         await self._connection.closed.wait()
 
-    async def close(self) -> None:
+    async def _take(self, event: Event) -> bool:
+        """Whether the client closed."""
+        if isinstance(event, BytesMessage | TextMessage):
+            data = event.data.encode() if isinstance(event, TextMessage) else bytes(event.data)
+            if self._wants_input:
+                self._input.feed(data)
+        elif isinstance(event, Ping | CloseConnection):
+            await self._connection.write(self._protocol.send(event.response()))
+        return isinstance(event, CloseConnection)
+
+    async def write(self, stream: int, data: bytes) -> None:
         try:
-            await self._connection.write(self._protocol.send(CloseConnection(code=1000)))
-        except (ConnectionResetError, ProtocolError):
-            pass
+            message = self._protocol.send(BytesMessage(data=data))
+        except ProtocolError as error:
+            raise ConnectionResetError("the client closed") from error
+        await self._connection.write(message)
+
+    async def close(self) -> None:
+        await self._say_goodbye(_NORMAL)
         self._connection.close()
 
-
-async def until_gone(stream: ClientStream, work: asyncio.Task[None]) -> None:
-    """Awaits `work`, but cancels it when the client's connection is lost."""
-    gone = asyncio.ensure_future(stream.wait_gone())
-    try:
-        await asyncio.wait([gone, work], return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
-    finally:
-        gone.cancel()
-    error = None if work.cancelled() else work.exception()
-    if error is not None and not isinstance(error, ConnectionError):
-        raise error
+    async def _say_goodbye(self, code: int) -> None:
+        with contextlib.suppress(ConnectionError, ProtocolError):
+            await self._connection.write(self._protocol.send(CloseConnection(code=code)))

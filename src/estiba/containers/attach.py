@@ -1,29 +1,27 @@
 """Attached clients of one container: every one sees all output, none can hold it back.
 
 The monitor waits for a reader that does not read, and with it the container. So the hub
-always reads; what a client does not take at once goes to memory, then to an unlinked file,
-and a client too far behind is dropped.
+always reads; what a client does not take at once goes to memory, then to the disk, and a
+client too far behind is dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import struct
-import tempfile
 import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
+from estiba.containers.spill import Spill
 from estiba.kernel.blocking import run_blocking
 
 _log = logging.getLogger(__name__)
 
 MAX_MEMORY_BYTES = 1 << 20
 MAX_SPILL_BYTES = 1 << 30
-_FRAME = struct.Struct(">BI")
 
 Chunk = tuple[int, bytes]
 
@@ -44,12 +42,9 @@ class SpillQueue:
     """A queue of output with bounded memory; put by one task, taken by another."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
         self._memory: deque[Chunk] = deque()
         self._memory_bytes = 0
-        self._file: IO[bytes] | None = None
-        self._written = 0
-        self._read = 0
+        self._spill = Spill(directory)
         self._closed = False
         self._discarded = False
         self._changed = asyncio.Event()
@@ -63,10 +58,10 @@ class SpillQueue:
         """
         if self._closed:
             return True
-        if self._file is None and self._memory_bytes + len(chunk[1]) <= MAX_MEMORY_BYTES:
+        if self._spill.is_empty and self._memory_bytes + len(chunk[1]) <= MAX_MEMORY_BYTES:
             self._memory.append(chunk)
             self._memory_bytes += len(chunk[1])
-        elif self._written - self._read > MAX_SPILL_BYTES:
+        elif self._spill.unread_bytes > MAX_SPILL_BYTES:
             return False
         else:
             try:
@@ -85,7 +80,7 @@ class SpillQueue:
                 self._memory.clear()
                 self._memory_bytes = 0
                 return chunks
-            if self._file is not None:
+            if not self._spill.is_empty:
                 chunk = await run_blocking(self._next)
                 if chunk is not None:
                     return [chunk]
@@ -106,7 +101,7 @@ class SpillQueue:
         self._memory.clear()
         if self._lock.acquire(blocking=False):
             try:
-                self._close_file()
+                self._spill.close()
             finally:
                 self._lock.release()
 
@@ -114,35 +109,15 @@ class SpillQueue:
         with self._lock:
             if self._discarded:
                 return
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115
-                self._written = self._read = 0
-            self._file.seek(self._written)
-            self._file.write(_FRAME.pack(chunk[0], len(chunk[1])))
-            self._file.write(chunk[1])
-            self._file.flush()
-            self._written += _FRAME.size + len(chunk[1])
+            self._spill.append(*chunk)
             if self._discarded:
-                self._close_file()
+                self._spill.close()
 
     def _next(self) -> Chunk | None:
-        """One chunk from the file; a file read to its end is given back."""
         with self._lock:
-            if self._file is None:
-                return None
-            if self._discarded or self._read == self._written:
-                self._close_file()
-                return None
-            self._file.seek(self._read)
-            stream, size = _FRAME.unpack(self._file.read(_FRAME.size))
-            data = self._file.read(size)
-            self._read += _FRAME.size + size
-            return stream, data
-
-    def _close_file(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+            if self._discarded:
+                self._spill.close()
+            return self._spill.next()
 
 
 class AttachClient:

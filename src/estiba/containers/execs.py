@@ -44,6 +44,8 @@ class ExecProcess(Protocol):
 
     async def kill(self) -> None: ...
 
+    def close(self) -> None: ...
+
 
 class ExecStarter(Protocol):
     """Starts programs; raises CommandNotFound and CommandNotExecutable as a start does."""

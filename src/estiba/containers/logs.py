@@ -30,7 +30,7 @@ STDERR = 2
 
 _HEADER = 45
 _STAMP = 29
-_BLOCK_BYTES = 1 << 22
+_BLOCK_BYTES = 1 << 18
 _TAIL_BYTES = 1 << 16
 _TAGS = {b"stdout": STDOUT, b"stderr": STDERR}
 

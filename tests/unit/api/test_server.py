@@ -51,6 +51,9 @@ async def test_local_clients_may_call_the_host_anything() -> None:
     server = Server(Router())
     assert await status(server, "/info", peer="unix", host="docker") == 501
     assert await status(server, "/info", peer="unix", host="docker", origin="http://x") == 403
+    assert await status(server, "/info", host="127.0.0.1:1", origin="http://127.0.0.1:2") == 403
+    assert await status(server, "/info", host="127.0.0.1:1", origin="null") == 403
+    assert await status(server, "/info", host="127.0.0.1:1", origin="http://127.0.0.1:1") == 501
 
 
 async def test_who_speaks_no_tls_is_told_so_and_forgotten() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from estiba.containers import attach
+from estiba.containers import attach, spill
 from estiba.containers.attach import AttachClient, AttachHub, Chunk, SpillQueue
 
 
@@ -66,6 +66,23 @@ async def test_the_rest_goes_to_a_file_that_has_no_name_and_is_given_back(
     assert open_files(tmp_path) == 0
 
 
+async def test_who_stays_a_little_behind_takes_little_room(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read is given back although the queue is never empty."""
+    monkeypatch.setattr(spill, "FILE_BYTES", 500)
+    queue = SpillQueue(tmp_path)
+    found: list[Chunk] = []
+    for number in range(400):
+        assert await queue.put((1, b"%050d" % number))
+        if number >= 8:
+            found += await queue.take()
+        assert open_files(tmp_path) <= 3
+    found += await drained(queue)
+    assert found == [(1, b"%050d" % number) for number in range(400)]
+    assert open_files(tmp_path) == 0
+
+
 async def test_a_chunk_larger_than_the_memory_passes(tmp_path: Path, small: None) -> None:
     queue = SpillQueue(tmp_path)
     assert await queue.put((1, b"a"))
@@ -108,7 +125,7 @@ async def test_a_full_disk_drops_the_reader_and_raises_nothing(
 
     queue = SpillQueue(tmp_path)
     assert await queue.put((1, b"x" * 90))
-    monkeypatch.setattr(attach.tempfile, "TemporaryFile", fail)
+    monkeypatch.setattr(spill.tempfile, "TemporaryFile", fail)
     assert not await queue.put((1, b"y" * 90))
     assert await drained(queue) == [(1, b"x" * 90)]
 

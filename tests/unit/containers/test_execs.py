@@ -46,6 +46,8 @@ class FakeProcess:
 
     async def kill(self) -> None: ...
 
+    def close(self) -> None: ...
+
 
 class FakeStarter:
     def __init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from estiba.api.streams import ClientStream
 from estiba.containers.actor import Actor
 from estiba.containers.engine import Engine
 from estiba.containers.execs import Exec, ExecProcess, Execs, check_not_started
+from estiba.daemon.adapters.streams import take_last_input
 from estiba.model.container import ProcessSpec
 from estiba.model.detach_keys import DEFAULT, DetachScanner, parse_keys
 from estiba.model.errors import Conflict, EstibaError
@@ -86,10 +88,13 @@ class ExecStreams:
         self.engine.world.tasks.spawn(
             _announce_exec(actor, instance), name=f"exec events {exec_id[:12]}"
         )
-        if stream is None:
-            await process.wait_started()
-        else:
-            await self._pump(instance, process, stream)
+        try:
+            if stream is None:
+                await process.wait_started()
+            else:
+                await self._pump(instance, process, stream)
+        finally:
+            self.engine.world.tasks.spawn(_see_out(process), name=f"exec rest {exec_id[:12]}")
 
     async def _pump(self, instance: Exec, process: ExecProcess, stream: ClientStream) -> None:
         async def output() -> None:
@@ -123,6 +128,7 @@ class ExecStreams:
             while not work.done():
                 done, _ = await asyncio.wait([work, *others], return_when=asyncio.FIRST_COMPLETED)
                 if any(task.get_name() == "exec gone" for task in done):
+                    await take_last_input(others)
                     break
                 others = [task for task in others if task not in done]
             if work.done() and not work.cancelled():
@@ -133,6 +139,17 @@ class ExecStreams:
             for task in [work, *others]:
                 task.cancel()
             await asyncio.gather(work, *others, return_exceptions=True)
+
+
+async def _see_out(process: ExecProcess) -> None:
+    """Reads away what comes when nobody is attached any more, lest the program stand still."""
+    try:
+        async for _ in process:
+            pass
+        with contextlib.suppress(EstibaError):
+            await process.wait()
+    finally:
+        process.close()
 
 
 def _shown(spec: ProcessSpec) -> str:

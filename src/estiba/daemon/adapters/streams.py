@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from estiba.containers.ports import Paths
 from estiba.model.detach_keys import DEFAULT, DetachScanner, parse_keys
 from estiba.model.errors import Conflict, EstibaError
 from estiba.model.state import ContainerState
+
+_LAST_INPUT_S = 5.0
 
 
 @dataclass(slots=True)
@@ -89,6 +92,8 @@ class ContainerStreams:
             while True:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 finished = done.pop()
+                if finished.get_name() == "attach gone":
+                    await take_last_input(tasks)
                 if finished.get_name() != "attach input" or finished.exception():
                     break
                 if finished.result():
@@ -113,3 +118,10 @@ class ContainerStreams:
         if actor.record.config.stdin_once and not actor.record.config.tty:
             await actor.hub.close_stdin()
         return False
+
+
+async def take_last_input(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Lets the program have what its client sent before it went, if it takes it soon."""
+    inputs = [task for task in tasks if task.get_name().endswith(" input")]
+    if inputs:
+        await asyncio.wait(inputs, timeout=_LAST_INPUT_S)
