@@ -6,8 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.daemon import PrivateDaemon
@@ -268,6 +271,31 @@ def test_images_in_and_out(daemon: PrivateDaemon, tmp_path: Path) -> None:
     estiba(daemon, "import", str(tmp_path / "tar"), "flat:1")
     assert estiba(daemon, "run", "--rm", "flat:1", "ls", "/made").stdout == b"/made\n"
     estiba(daemon, "rmi", "-f", "made:1", "made:2", "flat:1")
+
+
+def test_import_from_a_url(daemon: PrivateDaemon, tmp_path: Path) -> None:
+    estiba(daemon, "run", "--name", "box", "busybox", "touch", "/made")
+    estiba(daemon, "export", "-o", str(tmp_path / "tar"), "box")
+
+    def handler(*arguments: Any) -> SimpleHTTPRequestHandler:
+        return SimpleHTTPRequestHandler(*arguments, directory=str(tmp_path))
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        shown = daemon.docker("import", f"{url}/tar", "far:1").stdout.decode()
+        assert shown.splitlines()[0] == f"Downloading from {url}/tar"
+        assert estiba(daemon, "run", "--rm", "far:1", "ls", "/made").stdout == b"/made\n"
+        for words, reason in (
+            ([f"{url}/nope"], b"with status 404"),
+            ([f"{url}/tar", "BAD:x"], b"invalid reference format"),
+            (["https://127.0.0.1:1/x"], b"Connection refused"),
+            (["ftp://127.0.0.1/x"], b"use http://, https:// or -"),
+        ):
+            done = estiba(daemon, "import", *words, check=False)
+            assert done.returncode == 1 and reason in done.stderr, done.stderr
+        server.shutdown()
+    estiba(daemon, "rmi", "-f", "far:1")
 
 
 def test_bootstrap_makes_a_working_image(daemon: PrivateDaemon) -> None:

@@ -17,12 +17,12 @@ from estiba.containers.engine import Engine
 from estiba.daemon.adapters.bridging import each, iterate
 from estiba.daemon.adapters.container_filters import matches_label, parse_until
 from estiba.daemon.adapters.container_views import ZERO_TIME, timestamp
+from estiba.daemon.adapters.download import Download
 from estiba.images import archive
 from estiba.images.images import Images
 from estiba.images.importing import Description, import_tar
 from estiba.images.record import ImageRecord
 from estiba.kernel.blocking import run_apart, run_blocking
-from estiba.model import errors
 from estiba.model.digest import Digest
 from estiba.model.errors import EstibaError, InvalidArgument
 from estiba.model.reference import Reference, parse_reference
@@ -224,19 +224,24 @@ class ImageTransfers:
         message: str,
         changes: list[str],
     ) -> AsyncIterator[Json]:
-        if source != "-":
-            raise errors.NotImplemented(
-                "import from a URL is not built yet: pipe the archive in instead"
-            )
-        tags = [parse_reference(f"{repository}:{tag}" if tag else repository)] if repository else []
-        stream = Upload(body)
+        name = f"{repository}:{tag}" if tag else repository
+        stream: Upload | Download | None = None
         try:
-            record = await run_apart(self._import, stream, tags, message, changes)
+            tags = [parse_reference(name)] if name else []
+            if source == "-":
+                stream = Upload(body)
+            else:
+                stream = Download(source)
+                yield {"status": f"Downloading from {stream.url}"}
+            record = await run_apart(
+                self._import, stream, tags, message or f"Imported from {source}", changes
+            )
             yield {"status": record.id}
         except (EstibaError, OSError) as error:
             yield _failure(error)
         finally:
-            stream.close()
+            if stream is not None:
+                stream.close()
 
     def _import(
         self, source: Source, tags: list[Reference], message: str, changes: list[str]
@@ -246,7 +251,7 @@ class ImageTransfers:
             source,
             tags=tags,
             description=Description(
-                comment=message or "Imported from -",
+                comment=message,
                 changes=tuple(line for text in changes for line in text.split("\n")),
             ),
             architecture=self.architecture,
