@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import docker
 import pytest
 from docker.models.containers import Container
-from tests.support.daemon import PrivateDaemon
+from tests.support.daemon import PrivateDaemon, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -146,3 +147,85 @@ def test_a_bind_may_leave_out_what_is_mounted_below(daemon: PrivateDaemon, tmp_p
         assert daemon.run("--mount", bind, "busybox", "ls", "/foo/mnt") == ""
     finally:
         subprocess.run(["umount", str(outer / "mnt")], check=True)
+
+
+def test_a_container_that_removes_itself_can_be_restarted(
+    daemon: PrivateDaemon, client: docker.DockerClient
+) -> None:
+    box = client.containers.run("busybox", "sleep 1000", detach=True, auto_remove=True)
+    box.restart(timeout=0)
+    assert daemon.inspect(box.id)["State"]["Running"]
+    box.stop(timeout=0)
+    wait_until(lambda: daemon.request("GET", f"/containers/{box.id}/json")[0] == 404, what="it")
+
+
+def test_stats_end_with_the_container(client: docker.DockerClient, box: Container) -> None:
+    samples = box.stats(decode=True)
+    assert next(samples)["id"] == box.id
+    box.remove(force=True)
+    assert len(list(samples)) < 5
+
+
+def test_a_health_check_that_takes_too_long_shows_what_it_said(
+    daemon: PrivateDaemon, client: docker.DockerClient
+) -> None:
+    check = {
+        "test": ["CMD", "sh", "-c", "echo one; sleep 60"],
+        "interval": 100 * 10**6,
+        "timeout": 300 * 10**6,
+        "retries": 1,
+    }
+    box = client.containers.run("busybox", "sleep 1000", detach=True, healthcheck=check)
+
+    def log() -> list[dict[str, str]]:
+        return list(daemon.inspect(box.id)["State"]["Health"]["Log"])
+
+    results = wait_until(log, what="a result")
+    assert results[0]["Output"] == "Health check exceeded timeout (300ms): one\n"
+
+
+def test_old_versions_show_and_do_what_they_did(daemon: PrivateDaemon, tmp_path: Path) -> None:
+    status, image = daemon.request("GET", "/v1.44/images/busybox/json")
+    assert status == 200
+    assert image["ContainerConfig"]["Volumes"] == {}
+    assert "ContainerConfig" not in daemon.request("GET", "/v1.45/images/busybox/json")[1]
+
+    bind = {"Image": "busybox", "HostConfig": {"Binds": [f"{tmp_path}:/foo:ro"]}}
+    bind["Cmd"] = ["touch", "/foo/mnt/file"]
+    (tmp_path / "mnt").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(tmp_path / "mnt")], check=True)
+    try:
+        for version, code in (("1.43", 0), ("1.44", 1)):
+            made = daemon.request("POST", f"/v{version}/containers/create", bind)[1]["Id"]
+            done = daemon.docker("start", "-a", made, check=False)
+            assert done.returncode == code, done.stderr
+            daemon.docker("rm", made)
+    finally:
+        subprocess.run(["umount", str(tmp_path / "mnt")], check=True)
+
+    named = {"Image": "busybox", "HostConfig": {"Annotations": {"a": "b"}}}
+    made = daemon.request("POST", "/containers/create", named)[1]["Id"]
+    for version, seen in (("1.45", None), ("1.46", {"a": "b"})):
+        (entry,) = daemon.request("GET", f"/v{version}/containers/json?all=1&limit=1")[1]
+        assert entry["HostConfig"].get("Annotations") == seen
+    daemon.docker("rm", made)
+
+
+def test_a_profile_holds_in_a_privileged_container_too(
+    daemon: PrivateDaemon, tmp_path: Path
+) -> None:
+    rule = {"names": ["chown", "fchownat", "lchown"], "action": "SCMP_ACT_ERRNO"}
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
+    words = ("run", "--rm", "--privileged", "--security-opt", f"seccomp={profile}", "busybox")
+    assert b"not permitted" in daemon.docker(*words, "chown", "1", "/tmp", check=False).stderr
+
+
+def test_paths_and_files_are_named_as_asked_for(client: docker.DockerClient) -> None:
+    box = client.containers.create("busybox", "pwd", working_dir="/tmp/")
+    assert box.attrs["Config"]["WorkingDir"] == "/tmp"
+    with pytest.raises(docker.errors.NotFound, match=f"the file /dne in container {box.id}"):
+        box.get_archive("/dne")
+    low = client.api
+    with pytest.raises(docker.errors.APIError, match='invalid resize height "": invalid syntax'):
+        low._result(low._post(low._url("/containers/{0}/resize", box.id), params={"w": 3}), True)

@@ -14,6 +14,8 @@ from estiba.model.errors import InvalidArgument
 _PIDS_UPDATE_SINCE = (1, 40)
 _PRIVATE_IPC_SINCE = (1, 40)
 _PRIVATE_CGROUPS_SINCE = (1, 41)
+_MANY_ENDPOINTS_SINCE = (1, 44)
+_MAX_SIDE = 65535
 _CREATE_PARTS = ("HostConfig", "NetworkingConfig")
 
 
@@ -31,6 +33,11 @@ def decode_create(
         del host_body["ConsoleSize"]
     host, unknown_host = decode(host_body, HostConfig)
     networking, unknown_net = decode(parts["NetworkingConfig"], NetworkingConfig)
+    if len(networking.endpoints_config) > 1 and version < _MANY_ENDPOINTS_SINCE:
+        names = ", ".join(networking.endpoints_config)
+        raise InvalidArgument(
+            f"Container cannot be created with multiple network endpoints: {names}"
+        )
     known_elsewhere = {"hostconfig", "networkingconfig"}
     unknown = [field for field in unknown if field.lower() not in known_elsewhere]
     unknown += [f"HostConfig.{field}" for field in unknown_host]
@@ -79,7 +86,14 @@ def strings_as_lists(body: dict[str, Any], names: tuple[str, ...]) -> dict[str, 
 
 
 def terminal_size(context: Context) -> tuple[int, int]:
-    height, width = context.number("h"), context.number("w")
-    if height is None or width is None or not (0 <= height < 65536 and 0 <= width < 65536):
-        raise InvalidArgument("invalid terminal size: h and w must be numbers up to 65535")
-    return height, width
+    """Height and width; more than a terminal can be is the most that it can be."""
+    return _side(context, "h", "height"), _side(context, "w", "width")
+
+
+def _side(context: Context, name: str, what: str) -> int:
+    text = context.text(name)
+    if not text.removeprefix("-").isdecimal():
+        raise InvalidArgument(f'invalid resize {what} "{text[:32]}": invalid syntax')
+    if len(text) > 10 or not 0 <= int(text) < 2**32:
+        raise InvalidArgument(f'invalid resize {what} "{text[:32]}": value out of range')
+    return min(int(text), _MAX_SIDE)

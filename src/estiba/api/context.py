@@ -25,6 +25,10 @@ _JSON = "application/json"
 _encoder = msgspec.json.Encoder()
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_JSON_PLACES = {
+    "Expecting value": "value",
+    "Expecting property name enclosed in double quotes": "object key string",
+}
 _UNITS_NS = {"h": 3600e9, "m": 60e9, "s": 1e9, "ms": 1e6, "us": 1e3, "µs": 1e3, "ns": 1}
 
 
@@ -114,13 +118,27 @@ def _parse_object(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"invalid JSON: {error}") from error
+        raise InvalidArgument(f"invalid JSON: {_why(error)}") from error
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise InvalidArgument("invalid JSON: expected an object")
     stripped: dict[str, Any] = checked(value, _MAX_DEPTH)
     return stripped
+
+
+def _why(error: Exception) -> str:
+    """In the words of Docker's own decoder, where it is one of the usual mistakes."""
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    if error.msg == "Extra data":
+        return "unexpected content after JSON"
+    place = _JSON_PLACES.get(error.msg)
+    if place is None:
+        return str(error)
+    if error.pos >= len(error.doc):
+        return "unexpected EOF"
+    return f"invalid character '{error.doc[error.pos]}' looking for beginning of {place}"
 
 
 def _filter_values(items: Any) -> list[str]:

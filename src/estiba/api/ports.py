@@ -88,6 +88,8 @@ class ContainerCommands(Protocol):
         config: Config,
         host_config: HostConfig,
         networking: NetworkingConfig,
+        *,
+        read_only_recursive: bool,
     ) -> tuple[str, list[str]]:
         """The new id, and warnings."""
 

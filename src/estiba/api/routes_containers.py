@@ -27,6 +27,8 @@ from estiba.model.errors import EstibaError, InvalidArgument
 from estiba.model.ids import check_name
 
 _TAR = "application/x-tar"
+_RECURSIVE_READ_ONLY_SINCE = (1, 44)
+_ANNOTATIONS_LISTED_SINCE = (1, 46)
 _WAIT_CONDITIONS = ("", "not-running", "next-exit", "removed")
 
 
@@ -81,6 +83,8 @@ class ContainerRoutes:
             size=context.flag("size"),
             filters=context.filters(),
         )
+        for entry in listed if context.version < _ANNOTATIONS_LISTED_SINCE else []:
+            entry["HostConfig"].pop("Annotations", None)
         return answer(listed)
 
     async def inspect(self, context: Context) -> HttpResponse:
@@ -136,7 +140,12 @@ class ContainerRoutes:
         name = context.text("name")
         config, host, networking, unknown = decode_create(body, context.version)
         container_id, warnings = await self._commands.create(
-            check_name(name) if name else "", context.text("platform"), config, host, networking
+            check_name(name) if name else "",
+            context.text("platform"),
+            config,
+            host,
+            networking,
+            read_only_recursive=context.version >= _RECURSIVE_READ_ONLY_SINCE,
         )
         warnings = [*warnings, *(f"Unknown field ignored: {field}" for field in unknown)]
         return answer({"Id": container_id, "Warnings": warnings}, 201)

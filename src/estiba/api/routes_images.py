@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from estiba.api.context import Context, answer, empty, json_lines, stream
 from estiba.api.http1 import HttpResponse
 from estiba.api.ports import Backends
 from estiba.api.router import Router
+from estiba.model.container import Config
 from estiba.model.errors import InvalidArgument, NotFound
 
 _TAR = "application/x-tar"
+_WITHOUT_CONTAINER_SINCE = (1, 45)
 
 
 class ImageRoutes:
@@ -48,6 +52,8 @@ class ImageRoutes:
         view = await self._images.inspect(_name(context))
         if context.version < (1, 44):
             view["VirtualSize"] = view["Size"]
+        if context.version < _WITHOUT_CONTAINER_SINCE:
+            view |= {"Container": "", "ContainerConfig": msgspec.to_builtins(Config())}
         return answer(view)
 
     async def history(self, context: Context) -> HttpResponse:

@@ -54,6 +54,7 @@ class Actor:
         self._run_tasks: list[asyncio.Task[None]] = []
         self._restart_task: asyncio.Task[None] | None = None
         self._stopped_as_unhealthy = False
+        self._restarts_under_way = 0
         if not record.state.is_up:
             self.ended.set()
 
@@ -243,11 +244,15 @@ class Actor:
         await self._journal.commit(record, "kill", attributes=facts, ends="kill")
 
     async def restart(self, *, signal: str | None = None, timeout_s: float | None = None) -> None:
-        """Stops, if it runs, and starts."""
-        with contextlib.suppress(NotModified):
-            await self.stop(signal=signal, timeout_s=timeout_s)
-        async with self._lock:
-            await self._start()
+        """Stops, if it runs, and starts; one that removes itself at its end stays this time."""
+        self._restarts_under_way += 1
+        try:
+            with contextlib.suppress(NotModified):
+                await self.stop(signal=signal, timeout_s=timeout_s)
+            async with self._lock:
+                await self._start()
+        finally:
+            self._restarts_under_way -= 1
         await self.announce("restart")
 
     async def pause(self, *, briefly: bool = False) -> None:
@@ -436,7 +441,8 @@ class Actor:
         record = self.record
         over = record.state in (ContainerState.EXITED, ContainerState.REMOVING)
         gone = self._world.is_gone(record.id)
-        if over and record.host_config.auto_remove and not gone and not self._world.is_quiet:
+        stays = self._restarts_under_way > 0 or self._world.is_quiet
+        if over and record.host_config.auto_remove and not gone and not stays:
             await self._remove(volumes=True)
 
     def _schedule_restart(self, delay_s: float, count: int) -> None:

@@ -96,14 +96,18 @@ class KernelControls:
         async def run(argv: list[str], timeout_s: float) -> tuple[int, str]:
             spec = ProcessSpec(cmd=argv, attach_stdout=True, attach_stderr=True)
             handle = await self.exec(record, spec)
+            kept = bytearray()
             try:
                 async with asyncio.timeout(timeout_s):
-                    output = await _collect(handle)
-                    return await handle.wait(), output
+                    async for _, data in handle:
+                        kept += data[: max(0, MAX_OUTPUT_BYTES - len(kept))]
+                    return await handle.wait(), kept.decode(errors="replace")
             except EstibaError as error:
                 return getattr(error, "exit_code", 1), error.message
-            except BaseException:
+            except BaseException as error:
                 await asyncio.shield(handle.kill())
+                if isinstance(error, TimeoutError):
+                    raise TimeoutError(kept.decode(errors="replace")) from error
                 raise
             finally:
                 handle.close()
@@ -151,14 +155,6 @@ class ExecHandle:
 
     def close(self) -> None:
         self._execution.close()
-
-
-async def _collect(handle: ExecHandle) -> str:
-    """The output, its first few KiB kept and the rest read away."""
-    kept = bytearray()
-    async for _, data in handle:
-        kept += data[: max(0, MAX_OUTPUT_BYTES - len(kept))]
-    return kept.decode(errors="replace")
 
 
 def _identity(process: Process) -> ProcessIdentity:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from posixpath import normpath
 from typing import Protocol
 
 import msgspec
@@ -54,6 +55,7 @@ class Defaults:
     ulimits: list[Ulimit]
     no_new_privileges: bool
     shm_bytes: int
+    data_root: str
     seccomp: str = ""
     """A profile as JSON, or unconfined; empty is the engine's own."""
 
@@ -66,6 +68,8 @@ class Request:
     config: Config
     host_config: HostConfig
     networking: NetworkingConfig
+    read_only_recursive: bool = True
+    """Whether a read-only bind covers what is mounted below its source."""
 
 
 def decide_creation(
@@ -90,6 +94,8 @@ def decide_creation(
     host = _resolve_modes(fill_host(host, runtime=defaults.runtime, log=defaults.log), find)
     config = merge_image(request.config, image.process_config)
     check_config(config)
+    if config.working_dir:
+        config = msgspec.structs.replace(config, working_dir=normpath(config.working_dir))
     container_id = new_id()
     record = ContainerRecord(
         id=container_id,
@@ -101,7 +107,14 @@ def decide_creation(
         config=config,
         host_config=host,
         runtime=host.runtime,
-        mounts=plan_mounts(config, host, find=find, new_name=new_id),
+        mounts=plan_mounts(
+            config,
+            host,
+            find=find,
+            new_name=new_id,
+            data_root=defaults.data_root,
+            read_only_recursive=request.read_only_recursive,
+        ),
         networks=_networks(config, host, request.networking),
     )
     return record, warnings
@@ -113,7 +126,7 @@ def _inherit(host: HostConfig, defaults: Defaults) -> HostConfig:
     security = host.security_opt
     if defaults.no_new_privileges and not any(o.startswith("no-new-privileges") for o in security):
         security = [*security, "no-new-privileges"]
-    if defaults.seccomp and not any(o.startswith("seccomp") for o in security):
+    if defaults.seccomp and not (host.privileged or any(o[:7] == "seccomp" for o in security)):
         security = [*security, f"seccomp={defaults.seccomp}"]
     return msgspec.structs.replace(
         host,

@@ -26,7 +26,10 @@ _SECOND_NS = 1_000_000_000
 _LEAST_NS = 1_000_000
 
 RunProbe = Callable[[list[str], float], Awaitable[tuple[int, str]]]
-"""Runs argv in the container within so many seconds: (exit code, output)."""
+"""Runs argv in the container within so many seconds: (exit code, output).
+
+Raises TimeoutError with what was printed until then.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,14 @@ def plan_health(config: Config) -> HealthPlan | None:
     check = config.healthcheck
     if check is None:
         return None
-    for name in ("interval", "timeout", "start_period", "start_interval"):
-        value = getattr(check, name)
+    for name, value in (
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+    ):
         if value != 0 and value < _LEAST_NS:
-            field = name.title().replace("_", "")
-            raise InvalidArgument(f"{field} in Healthcheck cannot be less than 1ms")
+            raise InvalidArgument(f"{name} in Healthcheck cannot be less than 1ms")
     if check.retries < 0:
         raise InvalidArgument("Retries in Healthcheck cannot be negative")
     if not check.test or check.test[0] == "NONE":
@@ -141,8 +147,11 @@ class HealthWatch:
         began = time.time_ns()
         try:
             code, output = await self._probe(self._plan.argv, self._plan.timeout_s)
-        except TimeoutError:
-            code, output = -1, f"Health check exceeded timeout ({duration(self._plan.timeout_s)})"
+        except TimeoutError as error:
+            limit = duration(self._plan.timeout_s)
+            code, output = -1, f"Health check exceeded timeout ({limit})"
+            if printed := str(error):
+                output = f"{output}: {printed}"
         return ProbeResult(
             started_ns=began,
             ended_ns=time.time_ns(),

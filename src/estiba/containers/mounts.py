@@ -46,6 +46,8 @@ def plan_mounts(
     *,
     find: Callable[[str], ContainerRecord],
     new_name: NewName,
+    data_root: str,
+    read_only_recursive: bool = True,
 ) -> list[MountPlan]:
     """All mounts of a new container, one for each destination.
 
@@ -59,6 +61,7 @@ def plan_mounts(
             plans[plan.destination] = plan
     explicit = [parse_bind(bind, new_name, driver=host.volume_driver) for bind in host.binds]
     explicit += [_from_mount(mount, new_name) for mount in host.mounts]
+    explicit = [_settled(plan, data_root, read_only_recursive) for plan in explicit]
     seen: set[str] = set()
     for plan in explicit:
         if plan.destination in seen or plan.destination in tmpfs:
@@ -94,7 +97,7 @@ def parse_bind(text: str, new_name: NewName, *, driver: str = "") -> MountPlan:
             destination=destination,
             mode=mode,
             rw=rw,
-            propagation=options.get("propagation", "rprivate"),
+            propagation=options.get("propagation", ""),
             create_source=True,
         )
     _refuse("propagation" in options, text, "volume", "BindOptions")
@@ -210,12 +213,41 @@ def _bind_mount(mount: Mount, destination: str) -> MountPlan:
         source=posixpath.normpath(mount.source),
         destination=destination,
         rw=not mount.read_only,
-        propagation=options.propagation or "rprivate",
+        propagation=options.propagation,
         create_source=options.create_mountpoint,
         non_recursive=options.non_recursive,
         read_only_non_recursive=options.read_only_non_recursive,
         read_only_force_recursive=options.read_only_force_recursive,
     )
+
+
+def _settled(plan: MountPlan, data_root: str, read_only_recursive: bool) -> MountPlan:
+    """A bind with its propagation, which never keeps the engine's own mounts alive.
+
+    Raises InvalidArgument for one that would.
+    """
+    if plan.type != "bind":
+        return plan
+    propagation = plan.propagation
+    if _overlap(plan.source, data_root):
+        propagation = propagation or "rslave"
+        if propagation not in ("rslave", "rshared"):
+            raise InvalidArgument(
+                'invalid mount config: must use either propagation mode "rslave" or "rshared" '
+                f'when mount source is within the daemon root, daemon root: "{data_root}", '
+                f'bind mount source: "{plan.source}", propagation: "{propagation}"'
+            )
+    return msgspec.structs.replace(
+        plan,
+        propagation=propagation or "rprivate",
+        read_only_non_recursive=plan.read_only_non_recursive
+        or not (read_only_recursive or plan.read_only_force_recursive),
+    )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one path is, or lies in, the other."""
+    return posixpath.commonpath((one, other)) in (one, other)
 
 
 def _inherited(text: str, find: Callable[[str], ContainerRecord]) -> Iterable[MountPlan]:

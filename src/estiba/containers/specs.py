@@ -122,7 +122,7 @@ class SpecMaker:
         other = self.find(mode.removeprefix(_SHARED))
         if not other.state.is_up or other.container is None:
             raise Conflict(
-                f"cannot join the {kind} namespace of container {other.name}: it is not running"
+                f"failed to join {kind.upper()} namespace: container {other.id} is not running"
             )
         return namespace_of(other.container.pid, kind)
 

@@ -83,6 +83,10 @@ def check_host(host: HostConfig, facts: HostFacts) -> None:
         for word in words:
             if word and not _DNS_WORD.fullmatch(word):
                 raise InvalidArgument(f"invalid DNS {what}: {word[:64]!r}")
+    if "" in host.annotations:
+        raise InvalidArgument(
+            "invalid Annotations: the empty string is not permitted as an annotation key"
+        )
     if ".." in host.cgroup_parent.split("/") or not host.cgroup_parent.isprintable():
         raise InvalidArgument(f"invalid cgroup parent: {host.cgroup_parent[:64]!r}")
     for address in host.dns:
@@ -93,10 +97,6 @@ def check_host(host: HostConfig, facts: HostFacts) -> None:
             raise InvalidArgument(f'bad format for add-host: "{entry}"')
         if address != "host-gateway":
             _check_address(address.strip("[]"), "IP address in add-host")
-    if "" in host.annotations:
-        raise InvalidArgument(
-            "invalid Annotations: the empty string is not permitted as an annotation key"
-        )
     check_log(host)
 
 

@@ -119,6 +119,7 @@ def _defaults(config: DaemonConfig) -> Defaults:
         ulimits=config.default_ulimits,
         no_new_privileges=config.no_new_privileges,
         shm_bytes=config.default_shm_bytes,
+        data_root=str(config.data_root),
         seccomp=_seccomp(config.seccomp_profile),
     )
 

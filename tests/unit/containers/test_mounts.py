@@ -36,7 +36,11 @@ def planned(
     numbers = itertools.count(1)
     config = Config(volumes={path: {} for path in volumes})
     return plan_mounts(
-        config, host or HostConfig(), find=find, new_name=lambda: f"new{next(numbers)}"
+        config,
+        host or HostConfig(),
+        find=find,
+        new_name=lambda: f"new{next(numbers)}",
+        data_root="/var/lib/estiba",
     )
 
 
@@ -52,7 +56,6 @@ def planned(
                 type="bind",
                 source="/src",
                 destination="/dst",
-                propagation="rprivate",
                 create_source=True,
             ),
         ),
@@ -347,3 +350,22 @@ def test_volumes_from_refused() -> None:
         planned(HostConfig(volumes_from=["other:xx"]), others={"other": OTHER})
     with pytest.raises(NotFound):
         planned(HostConfig(volumes_from=["nobody"]))
+
+
+# -- binds of the engine's own files -------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["/", "/var", "/var/lib/estiba", "/var/lib/estiba/volumes/x"])
+def test_a_bind_of_the_data_root_lets_go_of_its_mounts(source: str) -> None:
+    (bind,) = planned(HostConfig(binds=[f"{source}:/root"]))
+    (mount,) = planned(HostConfig(mounts=[Mount(type="bind", source=source, target="/root")]))
+    assert bind.propagation == mount.propagation == "rslave"
+    assert planned(HostConfig(binds=[f"{source}:/root:rshared"]))[0].propagation == "rshared"
+    for mode in ("private", "rprivate", "slave", "shared"):
+        with pytest.raises(InvalidArgument, match='"rslave" or "rshared"'):
+            planned(HostConfig(binds=[f"{source}:/root:{mode}"]))
+
+
+def test_a_bind_beside_the_data_root_is_private() -> None:
+    (plan,) = planned(HostConfig(binds=["/var/lib/estiba-other:/root"]))
+    assert plan.propagation == "rprivate"

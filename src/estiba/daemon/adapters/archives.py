@@ -60,7 +60,7 @@ class ContainerArchives:
             with self._tree(actor.record, path) as (root, inside):
                 return stat_path(root, inside)
 
-        return await run_blocking(_named(work, actor.record))
+        return await run_blocking(_named(work, ref))
 
     async def get(self, ref: str, path: str) -> tuple[Json, AsyncIterator[bytes]]:
         actor = self.engine.find(ref)
@@ -92,7 +92,7 @@ class ContainerArchives:
 
         try:
             async with actor.held_at_rest() as record:
-                await run_apart(_named(lambda: work(record), record))
+                await run_apart(_named(lambda: work(record), ref))
         finally:
             source.close()
         await actor.announce("extract-to-dir", {"path": path})
@@ -222,14 +222,14 @@ def _owner(record: ContainerRecord, root: int) -> tuple[int, int] | None:
     return user.uid, user.gid
 
 
-def _named(work: Any, record: ContainerRecord) -> Any:
-    """Errors about a missing path name the container, as Docker's do."""
+def _named(work: Any, ref: str) -> Any:
+    """Errors about a missing path name the container as the request does, as in Docker."""
 
     def call() -> Any:
         try:
             return work()
         except NotFound as error:
-            raise NotFound(f"{error.message} in container {record.name}") from error
+            raise NotFound(f"{error.message} in container {ref}") from error
 
     return call
 

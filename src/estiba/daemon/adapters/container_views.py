@@ -178,12 +178,18 @@ def summary_view(record: ContainerRecord, paths: Paths, now_ns: int) -> Json:
         "Labels": record.config.labels,
         "State": record.state.value,
         "Status": status_text(record, now_ns),
-        "HostConfig": {"NetworkMode": record.host_config.network_mode},
+        "HostConfig": _host_summary(record),
         "NetworkSettings": {
             "Networks": {net.network: endpoint_view(net) for net in record.networks}
         },
         "Mounts": [mount_view(plan, paths) for plan in record.mounts],
     }
+
+
+def _host_summary(record: ContainerRecord) -> Json:
+    host = record.host_config
+    annotations = {"Annotations": host.annotations} if host.annotations else {}
+    return {"NetworkMode": host.network_mode, **annotations}
 
 
 def _quoted(word: str) -> str:

@@ -163,12 +163,14 @@ class ContainerCommands:
         config: Config,
         host_config: HostConfig,
         networking: NetworkingConfig,
+        *,
+        read_only_recursive: bool,
     ) -> tuple[str, list[str]]:
         image = self.images.resolve(config.image)
         name = name or self.engine.free_name()
         self.engine.check_free(name)
         record, warnings = decide_creation(
-            Request(name, config, host_config, networking),
+            Request(name, config, host_config, networking, read_only_recursive),
             image,
             facts=self.facts,
             defaults=self.defaults,
@@ -243,7 +245,7 @@ class ContainerCommands:
         if policy is not None:
             check_policy(policy, auto_remove=False)
             if policy.name not in ("", "no") and actor.record.host_config.auto_remove:
-                raise InvalidArgument(
+                raise Conflict(
                     "Restart policy cannot be updated because AutoRemove is enabled for the "
                     "container"
                 )

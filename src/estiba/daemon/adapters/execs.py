@@ -67,7 +67,7 @@ class ExecStreams:
 
     async def resize(self, exec_id: str, height: int, width: int) -> None:
         instance = self.execs.find(exec_id)
-        if instance.process is None:
+        if instance.process is None or not instance.running:
             raise Conflict(f"exec {exec_id} is not running")
         if instance.spec.tty:
             instance.process.resize(height, width)

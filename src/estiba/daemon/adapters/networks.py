@@ -233,4 +233,4 @@ class VolumeAdapter:
             is_used=lambda name: bool(self.engine.volume_users(name)),
             is_wanted=is_wanted,
         )
-        return {"VolumesDeleted": list(freed) or None, "SpaceReclaimed": sum(freed.values())}
+        return {"VolumesDeleted": list(freed), "SpaceReclaimed": sum(freed.values())}

@@ -48,7 +48,8 @@ class StatsReader:
         if not stream and not one_shot and actor.record.state.is_up:
             before = await run_blocking(self._sample, actor.record)
             await asyncio.sleep(_EVERY_S)
-        while True:
+        removed = actor.wait_future("removed")
+        while not removed.done():
             sample = await run_blocking(self._sample, actor.record)
             sample["precpu_stats"] = before["cpu_stats"] if before else _cpu_times(CpuStats())
             sample["preread"] = before["read"] if before else ZERO_TIME
@@ -56,7 +57,7 @@ class StatsReader:
             if not stream:
                 return
             before = sample
-            await asyncio.sleep(_EVERY_S)
+            await asyncio.wait([removed], timeout=_EVERY_S)
 
     def _sample(self, record: ContainerRecord) -> Json:
         view: Json = {

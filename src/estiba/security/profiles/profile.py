@@ -120,7 +120,8 @@ def _paths(wanted: list[str] | None, default: list[str], privileged: bool) -> li
 def _seccomp(
     choice: str, machine: Machine, capabilities: list[str], *, privileged: bool
 ) -> dict[str, Any] | None:
-    if privileged or choice == "unconfined":
+    """A profile that was asked for holds in a privileged container too."""
+    if choice == "unconfined" or (privileged and choice == "builtin"):
         return None
     if choice == "builtin":
         return default_profile(machine, capabilities)
@@ -134,8 +135,8 @@ def _parse_options(options: Sequence[str]) -> _Options:
     for option in options:
         separator = "=" if "=" in option or ":" not in option else ":"
         key, has_value, value = option.partition(separator)
-        if option == "no-new-privileges":
-            chosen["no_new_privileges"] = True
+        if option in ("no-new-privileges", "writable-cgroups"):
+            chosen[option.replace("-", "_")] = True
         elif not has_value:
             raise InvalidArgument(f'invalid --security-opt 1: "{option[:100]}"')
         elif key in ("no-new-privileges", "writable-cgroups"):
