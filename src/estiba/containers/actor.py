@@ -20,7 +20,7 @@ from estiba.containers.attach import AttachHub
 from estiba.containers.forward import check_sink, open_forwarder
 from estiba.containers.health import HealthWatch, plan_health
 from estiba.containers.journal import Journal, events_down, events_up
-from estiba.containers.limits import named
+from estiba.containers.limits import updated as with_update
 from estiba.containers.ports import Exit
 from estiba.containers.record import KIND, ContainerRecord, Health, ProbeResult
 from estiba.containers.restart import decide_restart, delay_s
@@ -300,13 +300,10 @@ class Actor:
     async def update(self, resources: Resources, policy: RestartPolicy | None) -> None:
         """Changes limits, of the running container too, and the restart policy."""
         async with self._lock:
-            host = self.record.host_config
-            changed = named(resources)
+            host = with_update(self.record.host_config, resources)
             if policy is not None and policy.name:
-                changed["restart_policy"] = policy
-            updated = msgspec.structs.replace(
-                self.record, host_config=msgspec.structs.replace(host, **changed)
-            )
+                host = msgspec.structs.replace(host, restart_policy=policy)
+            updated = msgspec.structs.replace(self.record, host_config=host)
             if updated.state.is_up:
                 await self._world.controls.update(updated, resources)
             await self._journal.commit(updated, "update")

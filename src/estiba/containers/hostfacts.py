@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from estiba.kernel.cgroup import Feature
+
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
@@ -14,9 +16,6 @@ class HostFacts:
     cgroup_v2: bool
     memory_nodes: str = "0"
     """The NUMA nodes that are online, as a list such as 0-1,3."""
-    swap_limit: bool = True
-    blkio_weight: bool = False
-    blkio_throttle: bool = True
-    cpu_realtime: bool = False
-    pids: bool = True
+    features: frozenset[Feature] = frozenset(Feature)
+    """What the kernel can limit."""
     runtimes: tuple[str, ...] = ("crun", "runc")

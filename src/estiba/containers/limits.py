@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import TypeVar
 
 import msgspec
 
 from estiba.containers.hostfacts import HostFacts
 from estiba.model.container import Resources
 from estiba.model.errors import Conflict, InvalidArgument
+
+R = TypeVar("R", bound=Resources)
 
 MIN_MEMORY_BYTES = 6 * 1024 * 1024
 _RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
@@ -27,6 +30,19 @@ def check_resources(resources: Resources, facts: HostFacts) -> None:
             )
 
 
+def default_swap(limits: Resources) -> int:
+    """Docker's rule: with a memory limit and no swap limit, as much swap as memory."""
+    if limits.memory > 0 and limits.memory_swap == 0:
+        return limits.memory * 2
+    return limits.memory_swap
+
+
+def updated(current: R, update: Resources) -> R:
+    """`current` with what an update names; a first memory limit brings its swap along."""
+    merged = msgspec.structs.replace(current, **named(update))
+    return msgspec.structs.replace(merged, memory_swap=default_swap(merged))
+
+
 def named(update: Resources) -> dict[str, object]:
     """The limits that an update names; what is zero it leaves as it is."""
     nothing = Resources()
@@ -39,7 +55,7 @@ def named(update: Resources) -> dict[str, object]:
 
 def check_update(current: Resources, update: Resources, facts: HostFacts) -> None:
     """Raises Conflict or InvalidArgument for limits that do not go with those in force."""
-    if update.nano_cpus and (current.cpu_period or current.cpu_quota):
+    if update.nano_cpus and (current.cpu_period or current.cpu_quota > 0):
         what = "CPU Period" if current.cpu_period else "CPU Quota"
         raise Conflict(
             f"Conflicting options: Nano CPUs cannot be updated as {what} has already been set"
@@ -54,7 +70,7 @@ def check_update(current: Resources, update: Resources, facts: HostFacts) -> Non
             "Memory limit should be smaller than already set memoryswap limit, "
             "update the memoryswap at the same time"
         )
-    check_resources(msgspec.structs.replace(current, **named(update)), facts)
+    check_resources(updated(current, update), facts)
 
 
 def _check_memory(resources: Resources) -> None:
@@ -86,7 +102,7 @@ def _check_memory(resources: Resources) -> None:
 def _check_cpu(resources: Resources, facts: HostFacts) -> None:
     if resources.nano_cpus:
         for what, value in (("Period", resources.cpu_period), ("Quota", resources.cpu_quota)):
-            if value:
+            if value > 0:
                 raise InvalidArgument(
                     f"Conflicting options: Nano CPUs and CPU {what} cannot both be set"
                 )

@@ -5,15 +5,13 @@ silence, and nothing of it in the record. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeVar
 
 import msgspec
 
 from estiba.containers.hostfacts import HostFacts
-from estiba.containers.limits import named
+from estiba.containers.limits import R, named
+from estiba.kernel.cgroup import Feature
 from estiba.model.container import Config, HostConfig, Resources
-
-R = TypeVar("R", bound=Resources)
 
 _IGNORED_LOG_OPTIONS = {"labels", "labels-regex", "env", "env-regex", "mode", "max-buffer-size",
                         "compress"}  # fmt: skip
@@ -21,11 +19,89 @@ _WINDOWS_LIMITS = ("cpu_count", "cpu_percent", "io_maximum_iops", "io_maximum_ba
 _SET_AT_CREATION = {"cgroup_parent", "devices", "device_cgroup_rules", "device_requests",
                     "memory_swappiness", "oom_kill_disable", "ulimits"}  # fmt: skip
 
+_NOTHING = Resources()
+
+# Feature, the fields that need it, the warning of those who ask for one in vain.
+_NEEDS: tuple[tuple[Feature, tuple[str, ...], str], ...] = (
+    (
+        Feature.MEMORY,
+        ("memory", "memory_swap"),
+        "Your kernel does not support memory limit capabilities or the cgroup is not mounted. "
+        "Limitation discarded.",
+    ),
+    (
+        Feature.MEMORY_RESERVATION,
+        ("memory_reservation",),
+        "Your kernel does not support memory soft limit capabilities or the cgroup is not "
+        "mounted. Limitation discarded.",
+    ),
+    (
+        Feature.SWAPPINESS,
+        ("memory_swappiness",),
+        "Your kernel does not support memory swappiness capabilities or the cgroup is not "
+        "mounted. Memory swappiness discarded.",
+    ),
+    (
+        Feature.OOM_KILL_DISABLE,
+        ("oom_kill_disable",),
+        "Your kernel does not support OomKillDisable. OomKillDisable discarded.",
+    ),
+    (
+        Feature.PIDS,
+        ("pids_limit",),
+        "Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. "
+        "PIDs limit discarded.",
+    ),
+    (
+        Feature.CPU_SHARES,
+        ("cpu_shares",),
+        "Your kernel does not support CPU shares or the cgroup is not mounted. Shares discarded.",
+    ),
+    (
+        Feature.CPU_QUOTA,
+        ("nano_cpus", "cpu_period", "cpu_quota"),
+        "Your kernel does not support CPU CFS scheduler. CPU period/quota discarded.",
+    ),
+    (
+        Feature.CPU_REALTIME,
+        ("cpu_realtime_period", "cpu_realtime_runtime"),
+        "Your kernel does not support CPU real-time scheduler. Limits discarded.",
+    ),
+    (
+        Feature.CPUSET,
+        ("cpuset_cpus", "cpuset_mems"),
+        "Your kernel does not support cpuset or the cgroup is not mounted. CPU set discarded.",
+    ),
+    (
+        Feature.BLKIO_WEIGHT,
+        ("blkio_weight",),
+        "Your kernel does not support Block I/O weight or the cgroup is not mounted. "
+        "Weight discarded.",
+    ),
+    (
+        Feature.BLKIO_WEIGHT,
+        ("blkio_weight_device",),
+        "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. "
+        "Weight-device discarded.",
+    ),
+    (
+        Feature.BLKIO_THROTTLE,
+        (
+            "blkio_device_read_bps",
+            "blkio_device_write_bps",
+            "blkio_device_read_iops",
+            "blkio_device_write_iops",
+        ),
+        "Your kernel does not support Block I/O rate limits or the cgroup is not mounted. "
+        "Block I/O limits discarded.",
+    ),
+)
+
 
 def warnings_for(config: Config, host: HostConfig, facts: HostFacts) -> Iterator[str]:
     """What of the request this host or this engine cannot honour."""
     yield from limit_warnings(host, facts)
-    if host.oom_kill_disable and not host.memory and not facts.cgroup_v2:
+    if host.oom_kill_disable and not host.memory and Feature.OOM_KILL_DISABLE in facts.features:
         yield (
             "OOM killer is disabled for the container, but no memory limit is set, this can "
             "result in the system running out of resources."
@@ -51,26 +127,17 @@ def warnings_for(config: Config, host: HostConfig, facts: HostFacts) -> Iterator
 
 def limit_warnings(limits: Resources, facts: HostFacts) -> Iterator[str]:
     """What of the limits this host cannot honour."""
-    if limits.memory and not facts.swap_limit:
-        yield "Your kernel does not support swap limit capabilities. Memory limited without swap."
+    for feature, names, says in _NEEDS:
+        if feature not in facts.features and any(_is_asked(limits, name) for name in names):
+            yield says
+    can_limit_memory = Feature.MEMORY in facts.features
+    if limits.memory > 0 and can_limit_memory and Feature.SWAP not in facts.features:
+        yield (
+            "Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
+            "Memory limited without swap."
+        )
     if limits.kernel_memory or limits.kernel_memory_tcp:
         yield "Kernel memory limits are obsolete in the kernel and were discarded."
-    if facts.cgroup_v2:
-        if limits.oom_kill_disable:
-            yield "OomKillDisable is not supported on cgroup v2 and was discarded."
-        if limits.memory_swappiness not in (None, -1):
-            yield "MemorySwappiness is not supported on cgroup v2 and was discarded."
-    if not facts.blkio_weight:
-        missing = "or the cgroup is not mounted"
-        if limits.blkio_weight:
-            yield f"Your kernel does not support Block I/O weight {missing}. Weight discarded."
-        if limits.blkio_weight_device:
-            yield (
-                f"Your kernel does not support Block I/O weight_device {missing}. "
-                "Weight-device discarded."
-            )
-    if (limits.cpu_realtime_period or limits.cpu_realtime_runtime) and not facts.cpu_realtime:
-        yield "Your kernel does not support CPU real-time scheduler limits. They were discarded."
     if any(getattr(limits, name) for name in _WINDOWS_LIMITS):
         yield "Limits that exist on Windows only (CpuCount, IOMaximum…) were discarded."
 
@@ -80,15 +147,18 @@ def honoured_limits(limits: R, facts: HostFacts) -> R:
     changed: dict[str, object] = dict.fromkeys(
         ("kernel_memory", "kernel_memory_tcp", *_WINDOWS_LIMITS), 0
     )
-    if facts.cgroup_v2:
-        changed |= {"oom_kill_disable": False, "memory_swappiness": None}
     if limits.memory_swappiness == -1:
         changed["memory_swappiness"] = None
-    if not facts.blkio_weight:
-        changed |= {"blkio_weight": 0, "blkio_weight_device": []}
-    if not facts.cpu_realtime:
-        changed |= {"cpu_realtime_period": 0, "cpu_realtime_runtime": 0}
+    for feature, names, _ in _NEEDS:
+        if feature not in facts.features:
+            changed |= {name: getattr(_NOTHING, name) for name in names}
     return msgspec.structs.replace(limits, **changed)
+
+
+def _is_asked(limits: Resources, name: str) -> bool:
+    """-1 and, of processes, 0 are no limit."""
+    value = getattr(limits, name)
+    return value != getattr(_NOTHING, name) and value != -1 and (name, value) != ("pids_limit", 0)
 
 
 def update_warnings(update: Resources, facts: HostFacts) -> Iterator[str]:
@@ -101,8 +171,7 @@ def update_warnings(update: Resources, facts: HostFacts) -> Iterator[str]:
 
 def honoured_update(update: Resources, facts: HostFacts) -> Resources:
     """`update` without what `update_warnings` names."""
-    nothing = Resources()
-    fixed = {name: getattr(nothing, name) for name in _SET_AT_CREATION}
+    fixed = {name: getattr(_NOTHING, name) for name in _SET_AT_CREATION}
     return msgspec.structs.replace(honoured_limits(update, facts), **fixed)
 
 

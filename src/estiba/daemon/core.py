@@ -25,7 +25,7 @@ from estiba.daemon.config import DaemonConfig
 from estiba.daemon.hostinfo import HostInfo, read_facts, read_host
 from estiba.images.images import Images
 from estiba.kernel.blocking import run_blocking
-from estiba.kernel.cgroup import Hierarchies
+from estiba.kernel.cgroup import Feature, Hierarchies
 from estiba.model.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from estiba.network.ipam import DEFAULT_POOLS, AddressPool
 from estiba.network.networks import Networks
@@ -70,7 +70,7 @@ class Core:
 
 
 def build_core(config: DaemonConfig) -> Core:
-    """Makes all parts; touches only the data and exec roots.
+    """Makes all parts; touches only the data and exec roots and the cgroup of all containers.
 
     Raises InvalidArgument or Unavailable naming what is missing on the host.
     """
@@ -79,7 +79,7 @@ def build_core(config: DaemonConfig) -> Core:
     host = read_host()
     hierarchies = Hierarchies.detect()
     runtimes = _runtimes(config, hierarchies)
-    facts = read_facts(host, sorted(runtimes))
+    facts = read_facts(host, sorted(runtimes), hierarchies, config.cgroup_parent)
     monitor = Conmon(_program("conmon"), config.exec_root / "exits")
     bus = EventBus(asyncio.get_running_loop())
     store = Store.open(config.data_root / "estiba.db", bus)
@@ -110,7 +110,7 @@ def build_core(config: DaemonConfig) -> Core:
         find=find,
         cgroup_parent=config.cgroup_parent,
         init_path=config.init_path,
-        can_limit_swap=facts.swap_limit,
+        can_limit_swap=Feature.SWAP in facts.features,
     )
     controls = KernelControls(paths, monitor, runtimes, specs)
     steps = KernelSteps(

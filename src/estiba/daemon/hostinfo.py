@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.containers.hostfacts import HostFacts
+from estiba.kernel.cgroup import Hierarchies, Mode
 
-_CGROUP = Path("/sys/fs/cgroup")
 _NODES = Path("/sys/devices/system/node/online")
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
 
@@ -29,7 +29,6 @@ class HostInfo:
     name: str
     cpus: int
     memory_bytes: int
-    cgroup_version: str
 
 
 _GO_ARCHITECTURES = {
@@ -56,23 +55,20 @@ def read_host() -> HostInfo:
         name=os.uname().nodename,
         cpus=len(os.sched_getaffinity(0)),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        cgroup_version="2" if (_CGROUP / "cgroup.controllers").exists() else "1",
     )
 
 
-def read_facts(host: HostInfo, runtimes: list[str]) -> HostFacts:
-    """What limits this host can enforce."""
-    is_v2 = host.cgroup_version == "2"
+def read_facts(
+    host: HostInfo, runtimes: list[str], hierarchies: Hierarchies, cgroup_parent: str
+) -> HostFacts:
+    """What limits this host can enforce below `cgroup_parent`, which is made if absent."""
+    hierarchies.ensure_parent(cgroup_parent)
     return HostFacts(
         cpus=host.cpus,
         memory_bytes=host.memory_bytes,
-        cgroup_v2=is_v2,
+        cgroup_v2=hierarchies.mode == Mode.V2,
         memory_nodes=_NODES.read_text().strip() if _NODES.exists() else "0",
-        swap_limit=is_v2 or (_CGROUP / "memory/memory.memsw.limit_in_bytes").exists(),
-        blkio_weight=_has_blkio_weight(is_v2),
-        blkio_throttle=is_v2 or (_CGROUP / "blkio/blkio.throttle.read_bps_device").exists(),
-        cpu_realtime=(_CGROUP / "cpu/cpu.rt_period_us").exists(),
-        pids=is_v2 or (_CGROUP / "pids").exists(),
+        features=hierarchies.features(cgroup_parent),
         runtimes=tuple(runtimes),
     )
 
@@ -89,13 +85,6 @@ def read_versions(programs: Mapping[str, Path]) -> dict[str, str]:
         if found is not None:
             versions[name] = found[0]
     return versions
-
-
-def _has_blkio_weight(is_v2: bool) -> bool:
-    if is_v2:
-        return True
-    blkio = _CGROUP / "blkio"
-    return any((blkio / name).exists() for name in ("blkio.weight", "blkio.bfq.weight"))
 
 
 def _os_release() -> dict[str, str]:

@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from estiba.kernel.cgroup_stats import (
+    BlkioEntry,
     BlkioStats,
     CpuStats,
     MemoryStats,
@@ -33,8 +34,10 @@ _V1_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "
 _REMOVE_TIMEOUT_S = 2.0
 
 __all__ = [
+    "BlkioEntry",
     "BlkioStats",
     "CpuStats",
+    "Feature",
     "Hierarchies",
     "Limit",
     "MemoryStats",
@@ -57,17 +60,40 @@ class Mode(StrEnum):
     V2 = "v2"
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
-    """What this host's kernel can limit."""
+class Feature(StrEnum):
+    """Something that the kernel can limit for a group."""
 
-    memory: bool
-    swap: bool
-    cpu_quota: bool
-    cpuset: bool
-    pids: bool
-    blkio: bool
-    blkio_weight: bool
+    MEMORY = "memory"
+    MEMORY_RESERVATION = "memory reservation"
+    SWAP = "swap"
+    SWAPPINESS = "swappiness"
+    OOM_KILL_DISABLE = "OOM kill disable"
+    CPU_SHARES = "CPU shares"
+    CPU_QUOTA = "CPU quota"
+    CPU_REALTIME = "CPU real-time"
+    CPUSET = "cpuset"
+    PIDS = "pids"
+    BLKIO_WEIGHT = "block I/O weight"
+    BLKIO_THROTTLE = "block I/O throttle"
+
+
+# The files whose presence shows a feature: a controller may be there in part (no swap accounting,
+# no BFQ, no CFS bandwidth). Those of version 1 stand in the directory of their first word.
+_FEATURE_FILES: Mapping[Feature, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    Feature.MEMORY: (("memory.limit_in_bytes",), ("memory.max",)),
+    Feature.MEMORY_RESERVATION: (("memory.soft_limit_in_bytes",), ("memory.low",)),
+    Feature.SWAP: (("memory.memsw.limit_in_bytes",), ("memory.swap.max",)),
+    Feature.SWAPPINESS: (("memory.swappiness",), ()),
+    Feature.OOM_KILL_DISABLE: (("memory.oom_control",), ()),
+    Feature.CPU_SHARES: (("cpu.shares",), ("cpu.weight",)),
+    Feature.CPU_QUOTA: (("cpu.cfs_quota_us",), ("cpu.max",)),
+    Feature.CPU_REALTIME: (("cpu.rt_runtime_us",), ()),
+    Feature.CPUSET: (("cpuset.cpus",), ("cpuset.cpus",)),
+    Feature.PIDS: (("pids.max",), ("pids.max",)),
+    # crun writes no blkio.bfq.weight.
+    Feature.BLKIO_WEIGHT: (("blkio.weight",), ("io.weight", "io.bfq.weight")),
+    Feature.BLKIO_THROTTLE: (("blkio.throttle.read_bps_device",), ("io.max",)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,34 +127,19 @@ class Hierarchies:
         """The group's directory in every hierarchy, whether it exists or not."""
         return [mount / group.lstrip("/") for mount in dict.fromkeys(self.mounts.values())]
 
-    def features(self) -> Features:
-        """What can be limited. A v2 controller counts when the root hands it down."""
-        if self.mode == Mode.V2:
-            controllers = read(self.mounts[_UNIFIED] / "cgroup.controllers").split()
-            memory = "memory" in controllers
-            return Features(
-                memory=memory,
-                swap=memory and _any_group_has(self.mounts[_UNIFIED], "memory.swap.max"),
-                cpu_quota="cpu" in controllers,
-                cpuset="cpuset" in controllers,
-                pids="pids" in controllers,
-                blkio="io" in controllers,
-                blkio_weight="io" in controllers,
-            )
-
-        def has(controller: str, name: str) -> bool:
-            return controller in self.mounts and (self.mounts[controller] / name).exists()
-
-        return Features(
-            memory="memory" in self.mounts,
-            swap=has("memory", "memory.memsw.limit_in_bytes"),
-            cpu_quota=has("cpu", "cpu.cfs_quota_us"),
-            cpuset="cpuset" in self.mounts,
-            pids="pids" in self.mounts,
-            blkio="blkio" in self.mounts,
-            blkio_weight="blkio" in self.mounts
-            and _any_group_has(self.mounts["blkio"], "blkio.weight", "blkio.bfq.weight"),
+    def features(self, group: str) -> frozenset[Feature]:
+        """What can be limited in groups such as this one, which exists and is not a root."""
+        version = int(self.mode == Mode.V2)
+        return frozenset(
+            feature
+            for feature, names in _FEATURE_FILES.items()
+            if any(self._has(group, name) for name in names[version])
         )
+
+    def _has(self, group: str, name: str) -> bool:
+        controller = _UNIFIED if self.mode == Mode.V2 else name.partition(".")[0]
+        mount = self.mounts.get(controller)
+        return mount is not None and (mount / group.lstrip("/") / name).exists()
 
     def stats(self, group: str) -> Stats:
         """What the group has used; zeros where a controller is missing or the group is gone."""
@@ -174,6 +185,21 @@ class Hierarchies:
         for directory in self.directories(group):
             directory.mkdir(parents=True, exist_ok=True)
 
+    def ensure_parent(self, group: str) -> None:
+        """Makes a group whose children can be limited; what the kernel refuses is left out.
+
+        On version 2 a group has the controllers that its parent hands down, and systemd takes
+        back from the root those that none of its own units needs. It cannot while a group below
+        hands them down in its turn (cgroups(7)), so this group does so from now on.
+        """
+        with contextlib.suppress(OSError):
+            self.ensure(group)
+        if self.mode == Mode.V2:
+            directory = self.mounts[_UNIFIED]
+            for part in ("", *group.strip("/").split("/")):
+                directory /= part
+                _hand_down(directory)
+
     def remove(self, group: str, *, patience_s: float = _REMOVE_TIMEOUT_S) -> None:
         """Removes the group and those below it; harmless when it is gone.
 
@@ -215,10 +241,8 @@ def _remove(path: Path, patience_s: float) -> None:
             time.sleep(0.005)
 
 
-def _any_group_has(root: Path, *names: str) -> bool:
-    """Whether one of the files exists in a group below the root, which itself lacks it."""
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(root):
-            if entry.is_dir() and any(os.path.exists(f"{entry.path}/{name}") for name in names):
-                return True
-    return False
+def _hand_down(directory: Path) -> None:
+    """One controller a write: the kernel takes all of a write or nothing."""
+    for controller in read(directory / "cgroup.controllers").split():
+        with contextlib.suppress(OSError):
+            (directory / "cgroup.subtree_control").write_text(f"+{controller}")

@@ -15,6 +15,7 @@ from estiba.kernel.cgroup import Limit
 from estiba.model.container import Resources, ThrottleDevice
 
 _CPU_PERIOD_US = 100_000
+_MIN_SHARES, _MAX_SHARES = 2, 262_144  # the kernel's, which crun turns into a weight unchecked
 
 DeviceNumber = Callable[[str], tuple[int, int]]
 """Path of a block device → (major, minor)."""
@@ -54,7 +55,7 @@ def _cpu(wanted: Resources) -> dict[str, Any]:
         cpu["period"] = _CPU_PERIOD_US
         cpu["quota"] = wanted.nano_cpus * _CPU_PERIOD_US // 1_000_000_000
     values = {
-        "shares": wanted.cpu_shares,
+        "shares": wanted.cpu_shares and min(max(_MIN_SHARES, wanted.cpu_shares), _MAX_SHARES),
         "period": wanted.cpu_period,
         "quota": wanted.cpu_quota,
         "realtimePeriod": wanted.cpu_realtime_period,

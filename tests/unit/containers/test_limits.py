@@ -7,13 +7,19 @@ from typing import Any
 import pytest
 
 from estiba.containers.hostfacts import HostFacts
-from estiba.containers.limits import check_resources, check_update, parse_set
+from estiba.containers.limits import check_resources, check_update, parse_set, updated
 from estiba.containers.unhonoured import honoured_update, update_warnings
-from estiba.model.container import DeviceMapping, Resources
+from estiba.kernel.cgroup import Feature
+from estiba.model.container import DeviceMapping, HostConfig, Resources
 from estiba.model.errors import Conflict, InvalidArgument
 
 MB = 1024 * 1024
-FACTS = HostFacts(cpus=4, memory_bytes=8 << 30, cgroup_v2=False, cpu_realtime=True)
+FACTS = HostFacts(
+    cpus=4,
+    memory_bytes=8 << 30,
+    cgroup_v2=False,
+    features=frozenset(Feature) - {Feature.BLKIO_WEIGHT},
+)
 
 
 @pytest.mark.parametrize(
@@ -97,3 +103,29 @@ def test_an_update_says_what_it_leaves_as_it_is() -> None:
     assert "Weight discarded" in weight
     assert devices == "Devices is set when a container is created: not updated."
     assert honoured_update(update, FACTS) == Resources(memory=64 * MB)
+
+
+def test_an_update_changes_what_it_names() -> None:
+    host = HostConfig(memory=64 * MB, memory_swap=128 * MB, cpu_shares=5, privileged=True)
+    changed = updated(host, Resources(memory=32 * MB, pids_limit=7))
+    assert (changed.memory, changed.memory_swap) == (32 * MB, 128 * MB)
+    assert (changed.cpu_shares, changed.pids_limit, changed.privileged) == (5, 7, True)
+
+
+@pytest.mark.parametrize(
+    ("swap", "update", "memory_swap"),
+    [
+        (0, {"memory": 64 * MB}, 128 * MB),
+        (-1, {"memory": 512 * MB}, -1),
+        (100 * MB, {"memory": 512 * MB, "memory_swap": 600 * MB}, 600 * MB),
+        (100 * MB, {"memory": 512 * MB, "memory_swap": -1}, -1),
+        (100 * MB, {"memory": 100 * MB}, 100 * MB),
+    ],
+)
+def test_swap_after_an_update(swap: int, update: dict[str, Any], memory_swap: int) -> None:
+    host = HostConfig(memory=50 * MB if swap else 0, memory_swap=swap)
+    assert updated(host, Resources(**update)).memory_swap == memory_swap
+
+
+def test_a_quota_that_was_taken_away_is_none() -> None:
+    check_update(Resources(cpu_quota=-1), Resources(nano_cpus=10**9), FACTS)

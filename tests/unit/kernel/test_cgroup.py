@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from estiba.kernel.cgroup import Hierarchies, Mode
+from estiba.kernel.cgroup import Feature, Hierarchies, Mode
 from estiba.kernel.cgroup_stats import BlkioEntry, CpuStats, PidsStats
 
 V1_LINES = """\
@@ -131,22 +131,43 @@ def test_v2_counts(v2: Hierarchies) -> None:
     assert v2.processes(GROUP) == [7, 12]
 
 
-def test_v2_features_are_the_roots_controllers(v2: Hierarchies, tmp_path: Path) -> None:
-    features = v2.features()
-    assert features.memory
-    assert features.pids
-    assert not features.swap
-    write(tmp_path, {"memory.swap.max": "max\n"}, prefix="system.slice")
-    assert v2.features().swap
-    (tmp_path / "cgroup.controllers").write_text("cpu\n")
-    assert not v2.features().memory
+def test_v2_features_are_the_files_of_the_group(v2: Hierarchies, tmp_path: Path) -> None:
+    found = v2.features(GROUP)
+    assert {Feature.MEMORY, Feature.PIDS} <= found
+    assert not found & {Feature.SWAP, Feature.CPUSET, Feature.BLKIO_WEIGHT, Feature.CPU_QUOTA}
+    files = ("memory.swap.max", "cpu.weight", "cpu.max", "cpuset.cpus", "io.max", "io.bfq.weight")
+    write(tmp_path, dict.fromkeys((*files, "memory.low"), "max\n"))
+    lacking = {Feature.SWAPPINESS, Feature.OOM_KILL_DISABLE, Feature.CPU_REALTIME}
+    assert v2.features(GROUP) == set(Feature) - lacking
+    assert not v2.features("/estiba/gone")
 
 
 def test_v1_features(v1: Hierarchies, tmp_path: Path) -> None:
-    assert not v1.features().swap
-    (tmp_path / "memory/memory.memsw.limit_in_bytes").write_text("1\n")
-    assert v1.features().swap
-    assert not v1.features().cpuset
+    found = v1.features(GROUP)
+    assert {Feature.MEMORY, Feature.PIDS, Feature.OOM_KILL_DISABLE} <= found
+    assert not found & {Feature.SWAP, Feature.CPUSET, Feature.BLKIO_WEIGHT}
+    files = ("memory/memory.memsw.limit_in_bytes", "blkio/blkio.weight")
+    write(tmp_path, dict.fromkeys(files, "1\n"))
+    assert v1.features(GROUP) - found == {Feature.SWAP, Feature.BLKIO_WEIGHT}
+
+
+def test_a_parent_hands_its_controllers_down(v2: Hierarchies, tmp_path: Path) -> None:
+    """On recorded files: what was written last stays, as no kernel adds it up."""
+    (tmp_path / "cgroup.controllers").write_text("pids\n")
+    write(tmp_path, {"cgroup.controllers": "pids memory\n"}, prefix="a/b")
+    v2.ensure_parent("/a/b")
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+pids"
+    assert (tmp_path / "a/b/cgroup.subtree_control").read_text() == "+memory"
+
+
+@pytest.mark.parametrize("layout", ["v1", "v2"])
+def test_a_parent_is_made_twice_in_every_hierarchy(
+    layout: str, request: pytest.FixtureRequest
+) -> None:
+    hierarchies: Hierarchies = request.getfixturevalue(layout)
+    for _ in range(2):
+        hierarchies.ensure_parent("/new")
+    assert all(directory.is_dir() for directory in hierarchies.directories("/new"))
 
 
 @pytest.mark.parametrize("layout", ["v1", "v2"])

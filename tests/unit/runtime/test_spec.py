@@ -219,6 +219,8 @@ def test_resources() -> None:
     assert resources(cpu_shares=2, cpu_quota=5, cpu_period=9, cpuset_cpus="0", cpuset_mems="1")[
         "cpu"
     ] == {"shares": 2, "period": 9, "quota": 5, "cpus": "0", "mems": "1"}
+    assert resources(cpu_shares=1)["cpu"] == {"shares": 2}
+    assert resources(cpu_shares=1 << 40)["cpu"] == {"shares": 262_144}
     assert "pids" not in resources(pids_limit=-1)
     assert "pids" not in resources(pids_limit=0)
     assert "cpu" not in resources(cpu_quota=-1)

@@ -15,7 +15,20 @@ from estiba.containers.record import ContainerRecord
 from estiba.containers.validate import LOG_DRIVERS
 from estiba.daemon.config import DaemonConfig
 from estiba.daemon.hostinfo import HostInfo
+from estiba.kernel.cgroup import Feature
 from estiba.model.state import ContainerState
+
+# Limits whose absence `info` points out.
+_WARNED = (
+    (Feature.MEMORY, "memory limit"),
+    (Feature.SWAP, "swap limit"),
+    (Feature.CPU_QUOTA, "cpu cfs quota"),
+    (Feature.CPU_SHARES, "cpu shares"),
+    (Feature.CPUSET, "cpuset"),
+    (Feature.PIDS, "pids limit"),
+    (Feature.BLKIO_WEIGHT, "blkio weight"),
+    (Feature.BLKIO_THROTTLE, "blkio throttle"),
+)
 
 API_VERSION = "1.51"
 MIN_API_VERSION = "1.24"
@@ -105,15 +118,15 @@ def info_view(
             "Authorization": None,
             "Log": sorted(LOG_DRIVERS),
         },
-        "MemoryLimit": True,
-        "SwapLimit": facts.swap_limit,
+        "MemoryLimit": Feature.MEMORY in facts.features,
+        "SwapLimit": Feature.SWAP in facts.features,
         "KernelMemoryTCP": False,
-        "CpuCfsPeriod": True,
-        "CpuCfsQuota": True,
-        "CPUShares": True,
-        "CPUSet": True,
-        "PidsLimit": facts.pids,
-        "OomKillDisable": not facts.cgroup_v2,
+        "CpuCfsPeriod": Feature.CPU_QUOTA in facts.features,
+        "CpuCfsQuota": Feature.CPU_QUOTA in facts.features,
+        "CPUShares": Feature.CPU_SHARES in facts.features,
+        "CPUSet": Feature.CPUSET in facts.features,
+        "PidsLimit": Feature.PIDS in facts.features,
+        "OomKillDisable": Feature.OOM_KILL_DISABLE in facts.features,
         "IPv4Forwarding": True,
         "BridgeNfIptables": False,
         "BridgeNfIp6tables": False,
@@ -123,7 +136,7 @@ def info_view(
         "SystemTime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         "LoggingDriver": config.log.type,
         "CgroupDriver": "cgroupfs",
-        "CgroupVersion": host.cgroup_version,
+        "CgroupVersion": "2" if facts.cgroup_v2 else "1",
         "NEventsListener": engine.event_listeners,
         "KernelVersion": host.kernel,
         "OperatingSystem": host.operating_system,
@@ -188,10 +201,6 @@ def host_warnings(config: DaemonConfig, facts: HostFacts) -> list[str]:
             f"WARNING: API is accessible on {url} without client certificates: "
             "access to it is equivalent to root access on the host"
         )
-    if not facts.swap_limit:
-        warnings.append("WARNING: No swap limit support")
-    if not facts.blkio_weight:
-        warnings.append("WARNING: No blkio weight support")
-    if not facts.blkio_throttle:
-        warnings.append("WARNING: No blkio throttle support")
-    return warnings
+    return warnings + [
+        f"WARNING: No {what} support" for feature, what in _WARNED if feature not in facts.features
+    ]
