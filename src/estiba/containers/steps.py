@@ -80,6 +80,9 @@ class MountSources(Protocol):
         """Lets go of what `prepare` and the mounts of the runtime-spec hold on the host."""
 
 
+RemoveGroup = Callable[[ContainerRecord], None]
+"""Removes the container's cgroup; harmless when it is gone. Raises OSError while it is in use."""
+
 BuildSpec = Callable[[ContainerRecord, Path | None, Path], dict[str, Any]]
 """(record, network namespace or None for the host's, mounted root) → OCI runtime-spec."""
 
@@ -96,6 +99,7 @@ class KernelSteps:
     runtimes: Mapping[str, OciRuntime]
     host_files: HostFiles
     build_spec: BuildSpec
+    remove_group: RemoveGroup
 
     # -- create and remove -----------------------------------------------------------------
 
@@ -244,6 +248,8 @@ class KernelSteps:
         failpoint.hit("teardown.unmounted")
         self.monitor.forget(record.id)
         self._remove_run(record.id)
+        # A runtime that fails to create a container may forget the group that it made.
+        self.remove_group(record)
 
     # -- small things ----------------------------------------------------------------------
 

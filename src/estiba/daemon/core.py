@@ -122,6 +122,7 @@ def build_core(config: DaemonConfig) -> Core:
         runtimes=runtimes,
         host_files=host_files,
         build_spec=specs.container,
+        remove_group=lambda record: hierarchies.remove(specs.cgroup(record)),
     )
     world = World(store, paths, steps, controls, controls.probe, remove_volumes)
     engine = Engine(world)
