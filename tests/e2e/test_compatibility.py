@@ -12,6 +12,8 @@ import pytest
 from docker.models.containers import Container
 from tests.support.daemon import PrivateDaemon, wait_until
 
+from estiba.kernel.cgroup import Hierarchies, Mode
+
 pytestmark = pytest.mark.e2e
 
 
@@ -128,7 +130,8 @@ def test_old_versions_share_more(daemon: PrivateDaemon) -> None:
     try:
         made = old.create_container("busybox", "true")["Id"]
         host = old.inspect_container(made)["HostConfig"]
-        assert (host["IpcMode"], host["CgroupnsMode"]) == ("shareable", "host")
+        cgroups = "private" if Hierarchies.detect().mode == Mode.V2 else "host"
+        assert (host["IpcMode"], host["CgroupnsMode"]) == ("shareable", cgroups)
         old.remove_container(made)
     finally:
         old.close()

@@ -20,7 +20,7 @@ _CREATE_PARTS = ("HostConfig", "NetworkingConfig")
 
 
 def decode_create(
-    body: dict[str, Any], version: tuple[int, int]
+    body: dict[str, Any], version: tuple[int, int], *, cgroup_v2: bool
 ) -> tuple[Config, HostConfig, NetworkingConfig, list[str]]:
     """The three parts of a create body, and the fields that nobody knows."""
     parts = {name: pop_field(body, name) or {} for name in _CREATE_PARTS}
@@ -42,7 +42,7 @@ def decode_create(
     unknown = [field for field in unknown if field.lower() not in known_elsewhere]
     unknown += [f"HostConfig.{field}" for field in unknown_host]
     unknown += [f"NetworkingConfig.{field}" for field in unknown_net]
-    return config, _as_of(host, version), networking, unknown
+    return config, _as_of(host, version, cgroup_v2=cgroup_v2), networking, unknown
 
 
 def decode_update(body: dict[str, Any], version: tuple[int, int]) -> tuple[Resources, list[str]]:
@@ -55,12 +55,15 @@ def decode_update(body: dict[str, Any], version: tuple[int, int]) -> tuple[Resou
     return resources, unknown
 
 
-def _as_of(host: HostConfig, version: tuple[int, int]) -> HostConfig:
-    """What the version leaves open had other defaults once; "no limit" has one form."""
+def _as_of(host: HostConfig, version: tuple[int, int], *, cgroup_v2: bool) -> HostConfig:
+    """What the version leaves open had other defaults once; "no limit" has one form.
+
+    On cgroup v2 the cgroup namespace is private for clients of any age, as in Docker.
+    """
     changed: dict[str, Any] = {}
     if version < _PRIVATE_IPC_SINCE and not host.ipc_mode:
         changed["ipc_mode"] = "shareable"
-    if version < _PRIVATE_CGROUPS_SINCE and not host.cgroupns_mode:
+    if version < _PRIVATE_CGROUPS_SINCE and not (cgroup_v2 or host.cgroupns_mode):
         changed["cgroupns_mode"] = "host"
     if host.pids_limit is not None and host.pids_limit <= 0:
         changed["pids_limit"] = None

@@ -248,3 +248,5 @@ class Backends:
     system: System
     networks: Networks
     volumes: Volumes
+    cgroup_v2: bool
+    """Whether the host has version 2 alone: old versions of the API had other defaults on 1."""

@@ -40,6 +40,7 @@ class ContainerRoutes:
         self._commands = backends.commands
         self._streams = backends.streams
         self._archives = backends.archives
+        self._cgroup_v2 = backends.cgroup_v2
 
     def register(self, router: Router) -> None:
         for operation, handler in (
@@ -138,7 +139,9 @@ class ContainerRoutes:
     async def create(self, context: Context) -> HttpResponse:
         body = await context.json()
         name = context.text("name")
-        config, host, networking, unknown = decode_create(body, context.version)
+        config, host, networking, unknown = decode_create(
+            body, context.version, cgroup_v2=self._cgroup_v2
+        )
         container_id, warnings = await self._commands.create(
             check_name(name) if name else "",
             context.text("platform"),

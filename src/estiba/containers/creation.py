@@ -91,7 +91,8 @@ def decide_creation(
     check_network_conflicts(request.config, host)
     warnings = list(warnings_for(request.config, host, facts))
     host = without_unhonoured(host, facts)
-    host = _resolve_modes(fill_host(host, runtime=defaults.runtime, log=defaults.log), find)
+    host = fill_host(host, runtime=defaults.runtime, log=defaults.log, cgroup_v2=facts.cgroup_v2)
+    host = _resolve_modes(host, find)
     config = merge_image(request.config, image.process_config)
     check_config(config)
     if config.working_dir:

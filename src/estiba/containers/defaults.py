@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from estiba.containers.limits import default_swap
 from estiba.model.container import Config, HealthConfig, HostConfig, LogConfig
 from estiba.model.errors import InvalidArgument
 from estiba.model.image import ImageProcessConfig
@@ -68,25 +69,24 @@ def merge_health(wanted: HealthConfig | None, image: HealthConfig | None) -> Hea
     )
 
 
-def fill_host(host: HostConfig, *, runtime: str, log: LogConfig) -> HostConfig:
-    """`host` with the engine's defaults, so that inspect shows what is in force."""
+def fill_host(
+    host: HostConfig, *, runtime: str, log: LogConfig, cgroup_v2: bool = True
+) -> HostConfig:
+    """`host` with the engine's defaults, so that inspect shows what is in force.
+
+    On cgroup v1 a privileged container sees the host's groups, as it always did.
+    """
     log_config = host.log_config
     if log_config.type in ("", log.type):
         log_config = LogConfig(type=log.type, config={**log.config, **log_config.config})
+    cgroups = "host" if host.privileged and not cgroup_v2 else "private"
     return msgspec.structs.replace(
         host,
         network_mode="bridge" if host.network_mode in ("", "default") else host.network_mode,
         ipc_mode=host.ipc_mode or "private",
-        cgroupns_mode=host.cgroupns_mode or ("host" if host.privileged else "private"),
+        cgroupns_mode=host.cgroupns_mode or cgroups,
         shm_size=host.shm_size or DEFAULT_SHM_BYTES,
         runtime=host.runtime or runtime,
         log_config=log_config,
-        memory_swap=_memory_swap(host),
+        memory_swap=default_swap(host),
     )
-
-
-def _memory_swap(host: HostConfig) -> int:
-    """Docker's rule: with a memory limit and no swap limit, as much swap as memory."""
-    if host.memory > 0 and host.memory_swap == 0:
-        return host.memory * 2
-    return host.memory_swap

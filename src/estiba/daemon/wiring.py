@@ -72,6 +72,7 @@ def _backends(core: Core) -> Backends:
         system=_system(core, image_queries),
         networks=NetworkAdapter(core.networks),
         volumes=VolumeAdapter(core.volumes, engine),
+        cgroup_v2=core.facts.cgroup_v2,
     )
 
 

@@ -140,9 +140,11 @@ def test_network_mode(given: str, mode: str) -> None:
     assert filled.network_mode == mode
 
 
-def test_privileged_containers_share_the_host_s_cgroup_namespace() -> None:
-    filled = fill_host(HostConfig(privileged=True), runtime="crun", log=LOG)
-    assert filled.cgroupns_mode == "host"
+@pytest.mark.parametrize(("cgroup_v2", "mode"), [(False, "host"), (True, "private")])
+def test_privileged_containers_share_the_host_s_cgroups_on_v1(cgroup_v2: bool, mode: str) -> None:
+    host = HostConfig(privileged=True)
+    filled = fill_host(host, runtime="crun", log=LOG, cgroup_v2=cgroup_v2)
+    assert filled.cgroupns_mode == mode
 
 
 @pytest.mark.parametrize(
