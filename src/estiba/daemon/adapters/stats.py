@@ -18,7 +18,6 @@ from estiba.network.networks import Networks
 
 Json = dict[str, Any]
 _EVERY_S = 1.0
-_UNLIMITED = 1 << 60
 _NOT_COUNTED = (
     "io_queue", "io_service_time", "io_wait_time", "io_merged", "io_time", "sectors",
 )  # fmt: skip
@@ -93,9 +92,7 @@ class StatsReader:
         return {**_cpu_times(cpu), **host}
 
     def _memory(self, memory: MemoryStats) -> Json:
-        limit = memory.limit
-        if limit is None or limit >= _UNLIMITED:
-            limit = self.memory_bytes
+        limit = min(memory.limit or self.memory_bytes, self.memory_bytes)
         view: Json = {"usage": memory.usage, "stats": memory.details, "limit": limit}
         if memory.max_usage:
             view["max_usage"] = memory.max_usage
