@@ -60,21 +60,26 @@ class PrivateDaemon:
         self.log = root / "daemon.log"
         self.subnet = f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(250)}"
         self.flags = flags
+        self.prefix: list[str] = []
+        """A program, and its arguments, that becomes the daemon."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"unix://{self.socket}"
 
-    def start(self, environment: Mapping[str, str] | None = None, *, wait: bool = True) -> None:
-        """Starts the daemon and waits until it answers."""
-        command = [sys.executable, "-m", "estiba.daemon.main", "-H", self.url]
+    def command(self) -> list[str]:
+        command = [*self.prefix, sys.executable, "-m", "estiba.daemon.main", "-H", self.url]
         command += ["--data-root", str(self.data_root), "--exec-root", str(self.exec_root)]
         command += ["-b", self.bridge, "--bip", f"{self.subnet}.1/24"]
         command += ["--cgroup-parent", f"/estiba-test-{self.bridge}", "-D", *self.flags]
+        return command
+
+    def start(self, environment: Mapping[str, str] | None = None, *, wait: bool = True) -> None:
+        """Starts the daemon and waits until it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command,
+                self.command(),
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **(environment or {})},
@@ -85,8 +90,8 @@ class PrivateDaemon:
 
     def wait_ready(self) -> None:
         def is_ready() -> bool:
-            assert self.process is not None
-            assert self.process.poll() is None, f"the daemon ended:\n{self.log.read_text()}"
+            ended = self.process is not None and self.process.poll() is not None
+            assert not ended, f"the daemon ended:\n{self.log.read_text()}"
             with contextlib.suppress(OSError):
                 return self.request("GET", "/_ping")[0] == 200
             return False

@@ -27,8 +27,12 @@ class HostState:
         """With `only`, what bears that word in its name: suites may run side by side."""
         mounts = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
         links = [f"{name} {_master(name)}" for name in os.listdir("/sys/class/net")]
+        # Version 2 has no directory of its own for each controller.
         groups = (
-            str(path) for path in Path("/sys/fs/cgroup").glob("*/estiba*/*") if not path.is_file()
+            str(path)
+            for pattern in ("estiba*/*", "*/estiba*/*")
+            for path in Path("/sys/fs/cgroup").glob(pattern)
+            if not path.is_file()
         )
         kept = [
             frozenset(item for item in items if only in item)

@@ -17,7 +17,6 @@ from enum import StrEnum
 from pathlib import Path
 
 from estiba.kernel.cgroup_stats import (
-    BlkioEntry,
     BlkioStats,
     CpuStats,
     MemoryStats,
@@ -34,7 +33,6 @@ _V1_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "
 _REMOVE_TIMEOUT_S = 2.0
 
 __all__ = [
-    "BlkioEntry",
     "BlkioStats",
     "CpuStats",
     "Feature",

@@ -289,8 +289,14 @@ async def test_resources_arrive_in_the_cgroup_and_can_be_updated(lab) -> None:
     await lab.runtime.update(container.id, build_resources(wanted, device_number=device_number))
     stats = HIERARCHIES.stats(group)
     assert (stats.memory.limit, stats.pids.limit) == (96 << 20, 44)
-    quota = HIERARCHIES.mounts["cpu"] / group.lstrip("/") / "cpu.cfs_quota_us"
-    assert quota.read_text() == "25000\n"
+    files = {"cpu.cfs_quota_us": "25000\n", "cpu.max": "25000 100000\n"}
+    found = [
+        (directory / name).read_text() == text
+        for directory in HIERARCHIES.directories(group)
+        for name, text in files.items()
+        if (directory / name).exists()
+    ]
+    assert found == [True]
 
 
 async def test_pause_and_resume(lab) -> None:
