@@ -40,7 +40,10 @@ Chunk = tuple[int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """What to read; times in nanoseconds since the epoch, `tail` in lines (None is all)."""
+    """What to read; times in nanoseconds since the epoch, `tail` in lines (None is all).
+
+    `prefix` stands before each line, after its time.
+    """
 
     stdout: bool = True
     stderr: bool = True
@@ -49,6 +52,7 @@ class LogQuery:
     tail: int | None = None
     timestamps: bool = False
     follow: bool = False
+    prefix: bytes = b""
 
 
 def stamp(time_ns: int) -> bytes:
@@ -71,8 +75,8 @@ def log_files(path: Path) -> list[Path]:
 class LogFormatter:
     """Turns blocks of whole records into output, as the query asks.
 
-    Holds one state: whether the last piece of each stream was partial, so that a time stamp
-    stands at the start of lines only.
+    Holds one state: whether the last piece of each stream was partial, so that times and prefix
+    stand at the start of lines only.
     """
 
     def __init__(self, query: LogQuery) -> None:
@@ -88,8 +92,8 @@ class LogFormatter:
         lines.pop()
         if self._since or self._until:
             lines = self._within(lines)
-        if self._query.timestamps:
-            return self._stamped(lines)
+        if self._query.timestamps or self._query.prefix:
+            return self._headed(lines)
         if b" stderr " not in block and b" stdout P " not in block:
             # Every record bears one of four marks, so all of these are whole lines of stdout.
             return self._wanted([(STDOUT, _text(lines, whole=True))] if lines else [])
@@ -113,7 +117,7 @@ class LogFormatter:
             lines = kept
         return lines
 
-    def _stamped(self, lines: list[bytes]) -> list[Chunk]:
+    def _headed(self, lines: list[bytes]) -> list[Chunk]:
         chunks: list[Chunk] = []
         for tag, run in groupby(lines, key=lambda line: line[36:42]):
             stream = _TAGS.get(tag, 0)
@@ -122,7 +126,9 @@ class LogFormatter:
             parts: list[bytes] = []
             for line in run:
                 if not self._in_line[stream]:
-                    parts += (line[:_STAMP], b"Z ")
+                    if self._query.timestamps:
+                        parts += (line[:_STAMP], b"Z ")
+                    parts.append(self._query.prefix)
                 parts.append(line[_HEADER:])
                 self._in_line[stream] = line[43:44] == b"P"
                 if not self._in_line[stream]:

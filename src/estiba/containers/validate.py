@@ -150,9 +150,10 @@ def check_log(host: HostConfig) -> None:
     if log.type not in ("", *LOG_DRIVERS):
         known = ", ".join(LOG_DRIVERS)
         raise InvalidArgument(f"logger: no log driver named '{log.type}' is registered ({known})")
+    driver = log.type or "json-file"
     for name, value in log.config.items():
-        if name not in _LOG_OPTIONS[log.type or "json-file"]:
-            raise InvalidArgument(f"unknown log opt '{name}' for {log.type} log driver")
+        if name not in _LOG_OPTIONS[driver]:
+            raise InvalidArgument(f"unknown log opt '{name}' for {driver} log driver")
         if name == "max-size":
             parse_size(value)
         if name == "max-file" and (not value.isdecimal() or int(value) < 1):

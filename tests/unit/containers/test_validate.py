@@ -173,6 +173,7 @@ def test_hosts_accepted(fields: dict[str, Any]) -> None:
         ({"cgroup_parent": "/a\nb"}, "invalid cgroup parent"),
         ({"log_config": LogConfig(type="splunk")}, "no log driver named 'splunk'"),
         ({"log_config": LogConfig(type="none", config={"max-size": "1m"})}, "unknown log opt"),
+        ({"log_config": LogConfig(config={"x": "1"})}, "log opt 'x' for json-file log driver"),
         ({"log_config": LogConfig(type="local", config={"tag": "x"})}, "unknown log opt 'tag'"),
         ({"log_config": LogConfig(config={"max-size": "big"})}, "invalid size: 'big'"),
         ({"log_config": LogConfig(config={"max-file": "0"})}, "max-file cannot be less than 1"),

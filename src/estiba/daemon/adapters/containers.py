@@ -16,6 +16,7 @@ from estiba.containers.engine import Engine
 from estiba.containers.execs import Execs
 from estiba.containers.hostfacts import HostFacts
 from estiba.containers.limits import check_update
+from estiba.containers.logdetails import details_prefix
 from estiba.containers.logkeeper import LogKeeper
 from estiba.containers.mountpoints import without_engine_made
 from estiba.containers.ports import Controls, Paths
@@ -123,6 +124,7 @@ class ContainerQueries:
             tail=options.tail,
             timestamps=options.timestamps,
             follow=options.follow,
+            prefix=details_prefix(record) if options.details else b"",
         )
         return record.config.tty, logs.read_log(self.paths.log(record.id), query, actor.ended)
 

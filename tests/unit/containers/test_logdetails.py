@@ -1,0 +1,52 @@
+"""Details before the lines of a log."""
+
+from __future__ import annotations
+
+import pytest
+from tests.support.records import make_record
+
+from estiba.containers.logdetails import details_prefix
+from estiba.containers.logs import LogFormatter, LogQuery
+from estiba.model.container import Config, HostConfig, LogConfig
+
+LABELS = {"team": "a b", "com.shop": "x", "other": "y"}
+ENV = ["STAGE=prod=1", "PATH=/bin", "EMPTY="]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, b" "),
+        ({"labels": "team"}, b"team=a+b "),
+        ({"labels": "team,missing", "env": "STAGE,EMPTY"}, b"EMPTY=,STAGE=prod%3D1,team=a+b "),
+        (
+            {"labels-regex": "^com", "env-regex": "PATH", "tag": "t"},
+            b"PATH=%2Fbin,com.shop=x,tag=t ",
+        ),
+        ({"labels-regex": "("}, b" "),
+    ],
+)
+def test_what_the_options_name(options: dict[str, str], expected: bytes) -> None:
+    record = make_record(
+        config=Config(labels=LABELS, env=ENV),
+        host_config=HostConfig(log_config=LogConfig(config=options)),
+    )
+    assert details_prefix(record) == expected
+
+
+@pytest.mark.parametrize(
+    ("timestamps", "expected"),
+    [
+        (False, b"a=b long line\na=b next\n"),
+        (
+            True,
+            b"2026-11-24T10:01:04.123456789Z a=b long line\n"
+            b"2026-11-24T10:01:04.123456789Z a=b next\n",
+        ),
+    ],
+)
+def test_they_stand_before_lines_and_not_before_pieces(timestamps: bool, expected: bytes) -> None:
+    stamp = b"2026-11-24T10:01:04.123456789+00:00 stdout "
+    block = b"".join(stamp + text + b"\n" for text in (b"P long ", b"F line", b"F next"))
+    formatter = LogFormatter(LogQuery(prefix=b"a=b ", timestamps=timestamps))
+    assert formatter.format(block) == [(1, expected)]
