@@ -37,6 +37,7 @@ _ERROR, _INFO = 3, 6
 _RETRY_S = 2.0
 _SAVE_EVERY_S = 1.0
 _MAX_LINE = 60_000
+_MAX_LINE_WITH_STAMP = _MAX_LINE + 64
 
 
 class Sink(Protocol):
@@ -188,30 +189,46 @@ class Forwarder:
         self._log = log
         self._cursor = cursor
         self._saved_at = 0.0
+        self._is_away = False
 
     async def run(self, ended: asyncio.Event) -> None:
         """Returns when the container has ended and all was sent."""
         since = await run_blocking(_read_cursor, self._cursor)
         query = LogQuery(timestamps=True, follow=True, since_ns=since)
+        begun: dict[int, bytes] = {}
         try:
             async for stream, data in read_log(self._log, query, ended):
-                for text in data.splitlines():
-                    stamp, _, line = text.partition(b" ")
-                    await self._send(stream, _parse_stamp(stamp), line)
+                *lines, rest = (begun.get(stream, b"") + data).split(b"\n")
+                begun[stream] = rest[:_MAX_LINE_WITH_STAMP]
+                for line in lines:
+                    if not await self._send(stream, line):
+                        return
+            for stream, rest in begun.items():
+                if rest and not await self._send(stream, rest):
+                    return
         finally:
             self._sink.close()
 
-    async def _send(self, stream: int, time_ns: int, line: bytes) -> None:
+    async def _send(self, stream: int, stamped: bytes) -> bool:
+        """Tries until it succeeds; False when the container was removed meanwhile."""
+        stamp, _, line = stamped.partition(b" ")
+        time_ns = _parse_stamp(stamp)
         while True:
             try:
                 await run_blocking(self._sink.send, stream, time_ns, line)
+                self._is_away = False
                 break
             except OSError as error:
-                _log.warning("cannot forward a log line, trying again: %s", error)
+                if not self._log.parent.exists():
+                    return False
+                if not self._is_away:
+                    _log.warning("cannot forward log lines, trying on and on: %s", error)
+                self._is_away = True
                 await asyncio.sleep(_RETRY_S)
         if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
             self._saved_at = time.monotonic()
             await run_blocking(write_atomic, self._cursor, str(time_ns + 1).encode(), durable=False)
+        return True
 
 
 def _read_cursor(path: Path) -> int:

@@ -127,6 +127,14 @@ async def test_who_sends_ahead_without_end_is_held_back(peer: Peer) -> None:
     await until(lambda: peer.running == 0, "the stream to end")
 
 
+async def test_many_requests_in_one_piece_leave_the_loop_to_others(peer: Peer) -> None:
+    await peer.send(GET % 1 * 500)
+    await until(lambda: len(peer.served) > 0, "the first request")
+    assert len(peer.served) < 250
+    for _ in range(500):
+        assert await peer.answer() == (200, b"/1 ")
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -238,6 +238,9 @@ class Connection(asyncio.Protocol):
         self._body = None
         self._head = HeadReader()
         self._incoming = self._loop.create_future()
+        if self._held:
+            # A thousand requests in one piece must not keep the loop from everybody else.
+            await asyncio.sleep(0)
         self._take_held()
         if self._input_ended.is_set():
             self._settle(None)
