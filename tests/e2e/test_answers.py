@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -203,3 +206,47 @@ def test_an_update_says_what_it_did_not_change(daemon: PrivateDaemon) -> None:
     assert (host["CpuShares"], host["Ulimits"]) == (300, None)
     status, answer = daemon.request("POST", "/containers/box/update", {"CpuQuota": 50_000})
     assert (status, "NanoCPUs has already been set" in answer["message"]) == (409, True)
+
+
+# -- create --------------------------------------------------------------------------------
+
+
+def test_requests_for_nothing(daemon: PrivateDaemon) -> None:
+    for body in (None, {}):
+        status, answer = daemon.request("POST", "/containers/create", body)
+        assert status == 400
+        assert answer["message"] == "config cannot be empty in order to create a container"
+    assert daemon.request("POST", "/commit", {})[0] == 400
+
+
+def test_settings_of_an_interface(daemon: PrivateDaemon) -> None:
+    options = {"com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.log_martians=1"}
+    started(
+        daemon,
+        NetworkingConfig={"EndpointsConfig": {"bridge": {"DriverOpts": options}}},
+    )
+    read = daemon.docker("exec", "box", "cat", "/proc/sys/net/ipv4/conf/eth0/log_martians")
+    assert read.stdout == b"1\n"
+
+
+def test_a_mount_that_cannot_propagate_is_said(daemon: PrivateDaemon, tmp_path: Path) -> None:
+    private, shared = tmp_path / "private", tmp_path / "shared"
+    with contextlib.ExitStack() as stack:
+        for path in (private, shared):
+            path.mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", path], check=True)
+            stack.callback(subprocess.run, ["umount", "-l", path], check=False)
+            subprocess.run(["mount", f"--make-{path.name}", path], check=True)
+        binds = [f"{private}:/a:rslave", f"{shared}:/b:rslave", f"{private}:/c:rprivate"]
+        body = {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": {"Binds": binds}}
+        answer = daemon.request("POST", "/containers/create?name=box", body)[1]
+        (warning,) = answer["Warnings"]
+        assert "it is not a shared or slave mount" in warning
+        assert str(private) in warning
+        assert daemon.request("POST", "/containers/box/start")[0] == 204
+        (shared / "late").mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", shared / "late"], check=True)
+        stack.callback(subprocess.run, ["umount", "-l", shared / "late"], check=False)
+        (shared / "late" / "seen").touch()
+        assert daemon.docker("exec", "box", "ls", "/b/late").stdout == b"seen\n"
+        daemon.request("DELETE", "/containers/box?force=1")

@@ -138,6 +138,8 @@ class ContainerRoutes:
 
     async def create(self, context: Context) -> HttpResponse:
         body = await context.json()
+        if not body:
+            raise InvalidArgument("config cannot be empty in order to create a container")
         name = context.text("name")
         config, host, networking, unknown = decode_create(
             body, context.version, cgroup_v2=self._cgroup_v2
@@ -226,6 +228,8 @@ class ContainerRoutes:
 
     async def commit(self, context: Context) -> HttpResponse:
         body = await context.json()
+        if not context.text("container"):
+            raise InvalidArgument('invalid name or ID supplied: ""')
         config = decode(body, Config)[0] if body else None
         image_id = await self._archives.commit(
             CommitOptions(

@@ -10,22 +10,21 @@ from typing import Protocol
 
 import msgspec
 
+from estiba.containers.attachments import attachment_warnings, plan_networks
 from estiba.containers.defaults import fill_host, merge_image
 from estiba.containers.hostfacts import HostFacts
 from estiba.containers.mounts import plan_mounts
-from estiba.containers.record import AttachedNetwork, ContainerRecord
+from estiba.containers.record import ContainerRecord
 from estiba.containers.unhonoured import warnings_for, without_unhonoured
 from estiba.containers.validate import check_config, check_host, check_network_conflicts
 from estiba.model.container import (
     Config,
-    EndpointSettings,
     HostConfig,
     LogConfig,
     NetworkingConfig,
     Ulimit,
 )
 from estiba.model.digest import Digest
-from estiba.model.errors import InvalidArgument
 from estiba.model.ids import new_id
 from estiba.model.image import ImageProcessConfig
 
@@ -97,6 +96,8 @@ def decide_creation(
     check_config(config)
     if config.working_dir:
         config = msgspec.structs.replace(config, working_dir=normpath(config.working_dir))
+    networks = plan_networks(config, host, request.networking)
+    warnings += attachment_warnings(networks)
     container_id = new_id()
     record = ContainerRecord(
         id=container_id,
@@ -116,7 +117,7 @@ def decide_creation(
             data_root=defaults.data_root,
             read_only_recursive=request.read_only_recursive,
         ),
-        networks=_networks(config, host, request.networking),
+        networks=networks,
     )
     return record, warnings
 
@@ -146,30 +147,3 @@ def _resolve_modes(host: HostConfig, find: Callable[[str], ContainerRecord]) -> 
         if mode.startswith(_SHARED):
             changed[name] = _SHARED + find(mode.removeprefix(_SHARED)).id
     return msgspec.structs.replace(host, **changed)
-
-
-def _networks(
-    config: Config, host: HostConfig, networking: NetworkingConfig
-) -> list[AttachedNetwork]:
-    """The networks to join at start; a shared or absent network joins none."""
-    mode = host.network_mode
-    wanted = dict(networking.endpoints_config)
-    if "default" in wanted:
-        wanted.setdefault("bridge", wanted.pop("default"))
-    if config.network_disabled:
-        mode = "none"
-    if mode.startswith(_SHARED):
-        if wanted:
-            raise InvalidArgument(
-                "conflicting options: a container that shares another's network joins no networks"
-            )
-        return []
-    first = wanted.pop(mode, EndpointSettings())
-    if config.mac_address and not first.mac_address:
-        first = msgspec.structs.replace(first, mac_address=config.mac_address)
-    if wanted and mode in ("host", "none"):
-        raise InvalidArgument(
-            f"conflicting options: network mode {mode} and networks {', '.join(wanted)}"
-        )
-    chosen = {mode: first, **wanted}
-    return [AttachedNetwork(network=name, requested=spec) for name, spec in chosen.items()]

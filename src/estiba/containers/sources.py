@@ -14,7 +14,7 @@ from estiba.containers.hostfiles import NAMES, HostFiles
 from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord, MountPlan
 from estiba.kernel.confined import open_in_root, opened_root
-from estiba.kernel.mounts import MountFlag, is_mounted, mount, unmount
+from estiba.kernel.mounts import MountFlag, is_mounted, mount, peers_of, unmount
 from estiba.model.errors import Conflict, InvalidArgument, NotFound
 from estiba.model.ids import new_id
 from estiba.runtime.mounts import SpecMount, bind, tmpfs, tmpfs_mount
@@ -99,6 +99,18 @@ class Sources:
             recursive=not plan.non_recursive,
             read_only_recursive=not plan.rw and recursive,
         )
+
+    def warnings(self, record: ContainerRecord) -> Iterator[str]:
+        """Says which binds will not see later mounts of the host, though they ask for them."""
+        for plan in record.mounts:
+            kind = plan.propagation.removeprefix("r")
+            enough = {"shared": {"shared"}, "slave": {"shared", "master"}}.get(kind)
+            if enough is not None and not enough & peers_of(Path(plan.source)):
+                word = "a shared" if kind == "shared" else "a shared or slave"
+                yield (
+                    f"path {plan.source} is mounted but it is not {word} mount: mounts made "
+                    f"later do not propagate to {plan.destination}"
+                )
 
     def path(self, plan: MountPlan) -> Path:
         """The directory or file of the host, without the subpath. Raises NotFound."""

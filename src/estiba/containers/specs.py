@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from estiba.containers.attachments import endpoint_sysctls
 from estiba.containers.hostfiles import hostname
 from estiba.containers.record import ContainerRecord
 from estiba.containers.sources import Sources
@@ -58,7 +59,8 @@ class SpecMaker:
 
         Raises InvalidArgument or Conflict for what does not hold at this moment.
         """
-        config, host = record.config, record.host_config
+        config = record.config
+        host = _with_interface_sysctls(record)
         user = resolve_user(rootfs, config.user, host.group_add)
         ensure_working_directory(rootfs, config.working_dir)
         return build_spec(
@@ -125,6 +127,16 @@ class SpecMaker:
                 f"failed to join {kind.upper()} namespace: container {other.id} is not running"
             )
         return namespace_of(other.container.pid, kind)
+
+
+def _with_interface_sysctls(record: ContainerRecord) -> HostConfig:
+    """With the kernel's settings for the interfaces that the container has been given."""
+    host = record.host_config
+    sysctls: dict[str, str] = {}
+    for net in record.networks:
+        if net.endpoint is not None and net.endpoint.interface:
+            sysctls |= endpoint_sysctls(net.requested, net.endpoint.interface)
+    return msgspec.structs.replace(host, sysctls={**sysctls, **host.sysctls}) if sysctls else host
 
 
 def _uts_mode(record: ContainerRecord) -> str:

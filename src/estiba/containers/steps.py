@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from estiba.containers.attach import Console
 from estiba.containers.hostfiles import HostFiles
 from estiba.containers.ports import BroughtUp, Exit, Paths
@@ -204,7 +206,8 @@ class KernelSteps:
         bundle: Bundle,
     ) -> None:
         self.host_files.write(record, networks)
-        bundle.write(self.build_spec(record, netns, bundle.rootfs))
+        joined = msgspec.structs.replace(record, networks=networks)
+        bundle.write(self.build_spec(joined, netns, bundle.rootfs))
 
     async def release(self, record: ContainerRecord) -> None:
         failpoint.hit("start.releasing")

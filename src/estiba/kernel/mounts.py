@@ -95,3 +95,18 @@ def mounted_under(root: Path) -> Iterator[Path]:
 def is_mounted(target: Path) -> bool:
     """Whether something is mounted exactly at `target`."""
     return any(point == target for point in mounted_under(target))
+
+
+def peers_of(path: Path) -> frozenset[str]:
+    """`shared` and `master`, as far as the mount that holds `path` has such peers (proc(5))."""
+    real = path.resolve()
+    best, peers = -1, frozenset[str]()
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            fields = line.split()
+            point = Path(fields[4].encode().decode("unicode_escape"))
+            if len(point.parts) >= best and real.is_relative_to(point):
+                options = fields[6 : fields.index("-", 6)]
+                best = len(point.parts)
+                peers = frozenset(option.partition(":")[0] for option in options)
+    return peers & {"shared", "master"}

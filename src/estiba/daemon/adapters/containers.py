@@ -179,11 +179,12 @@ class ContainerCommands:
             find=self._named_in_request,
         )
         warnings += self.specs.profile(record.host_config).warnings
+        warnings += await run_blocking(list, self.specs.sources.warnings(record))
         found = image.config.architecture
         if platform and found and not _is_platform(platform, found):
             raise NotFound(
-                f"image with reference {config.image} was found but does not match the specified "
-                f"platform: wanted {platform}, actual: linux/{found}"
+                f"image with reference {config.image} was found but its platform "
+                f"(linux/{found}) does not match the specified platform ({platform})"
             )
         if found and found != self.architecture:
             warnings.append(
