@@ -183,8 +183,8 @@ class ContainerCommands:
         found = image.config.architecture
         if platform and found and not _is_platform(platform, found):
             raise NotFound(
-                f"image with reference {config.image} was found but its platform "
-                f"(linux/{found}) does not match the specified platform ({platform})"
+                f"image with reference {config.image} was found but does not match the specified "
+                f"platform: wanted {platform}, actual: linux/{found}"
             )
         if found and found != self.architecture:
             warnings.append(
