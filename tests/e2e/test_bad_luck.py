@@ -3,6 +3,7 @@ one another, and many containers."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -54,23 +55,32 @@ def test_a_full_disk_loses_nothing(small_disk: PrivateDaemon) -> None:
     done = daemon.docker("import", "-", "big:1", stdin=tar_of(60_000_000), check=False)
     assert b"No space left" in done.stdout + done.stderr
     assert not list((daemon.data_root / "images" / "ingest").iterdir())
-    daemon.docker("run", "-d", "--name", "kept", "busybox", "sleep", "1000")
+    for name in ("kept", "stopped", "removed"):
+        daemon.docker("run", "-d", "--name", name, "busybox", "sleep", "1000")
     filler = daemon.data_root / "filler"
-    with filler.open("wb") as file:
-        try:
-            while True:
-                file.write(bytes(1 << 16))
-                file.flush()
-        except OSError:
-            pass
-    status, answer = daemon.request("POST", "/containers/create?name=none", {"Image": "busybox"})
-    assert status == 500, answer
+    fill(filler)
+    assert daemon.docker("exec", "kept", "echo", "alive").stdout == b"alive\n"
+    done = daemon.docker("cp", "-", "kept:/", stdin=tar_of(3_000_000), check=False)
+    assert done.returncode == 1 and b"No space left on device: make room" in done.stderr
+    daemon.docker("stop", "-t", "0", "stopped")
+    daemon.docker("rm", "-f", "removed")
+    fill(filler)
+    daemon.kill9()
+    daemon.start()
+    assert daemon.inspect("kept")["State"]["Running"]
+    assert daemon.inspect("stopped")["State"]["ExitCode"] == 137
+    assert daemon.request("GET", "/containers/removed/json")[0] == 404
     filler.unlink()
-    assert daemon.inspect("kept")["State"]["Running"]
     assert daemon.run("busybox", "echo", "again") == "again\n"
-    daemon.restart()
-    assert daemon.inspect("kept")["State"]["Running"]
-    assert daemon.request("GET", "/containers/none/json")[0] == 404
+
+
+def fill(path: Path) -> None:
+    """Takes all the room that the disk has."""
+    with path.open("ab", buffering=0) as file:
+        for size in (1 << 16, 1 << 9, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
 
 
 def test_cp_races_a_symlink_swap(daemon: PrivateDaemon, tmp_path: Path) -> None:

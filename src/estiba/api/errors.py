@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 from estiba.model import errors
@@ -27,6 +28,13 @@ STATUS: dict[type[errors.EstibaError], int] = {
 def status_of(error: errors.EstibaError) -> int:
     """The status of the nearest class in the tree."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def words_of(error: OSError) -> str:
+    """What a client is told of a failed system call: a full disk is the user's to mend."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}: make room on the disk of the data root, or remove what is old"
+    return "internal error: the daemon's log has the details"
 
 
 def error_body(message: str) -> bytes:

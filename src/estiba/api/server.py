@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from estiba import __version__
 from estiba.api.context import Context, parse_query
-from estiba.api.errors import error_body, status_of
+from estiba.api.errors import error_body, status_of, words_of
 from estiba.api.http1 import Connection, HttpRequest, HttpResponse
 from estiba.api.router import API_VERSION, Router, parse_version
 from estiba.api.targets import split_target
@@ -161,6 +161,9 @@ class Server:
             response = _error(status_of(error), error.message)
         except (asyncio.CancelledError, ConnectionError):
             raise
+        except OSError as error:
+            _log.exception("%s %s failed", request.method, request.target[:200])
+            response = _error(500, words_of(error))
         except Exception:
             _log.exception("%s %s failed", request.method, request.target[:200])
             response = _error(500, "internal error: the daemon's log has the details")

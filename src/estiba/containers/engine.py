@@ -27,6 +27,8 @@ from estiba.store import Intent, Record, Transaction
 _log = logging.getLogger(__name__)
 
 _NAME_ATTEMPTS = 12
+_ENDS_TIMEOUT_S = 15.0
+"""For recording what ended while the engine was away; the rest is recorded while it serves."""
 
 
 @dataclass(slots=True)
@@ -185,7 +187,7 @@ class Engine:
         watches = [actor.watch_run() for actor in up]
         over = [watch for actor, watch in zip(up, watches, strict=True) if not actor.is_watched]
         if over:
-            await asyncio.wait(over)
+            await asyncio.wait(over, timeout=_ENDS_TIMEOUT_S)
         return [actor for actor in up if actor.record.state.is_up]
 
     def _adopt(self, row: Record) -> None:

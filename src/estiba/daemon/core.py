@@ -82,7 +82,7 @@ def build_core(config: DaemonConfig) -> Core:
     facts = read_facts(host, sorted(runtimes), hierarchies, config.cgroup_parent)
     monitor = Conmon(_program("conmon"), config.exec_root / "exits")
     bus = EventBus(asyncio.get_running_loop())
-    store = Store.open(config.data_root / "estiba.db", bus)
+    store = Store.open(config.data_root / "estiba.db", bus, reserve=config.data_root / "reserve")
 
     limits = Limits()
     layers = LayerStore(config.data_root / "images", limits)

@@ -23,6 +23,7 @@ from estiba.kernel import failpoint
 from estiba.model.errors import AlreadyExists, DataLoss, Internal
 from estiba.model.event import Event, EventType
 from estiba.store.events import EventBus
+from estiba.store.reserve import Reserve
 from estiba.store.schema import MAX_EVENTS, migrate
 
 T = TypeVar("T")
@@ -115,24 +116,27 @@ class _Job:
 class Store:
     """The engine's only database. Open it with `Store.open`, end with `close`."""
 
-    def __init__(self, path: Path, bus: EventBus) -> None:
+    def __init__(self, path: Path, bus: EventBus, reserve: Reserve) -> None:
         self.path = path
         self.bus = bus
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._submitting = threading.Lock()
         """Held for the moment of handing a job over, so that none comes after the last."""
         self._is_closed = False
-        self._connection = _connect(path)
+        self._reserve = reserve
+        self._connection = _connect_somehow(path, self._reserve)
         self._thread = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
 
     @classmethod
-    def open(cls, path: Path, bus: EventBus) -> Store:
+    def open(cls, path: Path, bus: EventBus, *, reserve: Path | None = None) -> Store:
         """Opens or creates the database at `path` and brings its schema up to date.
+
+        `reserve` is a file that sets room aside for a full disk.
 
         Raises DataLoss when the file is damaged or newer than this engine.
         """
         try:
-            store = cls(path, bus)
+            store = cls(path, bus, Reserve(reserve))
         except sqlite3.DatabaseError as error:
             raise DataLoss(
                 f"cannot open the state database {path}: {error}; "
@@ -221,14 +225,17 @@ class Store:
                     stop = True
                     break
                 group.append(job)
-            self._run_group(group)
+            while not self._run_group(group):
+                pass
+            self._reserve.fill()
             if stop:
                 return
 
-    def _run_group(self, group: list[_Job]) -> None:
+    def _run_group(self, group: list[_Job]) -> bool:
         """One SQLite transaction for all jobs that wait, a savepoint for each.
 
         Group commit: with FULL a commit costs one flush of the disk, whatever it carries.
+        False says that the disk is full, and that there is a little more room now.
         """
         outcomes: list[tuple[_Job, Any, BaseException | None]] = []
         events: list[Event] = []
@@ -245,14 +252,17 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            if _is_full(error) and self._reserve.give():
+                return False
             failure = Internal(f"cannot write the state database {self.path}: {error}")
             for job in group:
                 _answer(job, None, failure)
-            return
+            return True
         if events:
             self.bus.publish(events)
         for job, result, problem in outcomes:
             _answer(job, result, problem)
+        return True
 
     def _run_job(self, job: _Job, events: list[Event]) -> tuple[_Job, Any, BaseException | None]:
         transaction = Transaction(self._connection)
@@ -260,6 +270,8 @@ class Store:
         try:
             result = job.function(transaction)
         except Exception as error:
+            if isinstance(error, sqlite3.Error) and not self._connection.in_transaction:
+                raise  # a full disk: SQLite has undone the whole transaction by itself
             self._connection.execute("ROLLBACK TO job")
             self._connection.execute("RELEASE job")
             return job, None, error
@@ -276,6 +288,25 @@ def _answer(job: _Job, result: Any, problem: BaseException | None) -> None:
         job.future.set_exception(problem)
     else:
         job.future.set_result(result)
+
+
+def _is_full(error: Exception) -> bool:
+    """The second: the index of the log, which lies in shared memory, has no room to grow."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+def _connect_somehow(path: Path, reserve: Reserve) -> sqlite3.Connection:
+    """`_connect`, with room from the reserve if the disk is full."""
+    while True:
+        try:
+            connection = _connect(path)
+        except sqlite3.Error as error:
+            if not (_is_full(error) and reserve.give()):
+                raise
+        else:
+            reserve.fill()
+            return connection
 
 
 def _connect(path: Path) -> sqlite3.Connection:
