@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -260,6 +261,34 @@ def test_mutual_tls(make_daemon: Callable[..., PrivateDaemon], tmp_path: Path) -
     ) as raw:
         raw.sendall(b"GET /info HTTP/1.1\r\nHost: evil.test\r\n\r\n")
         assert b"403" in raw.recv(65536)
+    _contexts_travel(made, tmp_path, port)
+
+
+def _contexts_travel(made: PrivateDaemon, folder: Path, port: int) -> None:
+    """Between the two clients, with their certificates; input ends by a half-close inside TLS."""
+    environment = {key: value for key, value in made.client_environment().items()
+                   if key not in ("DOCKER_HOST", "ESTIBA_HOST")}  # fmt: skip
+
+    def client(*words: str, stdin: bytes = b"") -> bytes:
+        done = subprocess.run(words, input=stdin, capture_output=True, timeout=60, check=False,
+                              env=environment)  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    estiba = [sys.executable, "-m", "estiba.cli.main"]
+    keys = f"ca={folder}/ca.pem,cert={folder}/client.pem,key={folder}/client-key.pem"
+    client(*estiba, "context", "create", "one", "--docker", f"host=tcp://127.0.0.1:{port},{keys}")
+    client(*estiba, "context", "export", "one", str(folder / "one.tar"))
+    client("docker", "context", "import", "two", str(folder / "one.tar"))
+    assert client("docker", "-c", "two", "run", "--rm", "busybox", "echo", "hi") == b"hi\n"
+    client("docker", "context", "export", "two", str(folder / "two.tar"))
+    client(*estiba, "context", "import", "three", str(folder / "two.tar"))
+    run = [*estiba, "-c", "three", "run", "--rm", "-i", "busybox", "sh", "-c", "cat; echo after"]
+    assert client(*run, stdin=b"in ") == b"in after\n"
+    (folder / "ca.pem").unlink()
+    words = [*estiba, "-H", f"tcp://127.0.0.1:{port}", "--tlsverify", "ps"]
+    done = subprocess.run(words, capture_output=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 1 and b"ca.pem: no such file or directory" in done.stderr
 
 
 def test_settings_from_a_file(make_daemon: Callable[..., PrivateDaemon], tmp_path: Path) -> None:

@@ -213,7 +213,11 @@ def make_client(given: Arguments) -> Client:
     from estiba.client.http import Client
 
     tls = None
-    if given.tls or given.tlsverify or given.tlscacert or given.tlscert or given.tlskey:
+    for path in (given.tlscacert, given.tlscert, given.tlskey):
+        if path and not os.path.exists(path):
+            raise ClientError(f"open {path}: no such file or directory")
+    wanted = given.tls or given.tlsverify or os.environ.get("DOCKER_TLS")
+    if wanted or given.tlscacert or given.tlscert or given.tlskey:
         usual = tls_of(os.environ.get("DOCKER_CERT_PATH") or config_directory())
         tls = Tls(
             given.tlscacert or usual.ca,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 10 << 20
 _META = "meta.json"
+_TAR_END = 1536
+"""The rest of a block, and two empty ones."""
 
 
 def pack(name: str) -> bytes:
@@ -86,7 +88,8 @@ def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
                     if not entry.is_dir():
                         yield entry.filename, archive.read(entry)
             return
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        # docker leaves out the zeros after the last file.
+        with tarfile.open(fileobj=io.BytesIO(data + bytes(_TAR_END))) as tar:
             for member in tar:
                 if member.isreg():
                     content = tar.extractfile(member)

@@ -56,8 +56,11 @@ def endpoint(name: str) -> tuple[str, Tls | None]:
     folder = tls_directory(name)
     tls = None
     if os.path.isdir(folder):
-        files = [os.path.join(folder, file) for _, file in _TLS_FILES]
-        tls = Tls(*files, verify=not stored.get("SkipTLSVerify"))
+        paths = [os.path.join(folder, file) for _, file in _TLS_FILES]
+        tls = Tls(
+            *(path if os.path.exists(path) else "" for path in paths),
+            verify=not stored.get("SkipTLSVerify"),
+        )
     return str(stored.get("Host", "")), tls
 
 

@@ -102,6 +102,12 @@ class TlsConnection(Connection):
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
+    """Without a CA of one's own the system's are trusted. Raises ClientError for a missing file."""
+    if tls.ca and tls.verify and not os.path.exists(tls.ca):
+        raise ClientError(
+            f"open {tls.ca}: no such file or directory: the daemon cannot be verified without it; "
+            "name its CA with --tlscacert"
+        )
     context = ssl.create_default_context(cafile=tls.ca if os.path.exists(tls.ca) else None)
     if not tls.verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
