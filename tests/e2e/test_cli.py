@@ -43,6 +43,9 @@ def test_run_passes_streams_and_codes(daemon: PrivateDaemon) -> None:
     done = estiba(daemon, "run", "--rm", "-i", "busybox", "sh", "-c", "cat; exit 3",
                   stdin=b"in\n", check=False)  # fmt: skip
     assert (done.stdout, done.returncode) == (b"in\n", 3)
+    device = ["--device-read-bps", "/dev/nope:1mb"]
+    done = estiba(daemon, "run", "--rm", *device, "busybox", "true", check=False)
+    assert done.returncode == 125  # the missing file is not the program
     for command, code in (("nosuch", 127), ("/etc/passwd", 126)):
         done = estiba(daemon, "run", "--rm", "busybox", command, check=False)
         assert done.returncode == code
@@ -113,14 +116,22 @@ def test_ssh_runs_the_far_client(daemon: PrivateDaemon, tmp_path: Path) -> None:
     assert (done.stdout, done.returncode) == (b"through", 4), done.stderr.decode()
 
 
-def test_no_container_is_left_when_its_id_cannot_be_written(daemon: PrivateDaemon) -> None:
+def test_what_stands_around_a_container_that_is_made(daemon: PrivateDaemon) -> None:
     done = estiba(daemon, "create", "--cidfile", "/nope/id", "busybox", check=False)
     assert done.returncode == 1 and b"failed to create the container ID file" in done.stderr
     assert daemon.docker("ps", "-aq").stdout == b""
     file = daemon.root / "id"
     estiba(daemon, "create", "--cidfile", str(file), "nosuchimage", check=False)
     assert not file.exists()
-    estiba(daemon, "create", "--name", "box", "--cidfile", str(file), "busybox")
+    (daemon.root / "docker-config").mkdir(exist_ok=True)
+    (daemon.root / "docker-config" / "config.json").write_text(
+        json.dumps({"proxies": {"default": {"httpProxy": "http://p:1", "noProxy": "a,b"}}})
+    )
+    estiba(daemon, "create", "--name", "box", "--cidfile", str(file), "-e", "no_proxy=x", "busybox")
+    (daemon.root / "docker-config" / "config.json").unlink()
+    environment = daemon.inspect("box")["Config"]["Env"]
+    assert {"HTTP_PROXY=http://p:1", "http_proxy=http://p:1", "NO_PROXY=a,b"} <= {*environment}
+    assert "no_proxy=x" in environment and "no_proxy=a,b" not in environment
     assert file.read_text() == daemon.inspect("box")["Id"]
     file.unlink()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+from estiba.cli.creating import built, create_container
 from estiba.cli.output import each
 from estiba.cli.parse import Arguments, FlagError, UsageError
-from estiba.cli.runspec import attachments, build, environment
+from estiba.cli.runspec import attachments, environment
 from estiba.client.errors import ApiError, ClientError, StartError
 from estiba.client.host import read_config
 from estiba.client.http import Client, part
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from estiba.model.detach_keys import DetachScanner
 
 _ENGINE_ERROR = 125
-_API_SOCKET = "/var/run/docker.sock"
 _PASSED_ON = "HUP INT QUIT TERM USR1 USR2 CONT TSTP".split()
 
 
@@ -48,12 +48,12 @@ def run(client: Client, given: Arguments) -> int:
 
 def create(client: Client, given: Arguments) -> int:
     try:
-        body = _built(given)
+        body = built(given)
     except (FlagError, UsageError):
         raise
     except ClientError as error:
         raise _explained(error, given) from error
-    print(_create(client, given, body))
+    print(create_container(client, given, body))
     return 0
 
 
@@ -74,12 +74,12 @@ def _check_terminal(given: Arguments) -> None:
 
 def _run(client: Client, given: Arguments) -> int:
     """Docker's order: create, attach, wait, start, stream, exit code."""
-    body = _built(given)
+    body = built(given)
     tty = bool(given.tty)
     height, width = terminal_size()
     if tty and height:
         body["HostConfig"]["ConsoleSize"] = [height, width]
-    container = _create(client, given, body)
+    container = create_container(client, given, body)
     if given.detach:
         _start(client, container)
         print(container)
@@ -97,98 +97,6 @@ def _run(client: Client, given: Arguments) -> int:
         condition="removed" if given.rm else "next-exit",
         proxy=given.sig_proxy,
     )
-
-
-def _built(given: Arguments) -> dict[str, Any]:
-    if given.pull not in ("", "always", "missing", "never"):
-        raise ClientError(
-            f'invalid pull option: \'{given.pull}\': must be one of "always", "missing" or "never"'
-        )
-    return build(given)
-
-
-class _IdFile:
-    """`--cidfile`: made before the container, so that none is left behind when it cannot be; gone
-    when no container came of it.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._written = False
-
-    def __enter__(self) -> _IdFile:
-        if self._path:
-            try:
-                self._file = open(self._path, "x")
-            except FileExistsError:
-                raise ClientError(
-                    "container ID file found, make sure the other container isn't running or "
-                    f"delete {self._path}"
-                ) from None
-            except OSError as error:
-                raise ClientError(
-                    "failed to create the container ID file: "
-                    f"open {self._path}: {str(error.strerror).lower()}"
-                ) from error
-        return self
-
-    def write(self, container: str) -> None:
-        self._written = True
-        if self._path:
-            self._file.write(container)
-
-    def __exit__(self, *_: object) -> None:
-        if self._path:
-            self._file.close()
-            if not self._written:
-                os.unlink(self._path)
-
-
-def _create(client: Client, given: Arguments, body: dict[str, Any]) -> str:
-    if given.use_api_socket:
-        _mount_socket(client, body)
-    with _IdFile(given.cidfile) as file:
-        container = _created(client, given, body)
-        file.write(container)
-    return container
-
-
-def _mount_socket(client: Client, body: dict[str, Any]) -> None:
-    """The daemon's own socket, at docker's usual place. Raises ClientError for one far away."""
-    if client.host.kind != "unix":
-        raise ClientError(f"--use-api-socket needs a daemon on a socket, not {client.host.url}")
-    mounts = body["HostConfig"].setdefault("Mounts", [])
-    mounts.append({"Type": "bind", "Source": client.host.address, "Target": _API_SOCKET})
-
-
-def _created(client: Client, given: Arguments, body: dict[str, Any]) -> str:
-    query = {"name": given.name or None, "platform": given.platform or None}
-    image = body["Image"]
-    if given.pull == "always":
-        _pull(client, given, image)
-    try:
-        answer = client.post("/containers/create", query, body)
-    except ApiError as error:
-        if error.status != 404 or "o such image" not in str(error) or given.pull == "never":
-            raise
-        if given.pull == "always":
-            raise
-        print(f"Unable to find image '{_with_tag(image)}' locally", file=sys.stderr)
-        _pull(client, given, image)
-        answer = client.post("/containers/create", query, body)
-    for warning in answer.get("Warnings") or []:
-        print(f"WARNING: {warning}", file=sys.stderr)
-    return str(answer["Id"])
-
-
-def _pull(client: Client, given: Arguments, image: str) -> None:
-    from estiba.cli.images import pull_image
-
-    pull_image(client, _with_tag(image), given.platform, quiet=given.quiet, err=True)
-
-
-def _with_tag(image: str) -> str:
-    return image if ":" in image.rpartition("/")[2] or "@" in image else f"{image}:latest"
 
 
 # -- the foreground ------------------------------------------------------------------------

@@ -35,6 +35,7 @@ CREATE = LIMITS + """\
 --device-read-iops LIST…  limit the read operations of a device (path:number)
 --device-write-bps LIST…  limit the write rate of a device (path:bytes)
 --device-write-iops LIST…  limit the write operations of a device (path:number)
+--disable-content-trust=true  accepted for docker's sake
 --dns LIST…  DNS servers
 --dns-option --dns-opt LIST…  DNS options
 --dns-search LIST…  DNS search domains
@@ -60,6 +61,7 @@ CREATE = LIMITS + """\
 --ip6 ADDRESS  IPv6 address
 --ipc MODE  IPC namespace: private, shareable, host, none, container:NAME
 --isolation NAME  isolation technology (Windows)
+--kernel-memory BYTES  kernel memory limit (old kernels)
 -l --label LIST…  metadata
 --label-file LIST…  files of labels
 --link LIST…  link to another container

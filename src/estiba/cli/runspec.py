@@ -167,6 +167,7 @@ _LIMITS = {
     "CpusetMems": "cpuset_mems",
     "IOMaximumBandwidth": "io_maxbandwidth",
     "IOMaximumIOps": "io_maxiops",
+    "KernelMemory": "kernel_memory",
     "Memory": "memory",
     "MemoryReservation": "memory_reservation",
     "MemorySwap": "memory_swap",

@@ -35,7 +35,8 @@ class StartError(ApiError):
     @property
     def exit_code_of_program(self) -> int:
         """126 for a program that cannot be run, 127 for a missing one, 125 for the engine."""
-        text = str(self).lower()
+        # With docker's eyes for capitals: the system's own "No such file" is about other files.
+        text = str(self)
         if any(words in text for words in _NOT_FOUND):
             return 127
         if any(words in text for words in _NOT_EXECUTABLE):
