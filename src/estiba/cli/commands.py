@@ -38,7 +38,7 @@ CONTAINER = {
         --no-pause  do not pause the container meanwhile
         """, least=1, most=2),
     "cp": Command(
-        "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|- or SRC_PATH|- CONTAINER:DEST_PATH",
+        "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|- or [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
         "Copy between a container and the local file system; - is a tar stream", "cp:copy", """\
         -a --archive  keep uid, gid and set-id bits
         -L --follow-link  follow a symlink in SRC_PATH

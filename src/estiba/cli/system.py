@@ -125,7 +125,7 @@ def _print_server(server: dict[str, Any]) -> None:
             rows.append(("OS/Arch", f"{details.get('Os')}/{details.get('Arch')}"))
             if "Experimental" in details:
                 rows.append(("Experimental", str(details["Experimental"]).lower()))
-        elif "GitCommit" in details:
+        elif details.get("GitCommit"):
             rows.append(("GitCommit", details["GitCommit"]))
         for title, value in rows:
             print(f"  {title + ':':<17} {value}")
