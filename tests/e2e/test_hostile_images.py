@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
 import json
 import os
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -203,6 +205,24 @@ def test_no_working_directory_leads_through_a_descriptor(daemon: PrivateDaemon) 
     daemon.docker("rmi", "leaky:1")
 
 
+def test_secrets_stay_out_of_sight(daemon: PrivateDaemon) -> None:
+    """Environment and registry credentials: in no log, no command line, no readable file."""
+    secret = "hidden-" + os.urandom(8).hex()
+    daemon.docker("run", "-d", "--name", "sec", "-e", f"A={secret}", "busybox", "sleep", "1000")
+    daemon.docker("exec", "-d", "-e", f"B={secret}", "sec", "sleep", "1000")
+    daemon.request("POST", "/images/create?fromImage=x", headers={"X-Registry-Auth": secret})
+    daemon.request("POST", "/containers/create", {"Image": "busybox", "Env": [secret, 5]})
+    shown = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, check=True).stdout
+    assert secret.encode() not in shown
+    assert secret not in daemon.log.read_text()
+    for program in ("conmon", "crun"):
+        for path in Path("/proc").glob("[0-9]*/comm"):
+            with contextlib.suppress(OSError):
+                if path.read_text() == f"{program}\n":
+                    assert secret.encode() not in (path.parent / "environ").read_bytes()
+    daemon.docker("rm", "-f", "sec")
+
+
 def test_modes_of_what_lies_on_the_host(daemon: PrivateDaemon) -> None:
     daemon.docker("volume", "create", "private")
     daemon.docker("run", "-d", "--name", "modes", "busybox", "sleep", "1000")
@@ -211,6 +231,10 @@ def test_modes_of_what_lies_on_the_host(daemon: PrivateDaemon) -> None:
         return path.stat().st_mode & 0o7777
 
     assert mode(daemon.data_root) == 0o710
+    assert mode(daemon.exec_root / "containers") == 0o710
+    rootfs = daemon.exec_root / "containers" / daemon.inspect("modes")["Id"] / "rootfs"
+    look = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "ls", str(rootfs)]
+    assert subprocess.run(look, capture_output=True, check=False).returncode != 0
     assert mode(daemon.data_root / "volumes") == 0o701
     assert mode(daemon.data_root / "volumes" / "private") == 0o701
     assert mode(daemon.data_root / "estiba.db") == 0o600

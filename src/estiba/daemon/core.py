@@ -160,8 +160,10 @@ def _make_roots(paths: Paths) -> None:
     (paths.data_root / "tmp").mkdir(mode=0o700, exist_ok=True)
     for leftover in (paths.data_root / "tmp").iterdir():
         shutil.rmtree(leftover, ignore_errors=True)
-    for name in ("", "containers", "exits", "netns"):
-        (paths.exec_root / name).mkdir(mode=0o711, parents=True, exist_ok=True)
+    for name, mode in (("", 0o711), ("containers", 0o710), ("exits", 0o700), ("netns", 0o711)):
+        (paths.exec_root / name).mkdir(mode=mode, parents=True, exist_ok=True)
+    # Users of the host must not reach set-user-ID programs of images (CVE-2021-41091).
+    (paths.exec_root / "containers").chmod(0o710)
 
 
 def _runtimes(config: DaemonConfig, hierarchies: Hierarchies) -> dict[str, OciRuntime]:
