@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import io
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -261,7 +263,35 @@ def test_mutual_tls(make_daemon: Callable[..., PrivateDaemon], tmp_path: Path) -
     ) as raw:
         raw.sendall(b"GET /info HTTP/1.1\r\nHost: evil.test\r\n\r\n")
         assert b"403" in raw.recv(65536)
+    _half_close_over_tls(made, context, port)
     _contexts_travel(made, tmp_path, port)
+
+
+def _half_close_over_tls(made: PrivateDaemon, context: ssl.SSLContext, port: int) -> None:
+    """The end of input is TLS's own notice; output goes on after it (RFC 8446, section 6.1)."""
+    script = "wc -c; sleep 0.2; echo still here"
+    sent = os.urandom(3 << 20)
+    made.docker("create", "-i", "--name", "box", "busybox", "sh", "-c", script)
+    with context.wrap_socket(
+        socket.create_connection(("127.0.0.1", port)), server_hostname="127.0.0.1"
+    ) as raw:
+        raw.settimeout(20)
+        raw.sendall(
+            b"POST /containers/box/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+        )
+        assert raw.recv(65536).startswith(b"HTTP/1.1 101 ")
+        made.docker("start", "box")
+        raw.sendall(sent)
+        with contextlib.suppress(ssl.SSLError, TimeoutError):
+            raw.settimeout(0)
+            raw.unwrap()
+        raw.settimeout(20)
+        output = b""
+        while b"still here" not in output:
+            output += raw.recv(65536)
+    assert f"{len(sent)}\n".encode() in output
+    assert made.docker("-H", f"tcp://127.0.0.1:{port}", "version", check=False).returncode != 0
 
 
 def _contexts_travel(made: PrivateDaemon, folder: Path, port: int) -> None:
