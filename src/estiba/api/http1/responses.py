@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 
@@ -76,12 +77,17 @@ async def _send_stream(wire: Wire, stream: AsyncIterator[bytes], *, chunked: boo
 
 def _head(response: HttpResponse, request: HttpRequest) -> bytes:
     headers = response.headers
-    headers["Date"] = formatdate(time.time(), usegmt=True)
+    headers["Date"] = _date(int(time.time()))
     if not request.keep_alive:
         headers["Connection"] = "close"
     elif request.version == "1.0":
         headers["Connection"] = "keep-alive"
     return encode_head(response.status, headers)
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 def encode_head(status: int, headers: dict[str, str]) -> bytes:
