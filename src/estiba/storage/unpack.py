@@ -33,7 +33,10 @@ _UNUSUAL = re.compile(rb"\A/|//|(?:\A|/)\.{0,2}(?:/|\Z)")
 
 _UNPLACEABLE = (errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP, errno.EXDEV,
                 errno.ENAMETOOLONG, errno.ERANGE, errno.E2BIG, errno.EFBIG, errno.EINVAL,
-                errno.EBUSY, errno.EROFS, errno.EPERM, errno.EACCES)  # fmt: skip
+                errno.EBUSY, errno.EROFS, errno.EPERM, errno.EACCES,
+                errno.ENOENT, errno.EEXIST, errno.ESTALE)  # fmt: skip
+"""The last three: a program in the container changes the place at the same time."""
+
 _NO_SUPPORT = (errno.ENOTSUP, errno.EPERM, errno.ENODATA)
 
 
