@@ -250,3 +250,10 @@ def test_a_mount_that_cannot_propagate_is_said(daemon: PrivateDaemon, tmp_path: 
         (shared / "late" / "seen").touch()
         assert daemon.docker("exec", "box", "ls", "/b/late").stdout == b"seen\n"
         daemon.request("DELETE", "/containers/box?force=1")
+
+
+def test_a_login_asks_the_registry(daemon: PrivateDaemon) -> None:
+    body = {"username": "a", "password": "b", "serveraddress": "127.0.0.1:1"}
+    status, answer = daemon.request("POST", "/auth", body)
+    assert (status, "refused" in answer["message"]) == (500, True)
+    assert daemon.request("POST", "/auth", {"username": 5})[0] == 400

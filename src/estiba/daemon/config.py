@@ -83,6 +83,7 @@ class DaemonConfig:
     )
     tls: TlsConfig | None = None
     allow_insecure_tcp: bool = False
+    insecure_registries: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     dns: list[str] = field(default_factory=list)
     dns_options: list[str] = field(default_factory=list)
@@ -268,6 +269,7 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         log=LogConfig(type=driver, config=options),
         tls=_tls(merged),
         allow_insecure_tcp=flag("allow-insecure-tcp", False),
+        insecure_registries=many("insecure-registry"),
         labels=many("label"),
         dns=many("dns"),
         dns_options=many("dns-opt"),
