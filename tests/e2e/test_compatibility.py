@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -232,3 +233,39 @@ def test_paths_and_files_are_named_as_asked_for(client: docker.DockerClient) -> 
     low = client.api
     with pytest.raises(docker.errors.APIError, match='invalid resize height "": invalid syntax'):
         low._result(low._post(low._url("/containers/{0}/resize", box.id), params={"w": 3}), True)
+
+
+def test_an_exec_has_the_limits_of_its_container(client: docker.DockerClient) -> None:
+    limit = docker.types.Ulimit(name="nofile", soft=511, hard=512)
+    box = client.containers.run("busybox", "sleep 1000", detach=True, ulimits=[limit])
+    assert box.exec_run(["sh", "-c", "ulimit -n"]).output == b"511\n"
+
+
+def test_events_up_to_a_moment_are_those_of_the_past(daemon: PrivateDaemon) -> None:
+    daemon.docker("run", "--rm", "--name", "past", "busybox", "true")
+    seen = daemon.docker(
+        "events", "--until", f"{time.time():.6f}", "--filter", "container=past"
+    ).stdout
+    assert [line.split()[2] for line in seen.decode().splitlines()] == [
+        "create", "attach", "start", "die", "destroy",
+    ]  # fmt: skip
+
+
+def test_names_of_images_are_patterns_and_repositories(
+    daemon: PrivateDaemon, client: docker.DockerClient
+) -> None:
+    box = client.containers.create("busybox", "true")
+    for name, tag in (("some", "one"), ("some", "two"), ("some/other", "one")):
+        box.commit(name, tag)
+    for pattern, count in (("some*", 2), ("some/*", 1), ("*/*:one", 1), ("*", 3)):
+        assert len(client.images.list(filters={"reference": pattern})) == count, pattern
+    saved = daemon.docker("save", "some").stdout
+    assert b"some:one" in saved and b"some:two" in saved and b"some/other" not in saved
+    for tag in ("some:one", "some:two", "some/other:one"):
+        client.images.remove(tag)
+
+
+def test_old_versions_prune_named_volumes_too(daemon: PrivateDaemon) -> None:
+    daemon.docker("volume", "create", "named")
+    assert daemon.request("POST", "/v1.42/volumes/prune")[1]["VolumesDeleted"] == []
+    assert daemon.request("POST", "/v1.41/volumes/prune")[1]["VolumesDeleted"] == ["named"]

@@ -66,6 +66,10 @@ class SystemRoutes:
         return answer(await self._system.authenticate(await context.json()))
 
 
+_ONLY_ANONYMOUS_SINCE = (1, 42)
+"""Before, a prune of volumes took named ones too."""
+
+
 class NetworkRoutes:
     """Registers itself with a router."""
 
@@ -149,4 +153,7 @@ class VolumeRoutes:
         return empty()
 
     async def prune(self, context: Context) -> HttpResponse:
-        return answer(await self._volumes.prune(context.filters()))
+        filters = context.filters()
+        if context.version < _ONLY_ANONYMOUS_SINCE:
+            filters.setdefault("all", ["true"])
+        return answer(await self._volumes.prune(filters))

@@ -102,6 +102,7 @@ class SpecMaker:
             user=user,
             capabilities=profile.capabilities,
             no_new_privileges=profile.no_new_privileges,
+            rlimits=profile.rlimits,
             tty=wanted.tty,
             console_size=wanted.console_size,
         )

@@ -276,14 +276,15 @@ def _choose(images: Images, names: list[str]) -> dict[Digest, tuple[ImageRecord,
     """Each image once, with the tags that were asked for; a bare repository means all its tags."""
     chosen: dict[Digest, tuple[ImageRecord, list[str]]] = {}
     for name in names:
-        record = images.resolve(name)
-        tags = chosen.setdefault(record.id, (record, []))[1]
-        try:
-            wanted = parse_reference(name).tagged.familiar
-        except EstibaError:
-            continue
-        if wanted in record.repo_tags and wanted not in tags:
-            tags.append(wanted)
+        for wanted in images.tags_of(name) or [name]:
+            record = images.resolve(wanted)
+            tags = chosen.setdefault(record.id, (record, []))[1]
+            try:
+                tag = parse_reference(wanted).tagged.familiar
+            except EstibaError:
+                continue
+            if tag in record.repo_tags and tag not in tags:
+                tags.append(tag)
     return chosen
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from estiba.model.container import HealthConfig
 from estiba.model.errors import InvalidArgument
 from estiba.model.image import ImageProcessConfig
 
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _SHELL = ["/bin/sh", "-c"]
 _UNITS_NS = {"h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6}
 
@@ -79,9 +81,15 @@ def _pairs(text: str, what: str) -> dict[str, str]:
 
 
 def _env(config: ImageProcessConfig, text: str) -> dict[str, Any]:
-    new = _pairs(text, "ENV")
-    kept = [entry for entry in config.env if entry.partition("=")[0] not in new]
-    return {"env": [*kept, *(f"{name}={value}" for name, value in new.items())]}
+    """Values may name the variables that there were before this line."""
+    before = dict(entry.partition("=")[::2] for entry in config.env)
+    new = {name: _expanded(value, before) for name, value in _pairs(text, "ENV").items()}
+    # One that is there already keeps its place.
+    return {"env": [f"{name}={value}" for name, value in {**before, **new}.items()]}
+
+
+def _expanded(text: str, variables: Mapping[str, str]) -> str:
+    return _VARIABLE.sub(lambda match: variables.get(match[1] or match[2], ""), text)
 
 
 def _expose(config: ImageProcessConfig, text: str) -> dict[str, Any]:

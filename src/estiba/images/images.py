@@ -82,6 +82,18 @@ class Images:
                     raise NotFound(f"No such image: {reference.tagged.familiar}")
             return self._records[digest]
 
+    def tags_of(self, repository: str) -> list[str]:
+        """All references with a tag of a bare repository; none for anything else."""
+        try:
+            reference = parse_reference(repository)
+        except InvalidArgument:
+            return []
+        if reference.tag or reference.digest:
+            return []
+        prefix = f"{reference.familiar_name}:"
+        with self._lock:
+            return sorted(tag for tag in self._tags if tag.startswith(prefix))
+
     def _parse(self, name: str) -> Reference:
         try:
             return parse_reference(name)

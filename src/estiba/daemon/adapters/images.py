@@ -208,7 +208,8 @@ class ImageTransfers:
 
     async def check_save(self, names: list[str]) -> None:
         for name in names:
-            self.images.resolve(name)
+            if not self.images.tags_of(name):
+                self.images.resolve(name)
 
     async def save(self, names: list[str]) -> AsyncIterator[bytes]:
         async for piece in iterate(archive.save(self.images, names)):
@@ -273,8 +274,13 @@ def _matching(record: ImageRecord, patterns: list[str]) -> ImageRecord | None:
 
 
 def _matches(tag: str, pattern: str) -> bool:
+    """As Go's path.Match, where `*` and `?` stop at a slash."""
     name = tag.rpartition(":")[0]
-    return any(fnmatchcase(text, pattern) for text in (tag, name))
+    wanted = pattern.split("/")
+    return any(
+        len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+        for parts in (tag.split("/"), name.split("/"))
+    )
 
 
 def _config_view(record: ImageRecord) -> Json:

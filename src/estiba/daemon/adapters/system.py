@@ -88,7 +88,8 @@ class System:
     async def _events(self, since_ns: int, until_ns: int, filters: Filters) -> AsyncIterator[Json]:
         with self.bus.subscribe() as subscription:
             last = 0
-            if since_ns:
+            # An end alone means everything up to there.
+            if since_ns or until_ns:
                 for event in await self.store.events_since(since_ns, until_ns or None):
                     last = event.sequence
                     if event_matches(event, filters):
