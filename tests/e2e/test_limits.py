@@ -286,13 +286,31 @@ def test_out_of_memory_is_told(daemon: PrivateDaemon, runtime: str) -> None:
     assert done.returncode == 137
     state = daemon.inspect("box")["State"]
     assert (state["OOMKilled"], state["ExitCode"]) == (True, 137)
-    assert b'"Action":"oom"' in daemon.events("box").replace(b" ", b"")
+    told = daemon.events(daemon.inspect("box")["Id"])
+    assert told.replace(b" ", b"").count(b'"Action":"oom"') == 1
     daemon.docker("rm", "box")
     # A container that was killed by hand did not run out of memory.
     _run(daemon, runtime, *limits, "busybox", "sleep", "1000")
     daemon.docker("kill", "box")
     daemon.wait_state("box", "exited")
     assert not daemon.inspect("box")["State"]["OOMKilled"]
+
+
+def test_a_container_that_outlives_the_lack_of_memory(daemon: PrivateDaemon, runtime: str) -> None:
+    """Its child is killed; that is told at once, once, and after a restart of the daemon too."""
+    script = "head -c 50m /dev/zero | tail > /dev/null; sleep 1000"
+    limits = ("-m", "12m", "--memory-swap", "12m")
+    _run(daemon, runtime, *limits, "busybox", "sh", "-c", script)
+    wait_until(lambda: daemon.inspect("box")["State"]["OOMKilled"], what="the child to be killed")
+    daemon.restart()
+    assert daemon.inspect("box")["State"]["OOMKilled"]
+    assert daemon.inspect("box")["State"]["Running"]
+    daemon.docker("kill", "box")
+    daemon.wait_state("box", "exited")
+    told = daemon.events(daemon.inspect("box")["Id"])
+    assert told.replace(b" ", b"").count(b'"Action":"oom"') == 1
+    daemon.docker("start", "box")
+    wait_until(lambda: daemon.inspect("box")["State"]["OOMKilled"], what="another child's end")
 
 
 def _sample(daemon: PrivateDaemon, *, one_shot: bool = False) -> dict[str, Any]:

@@ -169,6 +169,9 @@ class FakeWorld:
         self._drop(record, "tear_down", "network")
         self._drop(record, "tear_down", "mount")
 
+    def watch_memory(self, record: ContainerRecord, killed: Callable[[], None]) -> None:
+        self.calls.append(f"watch_memory {record.name}")
+
     async def wait_exit(self, record: ContainerRecord) -> Exit:
         run = self.kernel.runs.get(record.id)
         if run is None or run.process != record.monitor:

@@ -153,6 +153,7 @@ class Actor:
         tasks = self._world.tasks
         self.ended.clear()
         self._run_tasks = [tasks.spawn(self._watch_exit(self.record), name=f"exit {name}")]
+        self._watch_memory(self.record)
         forwarder = open_forwarder(self.record, self._world.paths)
         if forwarder is not None:
             tasks.spawn(forwarder.run(self.ended), name=f"forward {name}")
@@ -419,7 +420,7 @@ class Actor:
             monitor=None,
         )
         attributes = {"exitCode": str(outcome.code), "execDuration": str(int(ran_s))}
-        if outcome.oom_killed:
+        if outcome.oom_killed and not record.oom_killed:
             await self.announce("oom")
         await self._journal.commit(
             finished,
@@ -433,6 +434,20 @@ class Actor:
         self._exit.resolve(outcome)
         if state == ContainerState.RESTARTING and restart is not None:
             self._schedule_restart(restart.delay_s, restart.count)
+
+    def _watch_memory(self, run: ContainerRecord) -> None:
+        def killed() -> None:
+            self._world.tasks.spawn(self._ran_out_of_memory(run), name=f"oom {run.name}")
+
+        self._world.steps.watch_memory(run, killed)
+
+    async def _ran_out_of_memory(self, run: ContainerRecord) -> None:
+        """One of its processes was killed; the container itself may go on."""
+        async with self._lock:
+            same = self.record.state.is_up and self.record.container == run.container
+            if same and not self.record.oom_killed:
+                record = msgspec.structs.replace(self.record, oom_killed=True)
+                await self._journal.commit(record, "oom")
 
     async def _remove_if_owed(self) -> None:
         record = self.record

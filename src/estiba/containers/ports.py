@@ -5,6 +5,7 @@ Everything here is idempotent and derives its names from the container's id.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -75,6 +76,9 @@ class Steps(Protocol):
 
     async def wait_exit(self, record: ContainerRecord) -> Exit:
         """Waits for the end of the run, however long."""
+
+    def watch_memory(self, record: ContainerRecord, killed: Callable[[], None]) -> None:
+        """Calls `killed` when the kernel kills a process of the run for memory, once a run."""
 
     async def open_console(self, record: ContainerRecord) -> Console:
         """Connects to the standard streams of a container that was brought up."""

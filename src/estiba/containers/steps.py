@@ -7,6 +7,7 @@ needs no journal to undo them.
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from estiba.containers.publishing import port_requests
 from estiba.containers.record import AttachedNetwork, ContainerRecord, Process
 from estiba.kernel import failpoint
 from estiba.kernel.blocking import run_blocking
+from estiba.kernel.inotify import ArrivalWatch
 from estiba.kernel.pidfd import ProcessIdentity
 from estiba.kernel.procfs import end_processes
 from estiba.model.container import EndpointSettings, PortBinding
@@ -35,6 +37,8 @@ from estiba.runtime.oci import OciRuntime
 from estiba.runtime.rootfs import ensure_mount_points
 
 _SHARED = "container:"
+
+_log = logging.getLogger(__name__)
 
 
 class Rootfs(Protocol):
@@ -102,6 +106,7 @@ class KernelSteps:
     host_files: HostFiles
     build_spec: BuildSpec
     remove_group: RemoveGroup
+    arrivals: ArrivalWatch
 
     # -- create and remove -----------------------------------------------------------------
 
@@ -229,6 +234,12 @@ class KernelSteps:
         )
         lost = "the container's monitor was killed, and the container with it"
         return Exit(status.code, status.oom_killed, error=lost if status.is_lost else "")
+
+    def watch_memory(self, record: ContainerRecord, killed: Callable[[], None]) -> None:
+        try:
+            self.arrivals.expect(Bundle(self.paths.run(record.id)).oom_mark, killed)
+        except OSError as error:
+            _log.warning("container %s: lack of memory is seen at its end: %s", record.name, error)
 
     async def tear_down(self, record: ContainerRecord) -> None:
         bundle = Bundle(self.paths.run(record.id))

@@ -24,7 +24,6 @@ from estiba.kernel.cgroup_stats import (
     Stats,
     V1Reader,
     V2Reader,
-    flat,
     read,
 )
 
@@ -146,14 +145,6 @@ class Hierarchies:
         return V1Reader(
             {name: path / group.lstrip("/") for name, path in self.mounts.items()}
         ).stats()
-
-    def oom_kills(self, group: str) -> int:
-        """How many of its processes the kernel has killed for memory; 0 when it is gone."""
-        relative = group.lstrip("/")
-        if self.mode == Mode.V2:
-            return flat(self.mounts[_UNIFIED] / relative / "memory.events").get("oom_kill", 0)
-        memory = self.mounts.get("memory", Path("/nonexistent"))
-        return flat(memory / relative / "memory.oom_control").get("oom_kill", 0)
 
     def processes(self, group: str) -> list[int]:
         """All pids of the group and of groups below it, in order."""

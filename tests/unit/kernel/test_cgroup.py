@@ -109,7 +109,6 @@ def test_v1_counts(v1: Hierarchies) -> None:
     assert stats.pids == PidsStats(5, None)
     assert stats.blkio.service_bytes[1] == BlkioEntry(254, 0, "write", 8192)
     assert stats.blkio.serviced == (BlkioEntry(254, 0, "read", 1),)
-    assert v1.oom_kills(GROUP) == 2
     assert v1.processes(GROUP) == [7, 12]
 
 
@@ -127,7 +126,6 @@ def test_v2_counts(v2: Hierarchies) -> None:
         BlkioEntry(254, 0, "read", 4096),
         BlkioEntry(254, 0, "write", 8192),
     )
-    assert v2.oom_kills(GROUP) == 1
     assert v2.processes(GROUP) == [7, 12]
 
 
@@ -174,7 +172,6 @@ def test_a_parent_is_made_twice_in_every_hierarchy(
 def test_a_group_that_is_gone_counts_zero(layout: str, request: pytest.FixtureRequest) -> None:
     hierarchies: Hierarchies = request.getfixturevalue(layout)
     assert hierarchies.stats("/estiba/gone").cpu == CpuStats()
-    assert hierarchies.oom_kills("/estiba/gone") == 0
     assert hierarchies.processes("/estiba/gone") == []
     hierarchies.remove("/estiba/gone")
 

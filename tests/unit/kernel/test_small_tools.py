@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import signal
 import stat
@@ -17,7 +18,7 @@ import pytest
 from estiba.kernel import failpoint
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.files import write_atomic
-from estiba.kernel.inotify import DirectoryWatch
+from estiba.kernel.inotify import ArrivalWatch, DirectoryWatch
 
 # -- whole files ---------------------------------------------------------------------------
 
@@ -137,6 +138,31 @@ async def test_a_watch_of_nothing_is_an_error_and_holds_no_descriptor(tmp_path: 
     with DirectoryWatch(tmp_path):
         pass
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_files_that_arrive_in_many_directories(tmp_path: Path) -> None:
+    watch, seen = ArrivalWatch(), asyncio.Queue[str]()
+    try:
+        for name in ("a", "b", "c"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "b/mark").touch()
+        for name in ("a", "b", "c"):
+            watch.expect(tmp_path / name / "mark", functools.partial(seen.put_nowait, name))
+        async with asyncio.timeout(5):
+            assert await seen.get() == "b"
+            (tmp_path / "a/other").touch()
+            (tmp_path / "c").rmdir()
+            (tmp_path / "a/mark").touch()
+            assert await seen.get() == "a"
+            (tmp_path / "a/mark").unlink()
+            (tmp_path / "a/mark").touch()
+            watch.expect(tmp_path / "b/again", functools.partial(seen.put_nowait, "again"))
+            (tmp_path / "b/again").touch()
+            assert await seen.get() == "again"
+        with pytest.raises(FileNotFoundError):
+            watch.expect(tmp_path / "c/mark", lambda: None)
+    finally:
+        watch.close()
 
 
 # -- threads -------------------------------------------------------------------------------
