@@ -314,7 +314,8 @@ class Actor:
 
         Raises Conflict while it is up or about to be, unless `force`.
         """
-        killed = force and self.record.state.is_up
+        restarts = self.record.state == ContainerState.RESTARTING
+        killed = force and (self.record.state.is_up or restarts)
         if killed:
             with contextlib.suppress(Conflict):
                 await self.kill("SIGKILL")
