@@ -269,3 +269,35 @@ def test_old_versions_prune_named_volumes_too(daemon: PrivateDaemon) -> None:
     daemon.docker("volume", "create", "named")
     assert daemon.request("POST", "/v1.42/volumes/prune")[1]["VolumesDeleted"] == []
     assert daemon.request("POST", "/v1.41/volumes/prune")[1]["VolumesDeleted"] == ["named"]
+
+
+def test_a_volume_takes_the_files_of_the_image(daemon: PrivateDaemon) -> None:
+    assert "root:x:0:0" in daemon.run("-v", "/etc", "busybox", "cat", "/etc/passwd")
+
+
+def test_what_a_read_only_root_and_a_shared_network_mean_for_etc(daemon: PrivateDaemon) -> None:
+    done = daemon.docker(
+        "run", "--rm", "--read-only", "busybox", "touch", "/etc/hosts", check=False
+    )
+    assert b"Read-only file system" in done.stderr
+    daemon.docker("run", "-d", "--name", "one", "-h", "first", "busybox", "sleep", "1000")
+    daemon.docker(
+        "run", "-d", "--name", "two", "--net", "container:one", "busybox", "sleep", "1000"
+    )
+    assert "first" in daemon.run("--net", "container:two", "busybox", "cat", "/etc/hosts")
+    daemon.docker("rm", "-f", "one", "two")
+
+
+def test_mounts_and_variables_that_docker_does_not_take(daemon: PrivateDaemon) -> None:
+    done = daemon.docker("run", "--rm", "-v", "/proc/sys", "busybox", "true", check=False)
+    assert done.returncode == 125
+    assert b"inside /proc" in done.stderr
+    assert daemon.run("-e", "HOME=", "busybox", "sh", "-c", "echo $HOME") == "/root\n"
+    assert daemon.docker("volume", "ls", "-f", "dangling=no", check=False).returncode == 1
+
+
+def test_one_that_starts_again_and_again_is_removed_by_force(daemon: PrivateDaemon) -> None:
+    for number in range(5):
+        name = f"again{number}"
+        daemon.docker("run", "-d", "--restart", "always", "--name", name, "busybox", "true")
+        daemon.docker("rm", "-f", name)

@@ -15,6 +15,15 @@ from estiba.containers.record import ContainerRecord, MountPlan
 from estiba.model.container import BindOptions, Config, HostConfig, Mount
 from estiba.model.errors import InvalidArgument
 
+_PROC_FILES = frozenset(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo", "diskstats", "loadavg", "meminfo", "net/dev", "slabinfo", "stat", "swaps",
+        "sys/crypto/fips_enabled", "sys/kernel/ns_last_pid", "uptime",
+    )
+)  # fmt: skip
+"""What may be mounted over, for programs that show a container its share (runc's list)."""
+
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _BIND_MODES = {
@@ -269,6 +278,10 @@ def _destination(path: str) -> str:
     normal = "/" + posixpath.normpath(path).lstrip("/")
     if normal == "/":
         raise InvalidArgument("invalid specification: destination can't be '/'")
+    if normal.startswith("/proc/") and normal not in _PROC_FILES:
+        raise InvalidArgument(
+            f"invalid mount config: {normal} cannot be mounted because it is inside /proc"
+        )
     if "\0" in normal or len(normal) > 4095:
         raise InvalidArgument("invalid mount config: bad characters or over 4095 in the path")
     return normal

@@ -74,14 +74,20 @@ class Sources:
 
     def spec_mounts(self, record: ContainerRecord) -> list[SpecMount]:
         """The engine's own files first: a user's mount at the same place replaces them."""
-        mounts = [
-            bind(self.host_files.path(record, name), f"/etc/{name}", rw=True) for name in NAMES
-        ]
+        rw = not record.host_config.readonly_rootfs
+        owner = self._owner(record)
+        mounts = [bind(self.host_files.path(owner, name), f"/etc/{name}", rw=rw) for name in NAMES]
         mounts += [tmpfs(path, options) for path, options in record.host_config.tmpfs.items()]
         mounts += [
             self._spec_mount(record, index, plan) for index, plan in enumerate(record.mounts)
         ]
         return mounts
+
+    def _owner(self, record: ContainerRecord) -> ContainerRecord:
+        """Whose network it shares, perhaps by way of others."""
+        while (mode := record.host_config.network_mode).startswith(_SHARED):
+            record = self.find(mode.removeprefix(_SHARED))
+        return record
 
     def _spec_mount(self, record: ContainerRecord, index: int, plan: MountPlan) -> SpecMount:
         if plan.type == "tmpfs":

@@ -19,7 +19,8 @@ def build_env(wanted: Sequence[str], *, hostname: str, tty: bool, home: str) -> 
     if tty:
         base.append("TERM=xterm")
     named = {entry.partition("=")[0]: entry for entry in [*base, *wanted]}
-    named.setdefault("HOME", f"HOME={home}")
+    if named.get("HOME", "HOME=") == "HOME=":
+        named["HOME"] = f"HOME={home}"
     return [entry for entry in named.values() if "=" in entry]
 
 

@@ -141,13 +141,24 @@ def _copy_file(source: int, target: int, name: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         copy = os.open(name, flags, 0o600, dir_fd=target)
         try:
-            while os.copy_file_range(origin, copy, _COPY_BYTES):
-                pass
+            _copy_data(origin, copy)
             _copy_attributes(origin, copy, status)
         finally:
             os.close(copy)
     finally:
         os.close(origin)
+
+
+def _copy_data(origin: int, copy: int) -> None:
+    """Shares blocks where it can; from an overlay to the file system below it Linux cannot."""
+    try:
+        while os.copy_file_range(origin, copy, _COPY_BYTES):
+            pass
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        while os.sendfile(copy, origin, None, _COPY_BYTES):
+            pass
 
 
 def _copy_attributes(source: int, target: int, status: os.stat_result) -> None:

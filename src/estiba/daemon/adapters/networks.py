@@ -170,6 +170,9 @@ def volume_view(record: VolumeRecord, volumes: Volumes) -> Json:
     }
 
 
+_BOOLEANS = frozenset({"true", "1", "false", "0"})
+
+
 @dataclass(slots=True)
 class VolumeAdapter:
     """`api.ports.Volumes`."""
@@ -182,6 +185,8 @@ class VolumeAdapter:
         for name, values in filters.items():
             if name not in ("name", "driver", "label", "dangling"):
                 raise InvalidArgument(f"invalid filter '{name}'")
+            if name == "dangling" and not _BOOLEANS.issuperset(v.lower() for v in values):
+                raise InvalidArgument(f"invalid filter 'dangling=[{' '.join(values)[:64]}]'")
             combine = all if name == "label" else any
             records = [r for r in records if combine(self._test(r, name, v) for v in values)]
         return {"Volumes": [self._view(record) for record in records], "Warnings": None}
