@@ -184,8 +184,10 @@ class Engine:
             except (EstibaError, OSError, msgspec.DecodeError):
                 _log.exception("recovery: %s is tried again at the next start", intent.id)
         up = [actor for actor in self.actors.values() if actor.record.state.is_up]
-        watches = [actor.watch_run() for actor in up]
-        over = [watch for actor, watch in zip(up, watches, strict=True) if not actor.is_watched]
+        watches = [actor.runs.watch() for actor in up]
+        over = [
+            watch for actor, watch in zip(up, watches, strict=True) if not actor.runs.is_watched
+        ]
         if over:
             await asyncio.wait(over, timeout=_ENDS_TIMEOUT_S)
         return [actor for actor in up if actor.record.state.is_up]
@@ -210,9 +212,9 @@ class Engine:
         elif intent.verb == "remove":
             await actor.finish_removal(volumes=bool(json.loads(intent.body).get("volumes")))
         elif intent.verb == "start":
-            await actor.undo_interrupted_start()
+            await actor.runs.undo_interrupted()
         elif intent.verb == "kill":
-            await actor.kill_frozen()
+            await actor.endings.kill_frozen()
         elif intent.verb in ("pause", "unpause"):
             await actor.thaw(intent.verb)
 
@@ -276,4 +278,4 @@ class Engine:
         """Lets go of everything; containers run on."""
         self.world.is_quiet = True
         await self.world.tasks.close()
-        await asyncio.gather(*(actor.hub.close() for actor in self.actors.values()))
+        await asyncio.gather(*(actor.runs.hub.close() for actor in self.actors.values()))

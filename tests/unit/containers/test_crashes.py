@@ -20,8 +20,8 @@ import pytest
 from tests.support.records import make_record, with_policy
 from tests.support.world import AT_REST, DIE, ERROR, UP, Boot, Death, Machine
 
-from estiba.containers import actor as actor_module
 from estiba.containers import restart as restart_module
+from estiba.containers import runs as runs_module
 from estiba.containers.actor import Actor
 from estiba.containers.record import KIND, ContainerRecord, MountPlan, decode
 from estiba.kernel.pidfd import ProcessIdentity
@@ -150,7 +150,9 @@ async def restarts_twice(story: Story) -> None:
         if story.record.id not in engine.actors:
             return True
         state = story.actor.record.state
-        return state.is_up or (state == ContainerState.EXITED and not story.actor._restart_task)
+        return state.is_up or (
+            state == ContainerState.EXITED and not story.actor.runs._restart_task
+        )
 
     await story.create()
     await story.start()
@@ -263,11 +265,10 @@ class Stage:
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     for name in ("FIRST_DELAY_S", "MAX_DELAY_S"):
         monkeypatch.setattr(restart_module, name, 0.0)
-    monkeypatch.setattr(actor_module, "_RETRY_S", 0.0, raising=False)
     template = tmp_path / "template.db"
     Store.open(template, EventBus()).close()
     made = Stage(template)
-    monkeypatch.setattr(actor_module, "is_alive", made.is_alive)
+    monkeypatch.setattr(runs_module, "is_alive", made.is_alive)
     return made
 
 

@@ -126,7 +126,7 @@ class ContainerQueries:
             follow=options.follow,
             prefix=details_prefix(record) if options.details else b"",
         )
-        return record.config.tty, logs.read_log(self.paths.log(record.id), query, actor.ended)
+        return record.config.tty, logs.read_log(self.paths.log(record.id), query, actor.runs.ended)
 
     def _record(self, ref: str) -> ContainerRecord:
         return self.engine.find(ref).record

@@ -46,7 +46,7 @@ class ContainerStreams:
             if options.logs:
                 await self._replay(actor, options, stream)
             return
-        client = actor.hub.join(stdout=options.stdout, stderr=options.stderr)
+        client = actor.runs.hub.join(stdout=options.stdout, stderr=options.stderr)
         try:
             if options.logs:
                 await self._replay(actor, options, stream)
@@ -54,22 +54,22 @@ class ContainerStreams:
             await actor.announce("attach")
             await self._pump(actor, options, stream, client)
         finally:
-            actor.hub.leave(client)
+            actor.runs.hub.leave(client)
 
     async def _connect(self, actor: Actor) -> None:
         """Joins a container that runs; one that does not is waited for."""
-        if actor.record.state.is_up and not actor.hub.is_connected:
+        if actor.record.state.is_up and not actor.runs.hub.is_connected:
             with contextlib.suppress(EstibaError):
                 console = await self.engine.world.steps.open_console(actor.record)
-                if actor.hub.is_connected:
+                if actor.runs.hub.is_connected:
                     await console.close()
                 else:
-                    actor.hub.connect(console, name=actor.record.name)
+                    actor.runs.hub.connect(console, name=actor.record.name)
 
     async def _replay(self, actor: Actor, options: AttachOptions, stream: ClientStream) -> None:
         query = logs.LogQuery(stdout=options.stdout, stderr=options.stderr)
         async for number, data in logs.read_log(
-            self.paths.log(actor.record.id), query, actor.ended
+            self.paths.log(actor.record.id), query, actor.runs.ended
         ):
             await stream.write(number, data)
 
@@ -112,11 +112,11 @@ class ContainerStreams:
         while data := await stream.read():
             passed, detached = scanner.feed(data)
             if passed:
-                await actor.hub.write_stdin(passed)
+                await actor.runs.hub.write_stdin(passed)
             if detached:
                 return True
         if actor.record.config.stdin_once and not actor.record.config.tty:
-            await actor.hub.close_stdin()
+            await actor.runs.hub.close_stdin()
         return False
 
 
