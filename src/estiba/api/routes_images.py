@@ -12,7 +12,6 @@ from estiba.model.container import Config
 from estiba.model.errors import InvalidArgument, NotFound
 
 _TAR = "application/x-tar"
-_WITHOUT_CONTAINER_SINCE = (1, 45)
 
 
 class ImageRoutes:
@@ -52,8 +51,8 @@ class ImageRoutes:
         view = await self._images.inspect(_name(context))
         if context.version < (1, 44):
             view["VirtualSize"] = view["Size"]
-        if context.version < _WITHOUT_CONTAINER_SINCE:
-            view |= {"Container": "", "ContainerConfig": msgspec.to_builtins(Config())}
+        # Gone from Docker with 1.45, but docker-compose 1.29 asks for the newest and reads it.
+        view |= {"Container": "", "ContainerConfig": msgspec.to_builtins(Config())}
         return answer(view)
 
     async def history(self, context: Context) -> HttpResponse:
