@@ -43,12 +43,13 @@ def test_the_start_of_an_exec_says_what_its_stream_is(
     assert client.api.exec_start(made["Id"], tty=True) == b"out\r\nerr\r\n"
 
 
-def test_a_followed_log_comes_line_by_line(client: docker.DockerClient) -> None:
+def test_a_log_comes_line_by_line(client: docker.DockerClient) -> None:
     words = ["sh", "-c", "echo one; echo two; echo err >&2; printf rest"]
     box = client.containers.run("busybox", words, detach=True)
     box.wait()
     assert sorted(box.logs(stream=True)) == [b"err\n", b"one\n", b"rest", b"two\n"]
     assert len(list(box.logs(stream=True, stderr=False, timestamps=True))) == 3
+    assert len(list(box.logs(stream=True, follow=False))) == 4
 
 
 def test_a_variable_without_a_value(client: docker.DockerClient) -> None:

@@ -29,6 +29,7 @@ from estiba.model.ids import check_name
 _TAR = "application/x-tar"
 _RECURSIVE_READ_ONLY_SINCE = (1, 44)
 _ANNOTATIONS_LISTED_SINCE = (1, 46)
+_LINE_BY_LINE_BYTES = 64 << 10
 _WAIT_CONDITIONS = ("", "not-running", "next-exit", "removed")
 
 
@@ -114,7 +115,7 @@ class ContainerRoutes:
         tty, chunks = await self._queries.logs(_id(context), options)
         plain = tty or context.version < (1, 42)
         kind = RAW_STREAM if plain else MULTIPLEXED_STREAM
-        return stream(_log_stream(chunks, tty=tty, by_line=options.follow), kind)
+        return stream(_log_stream(chunks, tty=tty, follow=options.follow), kind)
 
     async def truncate_logs(self, context: Context) -> HttpResponse:
         await self._commands.truncate_log(_id(context))
@@ -342,14 +343,19 @@ def _stat_header(stat: dict[str, Any]) -> dict[str, str]:
 
 
 async def _log_stream(
-    chunks: AsyncIterator[tuple[int, bytes]], *, tty: bool, by_line: bool
+    chunks: AsyncIterator[tuple[int, bytes]], *, tty: bool, follow: bool
 ) -> AsyncIterator[bytes]:
+    """Clients take a frame for a line, as Docker sends them; a large log comes in large frames."""
     yield b""
+    sent_bytes = 0
     async for number, data in chunks:
         if tty:
             yield data
+        elif follow or sent_bytes + len(data) <= _LINE_BY_LINE_BYTES:
+            yield frames_by_line(number, data)
         else:
-            yield frames_by_line(number, data) if by_line else frame(number, data)
+            yield frame(number, data)
+        sent_bytes += len(data)
 
 
 async def _first(pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
