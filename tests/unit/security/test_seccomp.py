@@ -67,6 +67,12 @@ def test_no_call_stands_in_two_groups_of_one_condition() -> None:
 
 
 AMD64 = seccomp.Machine("amd64", (6, 1))
+ALLOW = '"defaultAction":"SCMP_ACT_ALLOW"'
+
+
+def argued(argument: str) -> str:
+    rule = f'{{"names":["b"],"action":"SCMP_ACT_ERRNO","args":[{{{argument}}}]}}'
+    return f'{{{ALLOW},"syscalls":[{rule}]}}'
 
 
 @pytest.mark.parametrize(
@@ -90,6 +96,14 @@ AMD64 = seccomp.Machine("amd64", (6, 1))
             '"action":"SCMP_ACT_ERRNO","includes":{"minKernel":"new"}}]}',
             "invalid kernel version",
         ),
+        ('{"defaultAction":"SCMP_ACT_NEVER"}', "unknown action 'SCMP_ACT_NEVER'"),
+        (f'{{{ALLOW},"syscalls":[{{"names":["b"],"action":"deny"}}]}}', "unknown action 'deny'"),
+        (f'{{{ALLOW},"flags":["SECCOMP_FILTER_FLAG_X"]}}', "unknown flag"),
+        (f'{{{ALLOW},"architectures":["x86"]}}', "unknown architecture 'x86'"),
+        (f'{{{ALLOW},"archMap":[{{"architecture":"arm"}}]}}', "unknown architecture 'arm'"),
+        (argued('"index":0,"value":1,"op":"="'), "unknown operator '='"),
+        (argued('"index":6,"value":1,"op":"SCMP_CMP_EQ"'), "no argument 6"),
+        (argued('"index":0,"value":-1,"op":"SCMP_CMP_EQ"'), "beyond 64 bits"),
     ],
 )
 def test_a_bad_profile_is_refused_with_the_reason(profile: str, words: str) -> None:

@@ -19,6 +19,24 @@ _ALLOW = "SCMP_ACT_ALLOW"
 _ERRNO = "SCMP_ACT_ERRNO"
 _KERNEL = re.compile(r"(\d+)\.(\d+)")
 
+# What runtime-spec 1.0 and its seccomp flags know, as crun and runc take it.
+_ACTIONS = frozenset(
+    f"SCMP_ACT_{name}"
+    for name in "KILL KILL_PROCESS KILL_THREAD TRAP ERRNO TRACE ALLOW LOG NOTIFY".split()
+)
+_OPERATORS = frozenset(f"SCMP_CMP_{name}" for name in "NE LT LE EQ GE GT MASKED_EQ".split())
+_FLAGS = frozenset(
+    f"SECCOMP_FILTER_FLAG_{name}" for name in "TSYNC LOG SPEC_ALLOW WAIT_KILLABLE_RECV".split()
+)
+_ARCHITECTURES = frozenset(
+    f"SCMP_ARCH_{name}"
+    for name in (
+        "X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 "
+        "PPC64LE S390 S390X PARISC PARISC64 RISCV64 LOONGARCH64 M68K SH SHEB"
+    ).split()
+)
+_MAX_ARGUMENT = 5
+
 Spec = dict[str, Any]
 
 
@@ -119,6 +137,7 @@ def load_profile(text: str, machine: Machine, capabilities: Collection[str]) -> 
             "both 'architectures' and 'archMap' are specified in the seccomp profile, use either "
             "'architectures' or 'archMap'"
         )
+    _check_words(profile)
     spec: Spec = {
         "defaultAction": profile.default_action,
         "architectures": profile.architectures or _own(profile.arch_map, machine),
@@ -135,6 +154,38 @@ def load_profile(text: str, machine: Machine, capabilities: Collection[str]) -> 
         "listenerMetadata": profile.listener_metadata,
     }
     return spec | {key: value for key, value in optional.items() if value not in (None, [], "")}
+
+
+def _check_words(profile: _Profile) -> None:
+    """A word that a runtime does not know would come to light at the start only."""
+    arguments = [argument for rule in profile.syscalls for argument in rule.args or ()]
+    for what, known, given in (
+        ("action", _ACTIONS, [profile.default_action, *(r.action for r in profile.syscalls)]),
+        ("operator", _OPERATORS, [argument.op for argument in arguments]),
+        ("flag", _FLAGS, profile.flags),
+        ("architecture", _ARCHITECTURES, [*profile.architectures, *_mapped(profile.arch_map)]),
+    ):
+        for word in given:
+            if word not in known:
+                raise InvalidArgument(
+                    f"decoding seccomp profile failed: unknown {what} {word[:64]!r}: "
+                    f"use one of {', '.join(sorted(known))}"
+                )
+    for argument in arguments:
+        if not 0 <= argument.index <= _MAX_ARGUMENT:
+            raise InvalidArgument(
+                f"decoding seccomp profile failed: a system call has no argument {argument.index}"
+            )
+        if not all(0 <= value < 2**64 for value in (argument.value, argument.value_two)):
+            raise InvalidArgument("decoding seccomp profile failed: a value beyond 64 bits")
+
+
+def _mapped(arch_map: list[_Architecture]) -> list[str]:
+    return [
+        name
+        for entry in arch_map
+        for name in (entry.architecture, *(entry.sub_architectures or ()))
+    ]
 
 
 def _own(arch_map: list[_Architecture], machine: Machine) -> list[str]:
