@@ -20,6 +20,7 @@ from estiba.model.errors import InvalidArgument
 from estiba.network.mac import check_mac
 
 _SHARED = "container:"
+_PREDEFINED = ("bridge", "host", "none")
 _SYSCTLS = "com.docker.network.endpoint.sysctls"
 _SYSCTL = re.compile(r"(net\.(?:ipv4|ipv6|mpls)\.[\w.]+\.)IFNAME(\.[\w.]+)=([^,\s]+)")
 
@@ -58,7 +59,7 @@ def plan_networks(
 
 def _check(name: str, settings: EndpointSettings) -> None:
     check_mac(settings.mac_address)
-    if name == "bridge" and settings.aliases:
+    if name in _PREDEFINED and settings.aliases:
         raise InvalidArgument(
             f"invalid config for network {name}: invalid endpoint settings: network-scoped "
             "alias is supported only for containers in user defined networks"

@@ -68,6 +68,7 @@ class Networking(Protocol):
         network: str,
         settings: EndpointSettings,
         ports: list[PortRequest],
+        hostname: str,
     ) -> Endpoint: ...
 
     def disconnect(self, container_id: str, endpoint: Endpoint) -> None: ...
@@ -197,6 +198,7 @@ class KernelSteps:
                 network=net.network,
                 settings=net.requested,
                 ports=requests if not joined else [],
+                hostname=record.config.hostname,
             )
             joined.append(
                 AttachedNetwork(network=net.network, requested=net.requested, endpoint=endpoint)

@@ -275,7 +275,7 @@ class Networks:
             interface="",
             settings=settings,
             ports=tuple(ports),
-            dns_names=() if record.predefined else tuple(dict.fromkeys(filter(None, names))),
+            dns_names=tuple(dict.fromkeys(filter(None, names))),
         )
         attachment = self._enrol(record, attachment)
         try:

@@ -190,6 +190,7 @@ def test_a_network_of_ones_own(host: Host) -> None:
     )
     assert (endpoint.ip_address, endpoint.gateway) == ("10.77.0.128", "10.77.0.254")
     assert endpoint.dns_names == ["name-one", "web", "one", "first"]
+    assert host.attach("two").dns_names == ["name-two", "two"]
     assert links(host.networks.sandbox_path("one"))["eth0"].mtu == 1400
     assert ping(host.networks.sandbox_path("one"), OUTSIDE_ADDRESS)
     with pytest.raises(AlreadyExists, match="network with name blue already exists"):

@@ -45,6 +45,8 @@ def test_the_mode_names_the_first_network() -> None:
         ("own", {"ipam_config": EndpointIpamConfig(ipv6_address="1.1.1.1")}, "invalid IPv6"),
         ("own", {"driver_opts": {SYSCTLS: "net.ipv4.conf.eth0.x=1"}}, "IFNAME"),
         ("bridge", {"aliases": ["a"]}, "supported only for containers in user defined networks"),
+        ("none", {"aliases": ["a"]}, "supported only for containers in user defined networks"),
+        ("host", {"aliases": ["a"]}, "supported only for containers in user defined networks"),
     ],
 )
 def test_settings_refused(name: str, settings: dict[str, Any], why: str) -> None:
