@@ -77,7 +77,10 @@ def _backends(core: Core) -> Backends:
 
 
 def _system(core: Core, image_queries: ImageQueries) -> System:
-    runtimes = {name: runtime.path for name, runtime in core.runtimes.items()}
+    default = core.config.default_runtime
+    # The default one first: `version` lists them in this order.
+    names = sorted(core.runtimes, key=lambda name: (name != default, name))
+    runtimes = {name: core.runtimes[name].path for name in names}
     versions = read_versions(
         runtimes | {"conmon": core.monitor.path, "tini": core.config.init_path}
     )

@@ -66,7 +66,8 @@ def version_view(host: HostInfo, engine: EngineFacts) -> Json:
                 "Os": "linux",
                 "KernelVersion": host.kernel,
                 "GitCommit": "",
-                "GoVersion": f"python{platform.python_version()}",
+                "GoVersion": "",
+                "PythonVersion": platform.python_version(),
                 "Experimental": "false",
                 "BuildTime": "",
             },
@@ -83,7 +84,7 @@ def version_view(host: HostInfo, engine: EngineFacts) -> Json:
         "ApiVersion": API_VERSION,
         "MinAPIVersion": MIN_API_VERSION,
         "GitCommit": "",
-        "GoVersion": f"python{platform.python_version()}",
+        "GoVersion": "",
         "Os": "linux",
         "Arch": host.go_architecture,
         "KernelVersion": host.kernel,
@@ -180,7 +181,7 @@ def info_view(
         "Isolation": "",
         "InitBinary": config.init_path.name,
         "ContainerdCommit": {"ID": ""},
-        "RuncCommit": {"ID": engine.versions.get("runc", "")},
+        "RuncCommit": {"ID": _runtime_version(config.default_runtime, engine.versions)},
         "InitCommit": {"ID": engine.versions.get("tini", "")},
         "SecurityOptions": engine.security_options,
         "DefaultAddressPools": [
@@ -190,6 +191,12 @@ def info_view(
         "CDISpecDirs": [],
         "Warnings": engine.warnings,
     }
+
+
+def _runtime_version(name: str, versions: Mapping[str, str]) -> str:
+    """Clients call this the version of runc; of another default runtime it bears the name."""
+    version = versions.get(name, "")
+    return version if name == "runc" else f"{name} {version}".rstrip()
 
 
 def host_warnings(config: DaemonConfig, facts: HostFacts) -> list[str]:
