@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from estiba.containers.endings import GRACE_AFTER_KILL_S, Endings
+from estiba.containers.endings import GRACE_AFTER_KILL_S, Endings, overdue
 from estiba.containers.journal import Journal
 from estiba.containers.limits import updated as with_update
 from estiba.containers.ports import Exit
@@ -74,7 +74,10 @@ class Actor:
         await self.announce("stop")
 
     async def kill(self, signal: str) -> None:
-        """Sends a signal to the program. Raises Conflict when it does not run."""
+        """Sends a signal to the program, and waits for its end if that is SIGKILL.
+
+        Raises Conflict when it does not run, Internal when it does not end.
+        """
         number = parse_signal(signal)
         async with self._lock:
             record = self.record
@@ -89,7 +92,9 @@ class Actor:
             exit_future = self.endings.exit.future()
             await self.endings.send(number, by_user=stops)
         if number == SIGKILL:
-            await asyncio.wait([exit_future], timeout=GRACE_AFTER_KILL_S)
+            done, _ = await asyncio.wait([exit_future], timeout=GRACE_AFTER_KILL_S)
+            if not done:
+                raise overdue(self.record)
 
     async def restart(self, *, signal: str | None = None, timeout_s: float | None = None) -> None:
         """Stops, if it runs, and starts; one that removes itself at its end stays this time."""
@@ -138,12 +143,13 @@ class Actor:
             record = msgspec.structs.replace(record, state=state)
         await self._journal.commit(record, action, ends=intent)
 
-    async def rename(self, name: str) -> None:
-        """Raises AlreadyExists when the name is taken."""
+    async def rename(self, name: str) -> str:
+        """The name that it had. Raises AlreadyExists when the new one is taken."""
         async with self._lock:
             old = self.record.name
             renamed = msgspec.structs.replace(self.record, name=name)
             await self._journal.commit(renamed, "rename", attributes={"oldName": f"/{old}"})
+            return old
 
     async def update(self, resources: Resources, policy: RestartPolicy | None) -> None:
         """Changes limits, of the running container too, and the restart policy."""

@@ -12,6 +12,7 @@ from estiba.containers.record import ContainerRecord
 from estiba.containers.signals import SIGKILL, parse_signal
 from estiba.containers.waiters import Waiters
 from estiba.containers.world import World
+from estiba.kernel.pidfd import ProcessIdentity, is_alive
 from estiba.model.errors import Internal
 from estiba.model.state import ContainerState
 
@@ -56,10 +57,7 @@ class Endings:
                 await self.send(SIGKILL, by_user=by_user)
         done, _ = await asyncio.wait([over], timeout=GRACE_AFTER_KILL_S)
         if not done:
-            raise Internal(
-                f"container {self.record.name} does not end after SIGKILL: a process may hang "
-                "in the kernel; see `ps` for state D on the host"
-            )
+            raise overdue(self.record)
 
     async def send(self, number: int, *, by_user: bool) -> None:
         """Signals the program; with the lock held. `by_user` means that it is to stay down."""
@@ -81,3 +79,21 @@ class Endings:
             await self._world.controls.unpause(record)
         facts = {"signal": str(SIGKILL)}
         await self._journal.commit(record, "kill", attributes=facts, ends="kill")
+
+
+def overdue(record: ContainerRecord) -> Internal:
+    """Why the end of a run is not recorded long after its SIGKILL, and what to do about it."""
+    program, monitor = record.container, record.monitor
+    has_ended = program is not None and not is_alive(
+        ProcessIdentity(program.pid, program.start_time)
+    )
+    if has_ended and monitor is not None:
+        return Internal(
+            f"container {record.name} has ended, but its monitor (conmon, pid {monitor.pid}) does "
+            f"not answer: if it is stopped, let it go on with `kill -CONT {monitor.pid}`; if not, "
+            f"end it with `kill -KILL {monitor.pid}`, and the exit code is lost"
+        )
+    return Internal(
+        f"container {record.name} does not end after SIGKILL: a process may hang "
+        "in the kernel; see `ps` for state D on the host"
+    )

@@ -19,6 +19,7 @@ from estiba.containers.record import KIND, ContainerRecord, decode, encode
 from estiba.containers.restart import owes_start
 from estiba.containers.world import World
 from estiba.kernel import failpoint
+from estiba.kernel.blocking import run_blocking
 from estiba.model.errors import AlreadyExists, Conflict, EstibaError, InvalidArgument, NotFound
 from estiba.model.ids import random_name
 from estiba.model.state import ContainerState
@@ -153,13 +154,12 @@ class Engine:
 
     async def rename(self, actor: Actor, name: str) -> None:
         """Raises AlreadyExists when the name is taken."""
-        old = actor.record.name
-        if name == old:
+        if name == actor.record.name:
             raise InvalidArgument("Renaming a container with the same name as its current name")
         self.check_free(name)
         self._names[name] = actor.record.id
         try:
-            await actor.rename(name)
+            old = await actor.rename(name)
         except BaseException:
             self._names.pop(name, None)
             raise
@@ -173,11 +173,10 @@ class Engine:
         Finishes or undoes open intents, re-adopts live monitors, and gives runs that ended
         meanwhile their exit code. Removal only rolls forward.
         """
-        loop = asyncio.get_running_loop()
-        records = await loop.run_in_executor(None, self.world.store.load, KIND)
+        records = await run_blocking(self.world.store.load, KIND)
         for row in records:
             self._adopt(row)
-        intents = await loop.run_in_executor(None, self.world.store.intents, KIND)
+        intents = await run_blocking(self.world.store.intents, KIND)
         for intent in intents:
             try:
                 await self._settle(intent)

@@ -93,8 +93,7 @@ class Runs:
                 ports=up.ports,
             )
             self._journal.hold(pending)
-            if self.hub.has_clients:
-                self.hub.connect(await self._world.steps.open_console(pending), name=record.name)
+            await self._connect_clients(pending)
             await self._world.steps.release(pending)
             running = msgspec.structs.replace(
                 pending,
@@ -113,12 +112,22 @@ class Runs:
             await asyncio.shield(self._undo_start(record, error))
             raise
         self.watch()
+        # Whoever attached since the program was released took it for one that does not run.
+        with contextlib.suppress(EstibaError):
+            await self._connect_clients(self.record)
+
+    async def _connect_clients(self, record: ContainerRecord) -> None:
+        """Raises FailedPrecondition when the monitor is gone."""
+        if self.hub.has_clients and not self.hub.is_connected:
+            self.hub.connect(await self._world.steps.open_console(record), name=record.name)
 
     async def _undo_start(self, record: ContainerRecord, error: BaseException) -> None:
         code = getattr(error, "exit_code", 128)
         await self.hub.close()
-        with contextlib.suppress(EstibaError, OSError):
+        try:
             await self._world.steps.tear_down(self.record)
+        except (EstibaError, OSError):
+            _log.exception("container %s: left for its next start or removal", record.name)
         self._journal.hold(record)
         state = record.state
         if state == ContainerState.RESTARTING:
@@ -152,9 +161,7 @@ class Runs:
         self.ended.clear()
         self._tasks = [tasks.spawn(self._watch_exit(self.record), name=f"exit {name}")]
         self._watch_memory(self.record)
-        forwarder = open_forwarder(self.record, self._world.paths)
-        if forwarder is not None:
-            tasks.spawn(forwarder.run(self.ended), name=f"forward {name}")
+        self._forward()
         plan = plan_health(self.record.config)
         if plan is not None:
             probe = self._world.probe(self.record)
@@ -162,6 +169,16 @@ class Runs:
             health = self.record.health or Health()
             self._tasks.append(tasks.spawn(watch.run(health), name=f"health {name}"))
         return self._tasks[0]
+
+    def _forward(self) -> None:
+        """Begins to send the lines on. After a start it is too late to fail for that."""
+        try:
+            forwarder = open_forwarder(self.record, self._world.paths)
+        except EstibaError as error:
+            _log.warning("container %s: its lines are not sent on: %s", self.record.name, error)
+            return
+        if forwarder is not None:
+            self._world.tasks.spawn(forwarder.run(self.ended), name=f"forward {self.record.name}")
 
     # -- the end of a run ------------------------------------------------------------------
 
@@ -219,6 +236,8 @@ class Runs:
             events=events_down(record),
         )
         self._stopped_as_unhealthy = False
+        # Clients that attached since the last output took it for one that runs.
+        self.hub.end_clients()
         self.ended.set()
         self._endings.exit.resolve(outcome)
         if state == ContainerState.RESTARTING and restart is not None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 from tests.support.records import with_policy
 from tests.support.world import Machine
 
+from estiba.containers.attach import AttachHub, Chunk
+from estiba.containers.endings import overdue
 from estiba.containers.ports import BroughtUp
-from estiba.containers.record import ContainerRecord
+from estiba.containers.record import ContainerRecord, Process
+from estiba.kernel.pidfd import identify
+from estiba.model.container import LogConfig
 from estiba.model.state import ContainerState
 
 
@@ -46,4 +52,109 @@ async def test_a_removal_by_force_meets_a_restart(tmp_path: Path) -> None:
         await removal
     assert record.id not in boot.engine.actors
     assert not boot.world.kernel.of(record.id)
+    await boot.end()
+
+
+def test_a_run_that_does_not_end_says_whose_fault_it_is() -> None:
+    """A monitor that is stopped, or a program that hangs in the kernel."""
+    me = identify(os.getpid())
+    alive = Process(pid=me.pid, start_time=me.start_time)
+    gone = Process(pid=me.pid, start_time=me.start_time - 1)
+    record = msgspec.structs.replace(with_policy("no"), container=gone, monitor=alive)
+    assert f"its monitor (conmon, pid {me.pid}) does not answer" in str(overdue(record))
+    assert f"`kill -CONT {me.pid}`" in str(overdue(record))
+    hanging = msgspec.structs.replace(record, container=alive)
+    assert "state D" in str(overdue(hanging))
+
+
+class FakeConsole:
+    """A program's side that says one word and then nothing more until its end."""
+
+    def __init__(self) -> None:
+        self._ended = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        yield 1, b"hello"
+        await self._ended.wait()
+
+    async def write_stdin(self, data: bytes) -> None:
+        pass
+
+    async def close_stdin(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        self._ended.set()
+
+
+async def test_who_attaches_in_the_middle_of_a_start_sees_the_output(tmp_path: Path) -> None:
+    boot = Machine(tmp_path).boot()
+    record = with_policy("no")
+    await boot.engine.create(record)
+    actor = boot.engine.actors[record.id]
+    actor.runs.hub = AttachHub(tmp_path)
+    boot.world.console = FakeConsole()
+    release = boot.world.release
+
+    async def attached(record: ContainerRecord) -> None:
+        attached.client = actor.runs.hub.join(stdout=True, stderr=True)  # type: ignore[attr-defined]
+        await release(record)
+
+    boot.world.release = attached  # type: ignore[method-assign]
+    await actor.start()
+    async with asyncio.timeout(5):
+        chunks = await attached.client.queue.take()  # type: ignore[attr-defined]
+    assert chunks == [(1, b"hello")]
+    await actor.runs.hub.close()
+    await boot.end()
+
+
+async def test_who_attaches_at_the_very_end_of_a_run_is_let_go(tmp_path: Path) -> None:
+    boot = Machine(tmp_path).boot()
+    record = with_policy("no")
+    await boot.engine.create(record)
+    actor = boot.engine.actors[record.id]
+    await actor.start()
+    tear_down = boot.world.tear_down
+
+    async def attached(record: ContainerRecord) -> None:
+        attached.client = actor.runs.hub.join(stdout=True, stderr=True)  # type: ignore[attr-defined]
+        await tear_down(record)
+
+    boot.world.tear_down = attached  # type: ignore[method-assign]
+    boot.world.kernel.end(record.id, 0)
+    await until(actor.runs.ended.is_set)
+    async with asyncio.timeout(5):
+        assert await attached.client.queue.take() == []  # type: ignore[attr-defined]
+    await boot.end()
+
+
+async def test_a_log_driver_that_fails_keeps_no_engine_from_starting(tmp_path: Path) -> None:
+    """The journal was there when the container started, and is not when the engine does."""
+    machine = Machine(tmp_path)
+    boot = machine.boot()
+    record = with_policy("no")
+    await boot.engine.create(record)
+    actor = boot.engine.actors[record.id]
+    await actor.start()
+    log = LogConfig(type="syslog", config={"syslog-format": "none such"})
+    host = msgspec.structs.replace(record.host_config, log_config=log)
+    broken = msgspec.structs.replace(actor.record, host_config=host)
+    await actor._journal.commit(broken, None)
+    await boot.end()
+    again = machine.boot()
+    assert [one.record.id for one in await again.engine.recover()] == [record.id]
+    await again.end()
+
+
+async def test_two_renames_at_once_hold_one_name(tmp_path: Path) -> None:
+    boot = Machine(tmp_path).boot()
+    record = with_policy("no")
+    await boot.engine.create(record)
+    actor = boot.engine.actors[record.id]
+    await asyncio.gather(boot.engine.rename(actor, "one"), boot.engine.rename(actor, "two"))
+    assert actor.record.name == "two"
+    boot.engine.check_free("one")
+    boot.engine.check_free(record.name)
+    assert boot.engine.find("two") is actor
     await boot.end()
