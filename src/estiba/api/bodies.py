@@ -93,6 +93,15 @@ def terminal_size(context: Context) -> tuple[int, int]:
     return _side(context, "h", "height"), _side(context, "w", "width")
 
 
+def console_size(body: dict[str, Any]) -> list[int]:
+    """Height and width of an exec's start. Raises InvalidArgument for what is no such pair."""
+    size = body.get("ConsoleSize") or [0, 0]
+    is_pair = isinstance(size, list) and len(size) == 2
+    if not is_pair or not all(type(side) is int and side >= 0 for side in size):
+        raise InvalidArgument("invalid JSON: ConsoleSize must be two numbers, height and width")
+    return [min(side, _MAX_SIDE) for side in size]
+
+
 def _side(context: Context, name: str, what: str) -> int:
     text = context.text(name)
     if not text.removeprefix("-").isdecimal():

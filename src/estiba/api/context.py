@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
@@ -15,6 +15,7 @@ import msgspec
 
 from estiba.api.http1 import Body, HttpRequest, HttpResponse
 from estiba.model.errors import InvalidArgument, LimitExceeded
+from estiba.model.times import parse_moment
 
 T = TypeVar("T")
 
@@ -23,13 +24,12 @@ _APART_BYTES = 128 << 10
 _MAX_DEPTH = 64
 _JSON = "application/json"
 _encoder = msgspec.json.Encoder()
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _JSON_PLACES = {
     "Expecting value": "value",
     "Expecting property name enclosed in double quotes": "object key string",
 }
-_UNITS_NS = {"h": 3600e9, "m": 60e9, "s": 1e9, "ms": 1e6, "us": 1e3, "µs": 1e3, "ns": 1}
 
 
 @dataclass(slots=True)
@@ -66,10 +66,9 @@ class Context:
         text = self.text(name)
         if not text:
             return None
-        try:
-            return int(text)
-        except ValueError:
-            raise InvalidArgument(f"invalid value for {name}: {text[:32]!r}") from None
+        if not _NUMBER.fullmatch(text):
+            raise InvalidArgument(f"invalid value for {name}: {text[:32]!r}")
+        return int(text)
 
     def filters(self) -> dict[str, list[str]]:
         """The `filters` parameter, as a map of lists or, in its old form, a map of maps."""
@@ -87,7 +86,7 @@ class Context:
     def time_ns(self, name: str) -> int:
         """Nanoseconds since the epoch; 0 without the parameter."""
         text = self.text(name)
-        return 0 if text in ("", "0") else parse_time(text, name)
+        return 0 if text in ("", "0") else parse_moment(text, now_ns=time.time_ns(), name=name)
 
     # -- body ------------------------------------------------------------------------------
 
@@ -178,11 +177,14 @@ def _checked_text(text: str) -> str:
     return text
 
 
-def decode(value: dict[str, Any], kind: type[T]) -> tuple[T, list[str]]:
+def decode(value: object, kind: type[T], what: str = "body") -> tuple[T, list[str]]:
     """`value` as a record, and the names of fields that the record does not know.
 
-    Keys match in any case, as in Go. Raises InvalidArgument naming the field that is wrong.
+    Keys match in any case, as in Go. Raises InvalidArgument naming the field that is wrong, or
+    `what` when it is no JSON object.
     """
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"invalid JSON: {what} must be an object")
     fields = {name.lower(): name for name in kind.__struct_encode_fields__}  # type: ignore[attr-defined]
     known: dict[str, Any] = {}
     unknown = []
@@ -196,27 +198,6 @@ def decode(value: dict[str, Any], kind: type[T]) -> tuple[T, list[str]]:
         return msgspec.convert(known, kind), unknown
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"invalid JSON: {error}") from error
-
-
-def parse_time(text: str, name: str = "time") -> int:
-    """Nanoseconds since the epoch of a UNIX time, RFC 3339, or a Go duration before now.
-
-    Raises InvalidArgument.
-    """
-    seconds, _, fraction = text.partition(".")
-    if seconds.isdecimal() and (not fraction or fraction.isdecimal()):
-        return int(seconds) * 10**9 + int((fraction + "0" * 9)[:9])
-    parts = _DURATION.findall(text)
-    if parts and "".join(number + unit for number, unit in parts) == text:
-        ago = sum(float(number) * _UNITS_NS[unit] for number, unit in parts)
-        return int(datetime.now(UTC).timestamp() * 1e9 - ago)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidArgument(f"invalid value for {name}: {text[:40]!r}") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1e9)
 
 
 def parse_query(text: str) -> dict[str, list[str]]:

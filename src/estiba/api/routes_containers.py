@@ -191,7 +191,7 @@ class ContainerRoutes:
         body = await context.json()
         policy_body = pop_field(body, "RestartPolicy")
         resources, unknown = decode_update(body, context.version)
-        policy = decode(policy_body, RestartPolicy)[0] if policy_body else None
+        policy = decode(policy_body, RestartPolicy, "RestartPolicy")[0] if policy_body else None
         warnings = await self._commands.update(_id(context), resources, policy)
         warnings = [*warnings, *(f"Unknown field ignored: {field}" for field in unknown)]
         return answer({"Warnings": warnings})

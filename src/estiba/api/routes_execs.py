@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from estiba.api.bodies import strings_as_lists, terminal_size
+from estiba.api.bodies import console_size, strings_as_lists, terminal_size
 from estiba.api.context import Context, answer, decode, empty
 from estiba.api.http1 import HttpResponse
 from estiba.api.ports import Backends
@@ -40,7 +40,7 @@ class ExecRoutes:
     async def start(self, context: Context) -> HttpResponse:
         body = await context.json()
         exec_id = context.parameters["id"]
-        size = [int(side) for side in body.get("ConsoleSize") or [0, 0]]
+        size = console_size(body)
         await self._execs.check_start(exec_id)
         if body.get("Detach"):
             await self._execs.start(exec_id, None, size)

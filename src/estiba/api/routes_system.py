@@ -106,7 +106,7 @@ class NetworkRoutes:
 
     async def connect(self, context: Context) -> HttpResponse:
         body = await context.json()
-        settings, _ = decode(body.get("EndpointConfig") or {}, EndpointSettings)
+        settings, _ = decode(body.get("EndpointConfig") or {}, EndpointSettings, "EndpointConfig")
         await self._networks.connect(
             context.parameters["id"], str(body.get("Container", "")), settings
         )

@@ -66,8 +66,9 @@ class Engine:
         return self.actors[matches[0]]
 
     def records(self) -> list[ContainerRecord]:
-        """All containers, newest first."""
-        found = [actor.record for actor in self.actors.values()]
+        """All containers, newest first. May be called from any thread."""
+        # A copy in one step: the loop adds and removes meanwhile.
+        found = [actor.record for actor in list(self.actors.values())]
         return sorted(found, key=lambda record: record.created_ns, reverse=True)
 
     def volume_users(self, name: str) -> list[str]:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from estiba import __version__
 from estiba.daemon.config import DaemonConfig, load, parser
@@ -87,12 +88,10 @@ def _raise_descriptor_limit() -> None:
 
 
 def _print_coverage() -> None:
-    from unittest.mock import sentinel
-
     from estiba.api.ports import Backends
     from estiba.api.routes import build_router
 
-    nothing = sentinel.backend
+    nothing: Any = None
     backends = Backends(*[nothing] * len(Backends.__dataclass_fields__))
     served, whole, missing = build_router(backends).coverage()
     print(f"{served}/{whole} operations of the Engine API are served")

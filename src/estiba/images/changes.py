@@ -13,10 +13,10 @@ import msgspec
 from estiba.model.container import HealthConfig
 from estiba.model.errors import InvalidArgument
 from estiba.model.image import ImageProcessConfig
+from estiba.model.times import parse_duration
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _SHELL = ["/bin/sh", "-c"]
-_UNITS_NS = {"h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6}
 
 
 def apply_changes(config: ImageProcessConfig, lines: Iterable[str]) -> ImageProcessConfig:
@@ -110,7 +110,7 @@ def _healthcheck(config: ImageProcessConfig, text: str) -> dict[str, Any]:
         field = name.replace("-", "_")
         if field not in ("interval", "timeout", "start_period", "start_interval", "retries"):
             raise InvalidArgument(f"HEALTHCHECK: unknown flag {option[:32]}")
-        options[field] = int(value) if field == "retries" else _duration_ns(value)
+        options[field] = _healthcheck_option(field, value)
         text = text.strip()
     kind, _, rest = text.partition(" ")
     if kind.upper() == "NONE":
@@ -122,13 +122,12 @@ def _healthcheck(config: ImageProcessConfig, text: str) -> dict[str, Any]:
     return {"healthcheck": HealthConfig(test=test, **options)}
 
 
-def _duration_ns(text: str) -> int:
-    number = text.rstrip("hms")
-    unit = text[len(number) :]
-    try:
-        return int(float(number) * _UNITS_NS[unit])
-    except (ValueError, KeyError):
-        raise InvalidArgument(f"HEALTHCHECK: invalid duration {text[:32]!r}") from None
+def _healthcheck_option(field: str, value: str) -> int:
+    if field != "retries":
+        return parse_duration(value)
+    if not value.isdecimal() or len(value) > 9:
+        raise InvalidArgument(f"HEALTHCHECK: invalid retries {value[:32]!r}")
+    return int(value)
 
 
 _Change = Callable[[ImageProcessConfig, str], dict[str, Any]]

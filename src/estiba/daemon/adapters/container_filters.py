@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 
 from estiba.containers.record import ContainerRecord
 from estiba.model.errors import InvalidArgument
 from estiba.model.state import ContainerState
+from estiba.model.times import parse_moment
 
 Filters = Mapping[str, list[str]]
 _Test = Callable[[ContainerRecord, str], bool]
@@ -96,27 +96,9 @@ def matches_label(labels: Mapping[str, str], wanted: str) -> bool:
     return key in labels and (not equals or labels[key] == value)
 
 
-_UNITS_NS = {"h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-_GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|ns|m|s)")
-
-
 def parse_until(text: str) -> int:
-    """Nanoseconds since the epoch of a UNIX time, an RFC 3339 time or a Go duration ago."""
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return int(float(text) * 1e9)
-    parts = _GO_DURATION.findall(text)
-    if parts and "".join(number + unit for number, unit in parts) == text:
-        ago = sum(float(number) * _UNITS_NS[unit] for number, unit in parts)
-        return time.time_ns() - int(ago)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidArgument(
-            f"invalid time {text[:64]!r}: use a duration such as 10m, a UNIX time or RFC 3339"
-        ) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1e9)
+    """Nanoseconds since the epoch. Raises InvalidArgument."""
+    return parse_moment(text, now_ns=time.time_ns(), name="until")
 
 
 def _name(record: ContainerRecord, value: str) -> bool:
