@@ -29,8 +29,8 @@ def decode_create(
             raise InvalidArgument(f"invalid JSON: {name} must be an object")
     config, unknown = decode(strings_as_lists(body, ("Cmd", "Entrypoint")), Config)
     host_body = parts["HostConfig"]
-    if host_body.get("ConsoleSize") == []:
-        del host_body["ConsoleSize"]
+    if "ConsoleSize" in host_body:
+        host_body["ConsoleSize"] = console_size(host_body)
     host, unknown_host = decode(host_body, HostConfig)
     networking, unknown_net = decode(parts["NetworkingConfig"], NetworkingConfig)
     if len(networking.endpoints_config) > 1 and version < _MANY_ENDPOINTS_SINCE:
@@ -94,7 +94,10 @@ def terminal_size(context: Context) -> tuple[int, int]:
 
 
 def console_size(body: dict[str, Any]) -> list[int]:
-    """Height and width of an exec's start. Raises InvalidArgument for what is no such pair."""
+    """Height and width, 0 where they are not given, no larger than a terminal can be.
+
+    Raises InvalidArgument for what is no such pair.
+    """
     size = body.get("ConsoleSize") or [0, 0]
     is_pair = isinstance(size, list) and len(size) == 2
     if not is_pair or not all(type(side) is int and side >= 0 for side in size):

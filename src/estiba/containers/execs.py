@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -72,9 +72,16 @@ class Exec:
 class Execs:
     """All exec instances of the engine."""
 
-    def __init__(self, starter: ExecStarter, tasks: Tasks) -> None:
+    def __init__(
+        self,
+        starter: ExecStarter,
+        tasks: Tasks,
+        *,
+        is_gone: Callable[[str], bool] = lambda _container_id: False,
+    ) -> None:
         self._starter = starter
         self._tasks = tasks
+        self._is_gone = is_gone
         self._execs: dict[str, Exec] = {}
 
     def create(self, record: ContainerRecord, spec: ProcessSpec) -> Exec:
@@ -140,8 +147,10 @@ class Execs:
 
     def _forget_old(self) -> None:
         limit = time.monotonic() - KEPT_AFTER_EXIT_S
-        for exec_id in [e.id for e in self._execs.values() if e.ended_at and e.ended_at < limit]:
-            del self._execs[exec_id]
+        for instance in list(self._execs.values()):
+            is_old = instance.ended_at and instance.ended_at < limit
+            if is_old or self._is_gone(instance.container_id):
+                del self._execs[instance.id]
         if len(self._execs) >= MAX_EXECS:
             raise Conflict(f"{MAX_EXECS} exec instances exist: start or wait for some first")
 

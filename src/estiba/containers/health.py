@@ -14,7 +14,7 @@ import msgspec
 
 from estiba.containers.record import Health, ProbeResult
 from estiba.model.container import Config
-from estiba.model.errors import InvalidArgument
+from estiba.model.errors import EstibaError, InvalidArgument
 
 STARTING = "starting"
 HEALTHY = "healthy"
@@ -118,17 +118,23 @@ def duration(seconds: float) -> str:
 
 
 class HealthWatch:
-    """Probes one running container until cancelled and reports every result."""
+    """Probes one running container until cancelled and reports every result.
+
+    A container that is paused is not probed: nothing in it could answer.
+    """
 
     def __init__(
         self,
         plan: HealthPlan,
         probe: RunProbe,
         report: Callable[[Health, ProbeResult], Awaitable[None]],
+        *,
+        is_paused: Callable[[], bool] = lambda: False,
     ) -> None:
         self._plan = plan
         self._probe = probe
         self._report = report
+        self._is_paused = is_paused
 
     async def run(self, health: Health) -> None:
         """Runs until cancelled; `health` is the state to go on from."""
@@ -139,7 +145,11 @@ class HealthWatch:
 
         while True:
             await asyncio.sleep(wait_before(self._plan, health, in_start_period=starting()))
+            if self._is_paused():
+                continue
             result = await self._once()
+            if self._is_paused():
+                continue  # it was frozen, and says nothing of the container's health
             health = after_probe(health, result, self._plan, in_start_period=starting())
             await self._report(health, result)
 
@@ -152,6 +162,8 @@ class HealthWatch:
             code, output = -1, f"Health check exceeded timeout ({limit})"
             if printed := str(error):
                 output = f"{output}: {printed}"
+        except (EstibaError, OSError) as error:
+            code, output = -1, f"the check could not be started: {error}"
         return ProbeResult(
             started_ns=began,
             ended_ns=time.time_ns(),

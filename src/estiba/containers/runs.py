@@ -165,10 +165,13 @@ class Runs:
         plan = plan_health(self.record.config)
         if plan is not None:
             probe = self._world.probe(self.record)
-            watch = HealthWatch(plan, probe, self._report_health)
+            watch = HealthWatch(plan, probe, self._report_health, is_paused=self._is_paused)
             health = self.record.health or Health()
             self._tasks.append(tasks.spawn(watch.run(health), name=f"health {name}"))
         return self._tasks[0]
+
+    def _is_paused(self) -> bool:
+        return self.record.state == ContainerState.PAUSED
 
     def _forward(self) -> None:
         """Begins to send the lines on. After a start it is too late to fail for that."""

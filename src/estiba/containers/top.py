@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from estiba.kernel import spawn
-from estiba.model.errors import Internal, InvalidArgument
+from estiba.model.errors import DeadlineExceeded, Internal, InvalidArgument
 
 _TIMEOUT_S = 10.0
 _PID_TITLES = ("PID",)
@@ -22,6 +22,8 @@ async def top(pids: set[int], arguments: str) -> tuple[list[str], list[list[str]
         raise InvalidArgument(f"ps arguments {arguments!r}: {error}") from error
     try:
         done = await spawn.run(["ps", *words], timeout_s=_TIMEOUT_S)
+    except TimeoutError as error:  # an OSError too
+        raise DeadlineExceeded(f"ps did not end within {_TIMEOUT_S:g} s") from error
     except OSError as error:
         raise Internal(f"cannot run ps: {error.strerror}: install procps") from error
     if done.returncode != 0:

@@ -150,7 +150,7 @@ def build_core(config: DaemonConfig) -> Core:
         specs=specs,
         controls=controls,
         engine=engine,
-        execs=Execs(controls, world.tasks),
+        execs=Execs(controls, world.tasks, is_gone=world.is_gone),
         log_keeper=log_keeper,
     )
 

@@ -334,23 +334,15 @@ class Images:
                 self.layers.remove(chain)
         return doomed
 
-    # -- small things ----------------------------------------------------------------------
+    # -- the index -------------------------------------------------------------------------
 
-    def mark_used(self, digest: Digest) -> None:
-        """Notes that a container was made of it."""
-        with self._lock:
-            record = self._records.get(digest)
-            if record is not None:
-                used = msgspec.structs.replace(record, used_ns=time.time_ns())
-                self._write(used, None, durable=False)
-
-    def _write(self, record: ImageRecord, event: Event | None, *, durable: bool = True) -> None:
+    def _write(self, record: ImageRecord, event: Event | None) -> None:
         def write(tx: Transaction) -> None:
             tx.put(KIND, record.id, encode(record))
             if event is not None:
                 tx.add_event(event)
 
-        self._store.commit_blocking(write, durable=durable)
+        self._store.commit_blocking(write, durable=True)
         before = self._records.get(record.id)
         for tag in before.repo_tags if before else []:
             self._tags.pop(tag, None)

@@ -23,7 +23,6 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int = 0
     created_ns: int = 0
     tagged_ns: int = 0
-    used_ns: int = 0
     parent: Digest = ""
 
     @property

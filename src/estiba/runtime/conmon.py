@@ -19,7 +19,13 @@ import msgspec
 from estiba.kernel import spawn
 from estiba.kernel.cgroup_moves import expect_move
 from estiba.kernel.pidfd import ProcessIdentity, identify, wait_exit
-from estiba.model.errors import EstibaError, FailedPrecondition, Internal, Unavailable
+from estiba.model.errors import (
+    DeadlineExceeded,
+    EstibaError,
+    FailedPrecondition,
+    Internal,
+    Unavailable,
+)
 from estiba.runtime.attachment import SocketAttachment
 from estiba.runtime.bundle import Bundle
 from estiba.runtime.failures import explain, read_message
@@ -72,8 +78,7 @@ class Conmon:
                 os.close(writer)
             monitor = child.identity()
             try:
-                async with asyncio.timeout(_CREATE_TIMEOUT_S):
-                    report = await _read_report(reader)
+                report = await self._report(request, reader)
                 if report is None or report.data <= 0:
                     raise await self._failure(request, child, report)
                 container = identify(report.data)
@@ -150,6 +155,17 @@ class Conmon:
             "TMPDIR": str(self.exit_dir),
             "_OCI_SYNCPIPE": str(sync_pipe),
         }
+
+    @staticmethod
+    async def _report(request: MonitorRequest, reader: int) -> _Report | None:
+        try:
+            async with asyncio.timeout(_CREATE_TIMEOUT_S):
+                return await _read_report(reader)
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"{request.runtime.name} did not create the container within "
+                f"{_CREATE_TIMEOUT_S:g} s: is the host or a file system of a mount too slow?"
+            ) from error
 
     async def _failure(
         self, request: MonitorRequest, child: spawn.Child, report: _Report | None

@@ -232,17 +232,20 @@ async def _start_with_console_socket(request: ExecRequest) -> Execution:
         child = _spawn(request, nothing, "--console-socket", listener.path)
         receive = asyncio.ensure_future(listener.receive())
         ended = asyncio.ensure_future(wait_pidfd(child.pidfd))
+        given_up = True
         try:
             await asyncio.wait([receive, ended], return_when=asyncio.FIRST_COMPLETED)
             # A quick program has ended before its terminal was picked up.
             await asyncio.wait([receive], timeout=_AFTER_EXIT_S)
-        except BaseException:
-            child.abandon()
-            raise
+            given_up = False
         finally:
             receive.cancel()
             ended.cancel()
             results = await asyncio.gather(receive, ended, return_exceptions=True)
+            if given_up:
+                child.abandon()
+                if isinstance(results[0], int):
+                    os.close(results[0])
     if isinstance(results[0], int):
         return _with_terminal(request, child, results[0])
     return Execution(request, child, output=Output({}), stdin=None)

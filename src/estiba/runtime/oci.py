@@ -15,7 +15,7 @@ import msgspec
 
 from estiba.kernel import spawn
 from estiba.kernel.blocking import run_blocking
-from estiba.model.errors import EstibaError, NotFound, Unavailable
+from estiba.model.errors import DeadlineExceeded, EstibaError, NotFound, Unavailable
 from estiba.runtime.crun import CrunState
 from estiba.runtime.failures import explain, read_message
 
@@ -103,6 +103,11 @@ class OciRuntime:
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             done = await spawn.run(self.command(*words), stdin=stdin, timeout_s=_TIMEOUT_S)
+        except TimeoutError as error:  # an OSError too
+            raise DeadlineExceeded(
+                f"{self.name} {words[0]} did not end within {_TIMEOUT_S:g} s: a process of the "
+                "container may hang in the kernel; see `ps` for state D on the host"
+            ) from error
         except OSError as error:
             raise self.unusable(error) from error
         if done.returncode != 0:

@@ -176,3 +176,20 @@ async def test_the_bound_counts_what_is_still_needed(
     await ended(instances[0][0])
     monkeypatch.setattr(execs_module, "KEPT_AFTER_EXIT_S", -1.0)
     stand.execs.create(RUNNING, SPEC)
+
+
+async def test_instances_of_a_container_that_removed_itself_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else those that were never started would fill the table for ever."""
+    gone: set[str] = set()
+    execs = Execs(FakeStarter(), Tasks(), is_gone=gone.__contains__)
+    monkeypatch.setattr(execs_module, "MAX_EXECS", 2)
+    for _ in range(2):
+        execs.create(RUNNING, SPEC)
+    other = make_record("other", state=ContainerState.RUNNING)
+    with pytest.raises(Conflict):
+        execs.create(other, SPEC)
+    gone.add(RUNNING.id)
+    assert execs.create(other, SPEC)
+    assert execs.of_container(RUNNING.id) == []

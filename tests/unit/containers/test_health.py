@@ -228,6 +228,59 @@ async def test_failures_in_the_start_period_do_not_count() -> None:
     assert {health.failing_streak for health in seen} == {0}
 
 
+async def test_a_check_that_cannot_be_started_failed_and_is_tried_again() -> None:
+    seen: list[Health] = []
+    enough = asyncio.Event()
+
+    async def probe(_argv: list[str], _timeout_s: float) -> tuple[int, str]:
+        if not seen:
+            raise OSError(28, "No space left on device")
+        raise InvalidArgument("unable to find user web")
+
+    async def report(health: Health, _last: ProbeResult) -> None:
+        seen.append(health)
+        if len(seen) == 2:
+            enough.set()
+
+    task = asyncio.create_task(HealthWatch(plan(interval_s=0.001), probe, report).run(Health()))
+    async with asyncio.timeout(5):
+        await enough.wait()
+    task.cancel()
+    assert "No space left" in seen[0].log[0].output
+    assert "unable to find user web" in seen[1].log[1].output
+    assert [result.exit_code for result in seen[1].log] == [-1, -1]
+
+
+async def test_a_paused_container_is_not_probed() -> None:
+    """Nothing in it could answer, and it would be called unhealthy for that."""
+    probed: list[bool] = []
+    paused, probing = True, asyncio.Event()
+    looked = asyncio.Event()
+
+    def is_paused() -> bool:
+        looked.set()
+        return paused
+
+    async def probe(_argv: list[str], _timeout_s: float) -> tuple[int, str]:
+        probed.append(paused)
+        probing.set()
+        return 0, ""
+
+    async def report(_health: Health, _last: ProbeResult) -> None: ...
+
+    watch = HealthWatch(plan(interval_s=0.001), probe, report, is_paused=is_paused)
+    task = asyncio.create_task(watch.run(Health()))
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            looked.clear()
+            await looked.wait()
+        assert not probed
+        paused = False
+        await probing.wait()
+    task.cancel()
+    assert probed[0] is False
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.05, "50ms"), (1.5, "1.5s"), (30, "30s"), (60, "1m0s"), (90.5, "1m30.5s"), (3600, "1h0m0s")],

@@ -132,6 +132,10 @@ class ContainerArchives:
                     root = stack.enter_context(self.sources.opened(found[0]))
                 except NotADirectoryError:
                     pass
+                except FileNotFoundError as error:
+                    raise NotFound(f"the source of the mount {found[0].destination} is gone") from (
+                        error
+                    )
                 else:
                     yield root, found[1]
                     return

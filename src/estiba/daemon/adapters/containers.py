@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ class ContainerQueries:
         now = time.time_ns()
         views = [summary_view(record, self.paths, now) for record in found[: limit or None]]
         for view in views if size else []:
-            view.update(await self._sizes(view["Id"]))
+            with contextlib.suppress(NotFound):  # removed meanwhile
+                view.update(await self._sizes(view["Id"]))
         return views
 
     async def inspect(self, ref: str, *, size: bool) -> Json:

@@ -94,6 +94,8 @@ class NetworkAdapter:
 
     async def create(self, body: Json) -> Json:
         ipam = body.get("IPAM") or {}
+        if not isinstance(ipam, dict):
+            raise InvalidArgument("invalid JSON: IPAM must be an object")
         try:
             pools = msgspec.convert(ipam.get("Config") or [], list[IpamConfig])
             spec = NetworkSpec(
