@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from estiba.api.errors import told
 from estiba.api.http1 import Body, HttpRequest, HttpResponse
 from estiba.model.errors import InvalidArgument, LimitExceeded
 from estiba.model.times import parse_moment
@@ -222,6 +223,18 @@ def empty(status: int = 204) -> HttpResponse:
 def stream(pieces: AsyncIterator[bytes], content_type: str) -> HttpResponse:
     """An answer sent as it comes."""
     return HttpResponse(200, {"Content-Type": content_type}, pieces)
+
+
+async def progress(values: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    """`json_lines` of work on images, where an error after the head is a line as well."""
+    try:
+        async for line in json_lines(values):
+            yield line
+    except ConnectionError:
+        raise
+    except Exception as error:
+        message = told(error, "a progress stream")
+        yield _encoder.encode({"errorDetail": {"message": message}, "error": message}) + b"\r\n"
 
 
 async def json_lines(values: AsyncIterator[Any]) -> AsyncIterator[bytes]:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 
 from estiba.model import errors
+
+_log = logging.getLogger(__name__)
+
+_INTERNAL = "internal error: the daemon's log has the details"
 
 STATUS: dict[type[errors.EstibaError], int] = {
     errors.NotFound: 404,
@@ -30,11 +35,19 @@ def status_of(error: errors.EstibaError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def words_of(error: OSError) -> str:
+def _words_of(error: OSError) -> str:
     """What a client is told of a failed system call: a full disk is the user's to mend."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror}: make room on the disk of the data root, or remove what is old"
-    return "internal error: the daemon's log has the details"
+    return _INTERNAL
+
+
+def told(error: Exception, doing: str) -> str:
+    """What a client is told of any error; one that is nobody's to mend but ours is logged."""
+    if isinstance(error, errors.EstibaError):
+        return error.message
+    _log.error("%s failed", doing, exc_info=error)
+    return _words_of(error) if isinstance(error, OSError) else _INTERNAL
 
 
 def error_body(message: str) -> bytes:

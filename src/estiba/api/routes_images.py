@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from estiba.api.context import Context, answer, empty, json_lines, stream
+from estiba.api.context import Context, answer, empty, progress, stream
 from estiba.api.http1 import HttpResponse
 from estiba.api.ports import Backends
 from estiba.api.router import Router
@@ -76,7 +76,7 @@ class ImageRoutes:
 
     async def load(self, context: Context) -> HttpResponse:
         lines = self._transfers.load(context.body, quiet=context.flag("quiet"))
-        return stream(json_lines(lines), "application/json")
+        return stream(progress(lines), "application/json")
 
     async def save(self, context: Context) -> HttpResponse:
         if "name" in context.parameters:
@@ -108,7 +108,7 @@ class ImageRoutes:
             message=context.text("message"),
             changes=context.texts("changes"),
         )
-        return stream(json_lines(lines), "application/json")
+        return stream(progress(lines), "application/json")
 
 
 def _name(context: Context) -> str:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import grp
 import ipaddress
-import logging
 import os
 import socket
 import ssl
@@ -21,14 +20,12 @@ from urllib.parse import urlsplit
 
 from estiba import __version__
 from estiba.api.context import Context, parse_query
-from estiba.api.errors import error_body, status_of, words_of
+from estiba.api.errors import error_body, status_of, told
 from estiba.api.http1 import Connection, HttpRequest, HttpResponse
 from estiba.api.router import API_VERSION, Router, parse_version
 from estiba.api.targets import split_target
 from estiba.api.tls import TlsProtocol
 from estiba.model.errors import EstibaError, Forbidden, InvalidArgument, Unavailable
-
-_log = logging.getLogger(__name__)
 
 SOCKET_MODE = 0o660
 _BACKLOG = 1024
@@ -161,12 +158,8 @@ class Server:
             response = _error(status_of(error), error.message)
         except (asyncio.CancelledError, ConnectionError):
             raise
-        except OSError as error:
-            _log.exception("%s %s failed", request.method, request.target[:200])
-            response = _error(500, words_of(error))
-        except Exception:
-            _log.exception("%s %s failed", request.method, request.target[:200])
-            response = _error(500, "internal error: the daemon's log has the details")
+        except Exception as error:
+            response = _error(500, told(error, f"{request.method} {request.target[:200]}"))
         for name, value in _COMMON.items():
             response.headers.setdefault(name, value)
         return response

@@ -24,7 +24,7 @@ from estiba.images.importing import Description, import_tar
 from estiba.images.record import ImageRecord
 from estiba.kernel.blocking import run_apart, run_blocking
 from estiba.model.digest import Digest
-from estiba.model.errors import EstibaError, InvalidArgument
+from estiba.model.errors import InvalidArgument
 from estiba.model.reference import Reference, parse_reference
 from estiba.storage.snapshots import DRIVER
 from estiba.storage.tar import Source
@@ -201,8 +201,6 @@ class ImageTransfers:
                 names = [f"Loaded image: {tag}" for tag in loaded.tags]
                 for name in names or [f"Loaded image ID: {loaded.record.id}"]:
                     yield {"stream": f"{name}\n"}
-        except (EstibaError, OSError) as error:
-            yield _failure(error)
         finally:
             source.close()
 
@@ -238,8 +236,6 @@ class ImageTransfers:
                 self._import, stream, tags, message or f"Imported from {source}", changes
             )
             yield {"status": record.id}
-        except (EstibaError, OSError) as error:
-            yield _failure(error)
         finally:
             if stream is not None:
                 stream.close()
@@ -257,14 +253,6 @@ class ImageTransfers:
             ),
             architecture=self.architecture,
         )
-
-
-def _failure(error: EstibaError | OSError) -> Json:
-    """An error after the head has gone out, as progress streams report it."""
-    message = str(error)
-    if isinstance(error, OSError):
-        message = f"cannot store the image: {error.strerror or error}: nothing of it was kept"
-    return {"errorDetail": {"message": message}, "error": message}
 
 
 def _matching(record: ImageRecord, patterns: list[str]) -> ImageRecord | None:
