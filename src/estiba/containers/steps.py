@@ -23,7 +23,8 @@ from estiba.containers.publishing import port_requests
 from estiba.containers.record import AttachedNetwork, ContainerRecord, Process
 from estiba.kernel import failpoint
 from estiba.kernel.blocking import run_blocking
-from estiba.kernel.inotify import ArrivalWatch
+from estiba.kernel.cgroup_stats import oom_kills
+from estiba.kernel.inotify import SignWatch
 from estiba.kernel.pidfd import ProcessIdentity
 from estiba.kernel.procfs import end_processes
 from estiba.model.container import EndpointSettings, PortBinding
@@ -87,6 +88,9 @@ class MountSources(Protocol):
         """Lets go of what `prepare` and the mounts of the runtime-spec hold on the host."""
 
 
+MemoryEvents = Callable[[ContainerRecord], Path | None]
+"""The file of the container's cgroup that changes when memory is lacking, on cgroup v2."""
+
 RemoveGroup = Callable[[ContainerRecord], None]
 """Removes the container's cgroup; harmless when it is gone. Raises OSError while it is in use."""
 
@@ -107,7 +111,8 @@ class KernelSteps:
     host_files: HostFiles
     build_spec: BuildSpec
     remove_group: RemoveGroup
-    arrivals: ArrivalWatch
+    memory_events: MemoryEvents
+    signs: SignWatch
 
     # -- create and remove -----------------------------------------------------------------
 
@@ -238,12 +243,19 @@ class KernelSteps:
         return Exit(status.code, status.oom_killed, error=lost if status.is_lost else "")
 
     def watch_memory(self, record: ContainerRecord, killed: Callable[[], None]) -> None:
+        """On version 1 the monitor leaves its mark at once, on version 2 only at the end."""
+        mark = Bundle(self.paths.run(record.id)).oom_mark
+        events = self.memory_events(record)
         try:
-            self.arrivals.expect(Bundle(self.paths.run(record.id)).oom_mark, killed)
+            if events is None:
+                self.signs.watch(record.id, mark.parent, mark.exists, killed)
+            else:
+                self.signs.watch(record.id, events, lambda: oom_kills(events) > 0, killed)
         except OSError as error:
             _log.warning("container %s: lack of memory is seen at its end: %s", record.name, error)
 
     async def tear_down(self, record: ContainerRecord) -> None:
+        self.signs.forget(record.id)
         bundle = Bundle(self.paths.run(record.id))
         if record.monitor is None and await run_blocking(bundle.path.exists):
             # A start that a crash cut off: the monitor may still be at work.

@@ -26,7 +26,7 @@ from estiba.daemon.hostinfo import HostInfo, read_facts, read_host
 from estiba.images.images import Images
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.cgroup import Feature, Hierarchies
-from estiba.kernel.inotify import ArrivalWatch
+from estiba.kernel.inotify import SignWatch
 from estiba.model.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from estiba.network.ipam import DEFAULT_POOLS, AddressPool
 from estiba.network.networks import Networks
@@ -123,7 +123,8 @@ def build_core(config: DaemonConfig) -> Core:
         runtimes=runtimes,
         host_files=host_files,
         build_spec=specs.container,
-        arrivals=ArrivalWatch(),
+        memory_events=lambda record: hierarchies.memory_events(specs.cgroup(record)),
+        signs=SignWatch(),
         remove_group=lambda record: hierarchies.remove(specs.cgroup(record)),
     )
     world = World(store, paths, steps, controls, controls.probe, remove_volumes)

@@ -146,6 +146,12 @@ class Hierarchies:
             {name: path / group.lstrip("/") for name, path in self.mounts.items()}
         ).stats()
 
+    def memory_events(self, group: str) -> Path | None:
+        """The file that changes when the group lacks memory (cgroup v2 has one)."""
+        if self.mode != Mode.V2:
+            return None
+        return self.mounts[_UNIFIED] / group.lstrip("/") / "memory.events"
+
     def processes(self, group: str) -> list[int]:
         """All pids of the group and of groups below it, in order."""
         pids: set[int] = set()

@@ -180,6 +180,11 @@ class V2Reader:
         return BlkioStats(tuple(sizes), tuple(counts))
 
 
+def oom_kills(memory_events: Path) -> int:
+    """How many processes the kernel has killed for memory; 0 when the group is gone."""
+    return flat(memory_events).get("oom_kill", 0)
+
+
 def read(path: Path) -> str:
     """The file's text; "" when it is missing or cannot be read now."""
     try:

@@ -16,7 +16,6 @@ IN_MODIFY = 0x2
 IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
 IN_DELETE = 0x200
-IN_IGNORED = 0x8000
 
 _EVENT = struct.Struct("iIII")
 
@@ -65,31 +64,43 @@ class DirectoryWatch:
         os.close(self._fd)
 
 
-class ArrivalWatch:
-    """Calls back when files appear, each in a directory of its own.
+class SignWatch:
+    """Calls back when what others do to files has made conditions true, each once.
 
-    One descriptor for all, because the host allows few of them (128 a user). A watch ends with
-    its directory. Use it in the event loop.
+    One descriptor for all, because the host allows few of them (128 a user). Use it in the event
+    loop.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._fd = check(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
-        self._expected: dict[int, tuple[bytes, Callable[[], None]]] = {}
+        self._watches: dict[str, int] = {}
+        self._awaited: dict[int, tuple[str, Callable[[], bool], Callable[[], None]]] = {}
         self._loop.add_reader(self._fd, self._read)
 
-    def expect(self, file: Path, arrived: Callable[[], None]) -> None:
-        """Calls `arrived` once, soon if the file is there already.
+    def watch(
+        self, key: str, path: Path, condition: Callable[[], bool], happened: Callable[[], None]
+    ) -> None:
+        """Asks `condition` now and after each change of the file, or in the directory, `path`.
 
-        Raises OSError when there is no directory, or no more may be watched.
+        Takes the place of an earlier watch of the same key. Raises OSError when there is no such
+        path, or no more may be watched.
         """
+        self.forget(key)
+        mask = IN_MODIFY | IN_MOVED_TO | IN_CREATE
         watch = check(
-            libc.inotify_add_watch(self._fd, os.fsencode(file.parent), IN_CREATE | IN_MOVED_TO),
-            f"inotify_add_watch {file.parent}",
+            libc.inotify_add_watch(self._fd, os.fsencode(path), mask), f"inotify_add_watch {path}"
         )
-        self._expected[watch] = (os.fsencode(file.name), arrived)
-        if file.exists():
-            self._loop.call_soon(self._arrived, watch)
+        self._watches[key] = watch
+        self._awaited[watch] = (key, condition, happened)
+        self._loop.call_soon(self._ask, watch)
+
+    def forget(self, key: str) -> None:
+        """Harmless twice. Call it: files of control groups end without a sign."""
+        watch = self._watches.pop(key, None)
+        if watch is not None:
+            del self._awaited[watch]
+            libc.inotify_rm_watch(self._fd, watch)
 
     def close(self) -> None:
         self._loop.remove_reader(self._fd)
@@ -100,19 +111,16 @@ class ArrivalWatch:
             data = os.read(self._fd, 65536)
         except BlockingIOError:
             return
-        at = 0
+        changed, at = set(), 0
         while at < len(data):
-            watch, mask, _, length = _EVENT.unpack_from(data, at)
-            at += _EVENT.size
-            name = data[at : at + length].rstrip(b"\0")
-            at += length
-            if mask & IN_IGNORED:
-                self._expected.pop(watch, None)
-            elif watch in self._expected and self._expected[watch][0] == name:
-                self._arrived(watch)
+            watch, _, _, length = _EVENT.unpack_from(data, at)
+            changed.add(watch)
+            at += _EVENT.size + length
+        for watch in changed:
+            self._ask(watch)
 
-    def _arrived(self, watch: int) -> None:
-        found = self._expected.pop(watch, None)
-        if found is not None:
-            libc.inotify_rm_watch(self._fd, watch)
-            found[1]()
+    def _ask(self, watch: int) -> None:
+        found = self._awaited.get(watch)
+        if found is not None and found[1]():
+            self.forget(found[0])
+            found[2]()

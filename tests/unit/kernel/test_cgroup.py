@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from estiba.kernel.cgroup import Feature, Hierarchies, Mode
-from estiba.kernel.cgroup_stats import BlkioEntry, CpuStats, PidsStats
+from estiba.kernel.cgroup_stats import BlkioEntry, CpuStats, PidsStats, oom_kills
 
 V1_LINES = """\
 23 1 254:0 / / rw,relatime - ext4 /dev/root rw
@@ -127,6 +127,9 @@ def test_v2_counts(v2: Hierarchies) -> None:
         BlkioEntry(254, 0, "write", 8192),
     )
     assert v2.processes(GROUP) == [7, 12]
+    events = v2.memory_events(GROUP)
+    assert events is not None
+    assert oom_kills(events) == 1
 
 
 def test_v2_features_are_the_files_of_the_group(v2: Hierarchies, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from estiba.kernel import failpoint
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.files import write_atomic
-from estiba.kernel.inotify import ArrivalWatch, DirectoryWatch
+from estiba.kernel.inotify import DirectoryWatch, SignWatch
 
 # -- whole files ---------------------------------------------------------------------------
 
@@ -140,29 +141,36 @@ async def test_a_watch_of_nothing_is_an_error_and_holds_no_descriptor(tmp_path: 
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_files_that_arrive_in_many_directories(tmp_path: Path) -> None:
-    watch, seen = ArrivalWatch(), asyncio.Queue[str]()
+async def test_signs_are_told_once(tmp_path: Path) -> None:
+    signs, seen = SignWatch(), asyncio.Queue[str]()
+
+    def watch(key: str, path: Path, condition: Callable[[], bool]) -> None:
+        signs.watch(key, path, condition, functools.partial(seen.put_nowait, key))
+
+    events = tmp_path / "events"
+    events.write_text("0")
+    (tmp_path / "there").touch()
     try:
-        for name in ("a", "b", "c"):
-            (tmp_path / name).mkdir()
-        (tmp_path / "b/mark").touch()
-        for name in ("a", "b", "c"):
-            watch.expect(tmp_path / name / "mark", functools.partial(seen.put_nowait, name))
         async with asyncio.timeout(5):
-            assert await seen.get() == "b"
-            (tmp_path / "a/other").touch()
-            (tmp_path / "c").rmdir()
-            (tmp_path / "a/mark").touch()
-            assert await seen.get() == "a"
-            (tmp_path / "a/mark").unlink()
-            (tmp_path / "a/mark").touch()
-            watch.expect(tmp_path / "b/again", functools.partial(seen.put_nowait, "again"))
-            (tmp_path / "b/again").touch()
-            assert await seen.get() == "again"
+            watch("file", events, lambda: events.read_text() == "2")
+            watch("there", tmp_path, (tmp_path / "there").exists)
+            assert await seen.get() == "there"
+            for text in ("1", "2", "3", "2"):
+                events.write_text(text)
+                await asyncio.sleep(0.01)
+            assert await seen.get() == "file"
+            watch("gone", tmp_path, (tmp_path / "mark").exists)
+            signs.forget("gone")
+            signs.forget("gone")
+            watch("mark", tmp_path, (tmp_path / "mark").exists)
+            (tmp_path / "other").touch()
+            (tmp_path / "mark").touch()
+            assert await seen.get() == "mark"
+        assert seen.empty()
         with pytest.raises(FileNotFoundError):
-            watch.expect(tmp_path / "c/mark", lambda: None)
+            watch("nothing", tmp_path / "absent", lambda: True)
     finally:
-        watch.close()
+        signs.close()
 
 
 # -- threads -------------------------------------------------------------------------------
