@@ -10,6 +10,7 @@ import msgspec
 
 from estiba.containers.record import AttachedNetwork
 from estiba.model.container import (
+    OF_CONTAINER,
     Config,
     EndpointIpamConfig,
     EndpointSettings,
@@ -19,7 +20,6 @@ from estiba.model.container import (
 from estiba.model.errors import InvalidArgument
 from estiba.network.mac import check_mac
 
-_SHARED = "container:"
 _PREDEFINED = ("bridge", "host", "none")
 _SYSCTLS = "com.docker.network.endpoint.sysctls"
 _SYSCTL = re.compile(r"(net\.(?:ipv4|ipv6|mpls)\.[\w.]+\.)IFNAME(\.[\w.]+)=([^,\s]+)")
@@ -38,7 +38,7 @@ def plan_networks(
         wanted.setdefault("bridge", wanted.pop("default"))
     if config.network_disabled:
         mode = "none"
-    if mode.startswith(_SHARED):
+    if mode.startswith(OF_CONTAINER):
         if wanted:
             raise InvalidArgument(
                 "conflicting options: a container that shares another's network joins no networks"

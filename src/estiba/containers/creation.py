@@ -18,6 +18,7 @@ from estiba.containers.record import ContainerRecord
 from estiba.containers.unhonoured import warnings_for, without_unhonoured
 from estiba.containers.validate import check_config, check_host, check_network_conflicts
 from estiba.model.container import (
+    OF_CONTAINER,
     Config,
     HostConfig,
     LogConfig,
@@ -27,8 +28,6 @@ from estiba.model.container import (
 from estiba.model.digest import Digest
 from estiba.model.ids import new_id
 from estiba.model.image import ImageProcessConfig
-
-_SHARED = "container:"
 
 
 class SourceImage(Protocol):
@@ -144,6 +143,6 @@ def _resolve_modes(host: HostConfig, find: Callable[[str], ContainerRecord]) -> 
     changed = {}
     for name in ("network_mode", "ipc_mode", "pid_mode"):
         mode: str = getattr(host, name)
-        if mode.startswith(_SHARED):
-            changed[name] = _SHARED + find(mode.removeprefix(_SHARED)).id
+        if mode.startswith(OF_CONTAINER):
+            changed[name] = OF_CONTAINER + find(mode.removeprefix(OF_CONTAINER)).id
     return msgspec.structs.replace(host, **changed)

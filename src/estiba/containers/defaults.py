@@ -8,8 +8,8 @@ from estiba.containers.limits import default_swap
 from estiba.model.container import Config, HealthConfig, HostConfig, LogConfig
 from estiba.model.errors import InvalidArgument
 from estiba.model.image import ImageProcessConfig
+from estiba.runtime.mounts import DEFAULT_SHM_BYTES
 
-DEFAULT_SHM_BYTES = 64 * 1024 * 1024
 DEFAULT_STOP_TIMEOUT_S = 10
 DEFAULT_STOP_SIGNAL = "SIGTERM"
 

@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 
+from estiba.containers.defaults import DEFAULT_STOP_SIGNAL, DEFAULT_STOP_TIMEOUT_S
 from estiba.containers.journal import Journal
 from estiba.containers.ports import Exit
 from estiba.containers.record import ContainerRecord
@@ -35,7 +36,7 @@ class Endings:
     async def ask(self, signal: str | None, *, by_user: bool) -> asyncio.Future[Exit]:
         """Sends `signal`, or the one that the container asks for; with the lock held."""
         over = self.exit.future()
-        number = parse_signal(signal or self.record.config.stop_signal or "SIGTERM")
+        number = parse_signal(signal or self.record.config.stop_signal or DEFAULT_STOP_SIGNAL)
         await self.send(number, by_user=by_user)
         return over
 
@@ -48,7 +49,7 @@ class Endings:
         """
         if timeout_s is None:
             configured = self.record.config.stop_timeout
-            timeout_s = 10.0 if configured is None else float(configured)
+            timeout_s = float(DEFAULT_STOP_TIMEOUT_S if configured is None else configured)
         done, _ = await asyncio.wait([over], timeout=None if timeout_s < 0 else timeout_s)
         if done:
             return

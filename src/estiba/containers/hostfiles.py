@@ -13,11 +13,11 @@ from pathlib import Path
 from estiba.containers.ports import Paths
 from estiba.containers.record import AttachedNetwork, ContainerRecord
 from estiba.kernel.files import write_atomic
+from estiba.model.container import OF_CONTAINER
 from estiba.network.resolv import render_hostname, render_hosts, render_resolv_conf
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _HOSTS = Path("/etc/hosts")
-_SHARED = "container:"
 NAMES = ("hostname", "hosts", "resolv.conf")
 
 
@@ -33,7 +33,7 @@ class HostFiles:
     def owner(self, record: ContainerRecord) -> str:
         """Whose files these are: those of the container whose network is shared, if any."""
         mode = record.host_config.network_mode
-        return mode.removeprefix(_SHARED) if mode.startswith(_SHARED) else record.id
+        return mode.removeprefix(OF_CONTAINER) if mode.startswith(OF_CONTAINER) else record.id
 
     def path(self, record: ContainerRecord, name: str) -> Path:
         return self.paths.state(self.owner(record)) / name

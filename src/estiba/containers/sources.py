@@ -15,12 +15,12 @@ from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord, MountPlan
 from estiba.kernel.confined import open_in_root, opened_root
 from estiba.kernel.mounts import MountFlag, is_mounted, mount, peers_of, unmount
+from estiba.model.container import OF_CONTAINER
 from estiba.model.errors import Conflict, InvalidArgument, NotFound
 from estiba.model.ids import new_id
 from estiba.runtime.mounts import SpecMount, bind, tmpfs, tmpfs_mount
 from estiba.volumes.volumes import Volumes
 
-_SHARED = "container:"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 Find = Callable[[str], ContainerRecord]
@@ -85,8 +85,8 @@ class Sources:
 
     def _owner(self, record: ContainerRecord) -> ContainerRecord:
         """Whose network it shares, perhaps by way of others."""
-        while (mode := record.host_config.network_mode).startswith(_SHARED):
-            record = self.find(mode.removeprefix(_SHARED))
+        while (mode := record.host_config.network_mode).startswith(OF_CONTAINER):
+            record = self.find(mode.removeprefix(OF_CONTAINER))
         return record
 
     def _spec_mount(self, record: ContainerRecord, index: int, plan: MountPlan) -> SpecMount:
@@ -190,10 +190,10 @@ class Sources:
                 size = f"mode=1777,size={record.host_config.shm_size}"
                 mount("shm", path, "tmpfs", flags, size)
             return path
-        if mode.startswith(_SHARED):
-            path = self._shm(mode.removeprefix(_SHARED))
+        if mode.startswith(OF_CONTAINER):
+            path = self._shm(mode.removeprefix(OF_CONTAINER))
             if not is_mounted(path):
-                name = self.find(mode.removeprefix(_SHARED)).name
+                name = self.find(mode.removeprefix(OF_CONTAINER)).name
                 raise Conflict(
                     f"cannot join IPC of container {name}: non-shareable IPC, or it does not "
                     "run: start it with --ipc shareable"

@@ -17,7 +17,7 @@ from estiba.containers.hostfiles import hostname
 from estiba.containers.record import ContainerRecord
 from estiba.containers.sources import Sources
 from estiba.kernel.confined import ensure_directory_in_root, opened_root
-from estiba.model.container import HostConfig, ProcessSpec, Ulimit
+from estiba.model.container import OF_CONTAINER, HostConfig, ProcessSpec, Ulimit
 from estiba.model.errors import Conflict, InvalidArgument
 from estiba.runtime.devices import device_number, resolve_devices
 from estiba.runtime.namespaces import NEW, Namespace, Namespaces, namespace_of
@@ -26,7 +26,6 @@ from estiba.runtime.spec import SpecInput, build_spec
 from estiba.runtime.users import resolve_user
 from estiba.security.profiles.profile import Host, Profile, decide_profile
 
-_SHARED = "container:"
 _DESCRIPTORS = re.compile(r"proc/(self|thread-self|\d+)/(fd|root|cwd|exe|task)(/|$)")
 
 Find = Callable[[str], ContainerRecord]
@@ -120,9 +119,9 @@ class SpecMaker:
     def _mode(self, mode: str, kind: str) -> Namespace:
         if mode == "host":
             return None
-        if not mode.startswith(_SHARED):
+        if not mode.startswith(OF_CONTAINER):
             return NEW
-        other = self.find(mode.removeprefix(_SHARED))
+        other = self.find(mode.removeprefix(OF_CONTAINER))
         if not other.state.is_up or other.container is None:
             raise Conflict(
                 f"failed to join {kind.upper()} namespace: container {other.id} is not running"

@@ -27,7 +27,7 @@ from estiba.kernel.cgroup_stats import oom_kills
 from estiba.kernel.inotify import SignWatch
 from estiba.kernel.pidfd import ProcessIdentity
 from estiba.kernel.procfs import end_processes
-from estiba.model.container import EndpointSettings, PortBinding
+from estiba.model.container import OF_CONTAINER, EndpointSettings, PortBinding
 from estiba.model.digest import Digest
 from estiba.model.errors import EstibaError
 from estiba.network.record import Endpoint, PortRequest
@@ -36,8 +36,6 @@ from estiba.runtime.conmon import Conmon
 from estiba.runtime.monitor import MonitorRequest
 from estiba.runtime.oci import OciRuntime
 from estiba.runtime.rootfs import ensure_mount_points
-
-_SHARED = "container:"
 
 _log = logging.getLogger(__name__)
 
@@ -187,7 +185,7 @@ class KernelSteps:
         failpoint.hit("start.mounted")
         self.sources.prepare(record, bundle.rootfs)
         mode = record.host_config.network_mode
-        if mode == "host" or mode.startswith(_SHARED):
+        if mode == "host" or mode.startswith(OF_CONTAINER):
             return None, self._join(record)
         sandbox = self.networks.open_sandbox(record.id)
         failpoint.hit("start.sandbox")

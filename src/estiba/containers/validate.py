@@ -13,7 +13,7 @@ from estiba.containers.hostfacts import HostFacts
 from estiba.containers.limits import check_resources
 from estiba.containers.restart import check_policy
 from estiba.containers.signals import parse_signal
-from estiba.model.container import Config, HostConfig
+from estiba.model.container import OF_CONTAINER, Config, HostConfig
 from estiba.model.errors import InvalidArgument
 
 LOG_DRIVERS = ("json-file", "local", "journald", "syslog", "none")
@@ -32,8 +32,8 @@ _DNS_WORD = re.compile(r"[!-~]+")
 _SIZE = re.compile(r"-1|(\d+)([kKmMgG]?)[bB]?")
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _MODES = {
-    "IPC": ("", "none", "private", "shareable", "host", "container:"),
-    "PID": ("", "host", "container:"),
+    "IPC": ("", "none", "private", "shareable", "host", OF_CONTAINER),
+    "PID": ("", "host", OF_CONTAINER),
     "UTS": ("", "host"),
     "cgroup namespace": ("", "private", "host"),
 }
@@ -112,7 +112,7 @@ def _check_modes(host: HostConfig) -> None:
             raise InvalidArgument(f"invalid {what} mode: {mode}")
     if host.userns_mode not in ("", "host"):
         raise InvalidArgument(f"invalid userns mode: {host.userns_mode}")
-    if host.network_mode == "container:":
+    if host.network_mode == OF_CONTAINER:
         raise InvalidArgument("invalid network mode: invalid container format container:<name|id>")
     if host.isolation not in ("", "default"):
         raise InvalidArgument(
@@ -122,7 +122,7 @@ def _check_modes(host: HostConfig) -> None:
 
 def check_network_conflicts(config: Config, host: HostConfig) -> None:
     """Options that contradict a shared network or UTS namespace, in Docker's words."""
-    shared = host.network_mode.startswith("container:")
+    shared = host.network_mode.startswith(OF_CONTAINER)
     conflicts: list[tuple[object, str]] = [
         (host.uts_mode == "host" and config.hostname, "hostname and the UTS mode")
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from estiba.containers.hostfacts import HostFacts
 from estiba.kernel.cgroup import Hierarchies, Mode
+from estiba.security.profiles.profile import go_architecture
 
 _NODES = Path("/sys/devices/system/node/online")
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
@@ -31,17 +32,6 @@ class HostInfo:
     memory_bytes: int
 
 
-_GO_ARCHITECTURES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "armv7l": "arm",
-    "i686": "386",
-    "ppc64le": "ppc64le",
-    "s390x": "s390x",
-    "riscv64": "riscv64",
-}
-
-
 def read_host() -> HostInfo:
     """Reads the host's facts. Blocks for a moment."""
     machine = platform.machine()
@@ -51,7 +41,7 @@ def read_host() -> HostInfo:
         operating_system=release.get("PRETTY_NAME", "Linux"),
         os_version=release.get("VERSION_ID", ""),
         architecture=machine,
-        go_architecture=_GO_ARCHITECTURES.get(machine, machine),
+        go_architecture=go_architecture(machine),
         name=os.uname().nodename,
         cpus=len(os.sched_getaffinity(0)),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),

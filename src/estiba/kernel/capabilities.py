@@ -13,8 +13,6 @@ _NAMES = (
 NAMES: tuple[str, ...] = tuple(f"CAP_{name}" for name in _NAMES.split())
 """By number, as in linux/capability.h of Linux 5.9; later kernels added none."""
 
-NUMBERS: dict[str, int] = {name: number for number, name in enumerate(NAMES)}
-
 
 def from_mask(mask: int) -> frozenset[str]:
     """The names of the bits in a set, as /proc/pid/status prints it; unknown bits are left out."""

@@ -79,18 +79,6 @@ def opened_root(path: Path | str) -> Iterator[int]:
         os.close(fd)
 
 
-def read_file_in_root(root: int, path: str, max_bytes: int) -> bytes:
-    """Up to `max_bytes` of a regular file. Raises OSError."""
-    fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, f"{path} is not a regular file")
-        with os.fdopen(os.dup(fd), "rb") as file:
-            return file.read(max_bytes)
-    finally:
-        os.close(fd)
-
-
 def exists_in_root(root: int, path: str) -> bool:
     """Whether something, a dangling symlink too, stands at `path`."""
     try:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import msgspec
 
+OF_CONTAINER = "container:"
+"""Begins a network, IPC or PID mode that is another container's; its id or name follows."""
+
 
 class _Api(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """Base of all API-shaped records."""

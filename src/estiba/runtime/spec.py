@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from estiba.kernel.seccomp import compile_filter
-from estiba.model.container import Config, HostConfig
+from estiba.model.container import OF_CONTAINER, Config, HostConfig
 from estiba.runtime.devices import Devices
 from estiba.runtime.mounts import INIT_PATH, SpecMount, all_mounts, base_mounts, bind
 from estiba.runtime.namespaces import NEW, Namespaces
@@ -142,7 +142,7 @@ def _compile_cached(profile: bytes) -> str:
 
 
 def _sysctls(host: HostConfig) -> dict[str, str]:
-    owns_network = host.network_mode != "host" and not host.network_mode.startswith("container:")
+    owns_network = host.network_mode != "host" and not host.network_mode.startswith(OF_CONTAINER)
     return {**(_NETWORK_SYSCTLS if owns_network else {}), **host.sysctls}
 
 

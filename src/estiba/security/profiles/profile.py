@@ -67,13 +67,16 @@ def read_host() -> Host:
     digits = minor[: next((i for i, c in enumerate(minor) if not c.isdigit()), len(minor))]
     bounding = bounding_set()
     return Host(
-        machine=Machine(
-            _GO_ARCHITECTURES.get(uname.machine, uname.machine), (int(major), int(digits))
-        ),
+        machine=Machine(go_architecture(uname.machine), (int(major), int(digits))),
         bounding=bounding,
         ceiling=None if "CAP_SYS_RESOURCE" in bounding else _hard_limits(),
         cpus=tuple(range(os.cpu_count() or 1)),
     )
+
+
+def go_architecture(machine: str) -> str:
+    """The name in the Engine API and in profiles of what uname(2) calls `machine`."""
+    return _GO_ARCHITECTURES.get(machine, machine)
 
 
 def decide_profile(
