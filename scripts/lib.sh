@@ -27,7 +27,7 @@ find_python() {
 
 # install_packages GROUP…: what scripts/packages lists for the groups and is not there yet.
 install_packages() {
-    local column manager missing=() group probe apt dnf
+    local column manager missing=() group probe apt dnf log
     if command -v apt-get >/dev/null 2>&1; then
         manager=apt
     elif command -v dnf >/dev/null 2>&1; then
@@ -37,20 +37,46 @@ install_packages() {
     fi
     while read -r group probe apt dnf; do
         case " $* " in *" $group "*) ;; *) continue ;; esac
-        have "$probe" && continue
         column=$apt
         [ "$manager" = apt ] || column=$dnf
-        [ "$column" = - ] || missing+=("$column")
+        case " - ${missing[*]} " in *" $column "*) continue ;; esac
+        have "$probe" || missing+=("$column")
     done < <(grep -v '^#' "$top/scripts/packages")
     [ ${#missing[@]} = 0 ] && return
     say "installing ${missing[*]}"
-    if [ "$manager" = apt ]; then
-        export DEBIAN_FRONTEND=noninteractive
-        apt-get update -qq || true
-        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-    else
-        dnf install -y -q "${missing[@]}"
+    log=$(mktemp)
+    if ! "install_by_$manager" "${missing[@]}" >"$log" 2>&1; then
+        tail -n 15 "$log" >&2
+        rm -f "$log"
+        fail "these packages could not be installed: does this host reach its package mirror?"
     fi
+    rm -f "$log"
+}
+
+# A service that comes along, as dockerd does for the tests, is neither started nor enabled.
+install_by_apt() {
+    local policy=/usr/sbin/policy-rc.d name status=0
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq || true
+    if [ -e "$policy" ]; then
+        policy=
+    else
+        # Not before the file is ours to remove, whatever ends this.
+        trap "rm -f $policy" EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" || status=$?
+    [ -z "$policy" ] || rm -f "$policy"
+    for name; do
+        [ "$name" = docker.io ] && [ -d /run/systemd/system ] || continue
+        systemctl disable -q docker.service docker.socket containerd.service || true
+    done
+    return $status
+}
+
+install_by_dnf() {
+    dnf install -y -q "$@"
 }
 
 # have PROBE: a program on PATH, a file (/…), or a module of the system's Python (py:NAME).
@@ -62,23 +88,32 @@ have() {
     esac
 }
 
-# make_venv EXTRA STAMP: the package and its locked dependencies, unless they are there.
+# make_venv EXTRA: the package and its locked dependencies, unless they are there.
 make_venv() {
-    local extra=$1 stamp="$venv/.installed-$1" python wanted
-    wanted=$(cat "$top/pyproject.toml" "$top/requirements.lock" "$top/requirements-dev.lock" | sha256sum)
-    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+    local extra=$1 stamp="$venv/.installed-$1" lock="$top/requirements.lock" python place wanted
+    [ "$extra" = dev ] && lock="$top/requirements-dev.lock"
+    python=$(find_python)
+    place="$top $("$python" -V)"
+    wanted=$({ echo "$place" && cat "$top/pyproject.toml" "$top"/requirements*.lock; } | sha256sum)
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
         make_launcher
         return
     fi
-    python=$(find_python)
     say "making the virtual environment $venv"
-    [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-    local lock="$top/requirements.lock"
-    [ "$extra" = dev ] && lock="$top/requirements-dev.lock"
-    "$venv/bin/python" -m pip install -q --disable-pip-version-check -r "$lock"
-    "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps -e "$top"
+    # One that is half made, was moved or is of another Python cannot be mended.
+    if [ "$(cat "$venv/.place" 2>/dev/null)" != "$place" ]; then
+        "$python" -m venv --clear "$venv" || fail "$python cannot make a virtual environment"
+        echo "$place" >"$venv/.place"
+    fi
+    pip_install -r "$lock"
+    pip_install --no-deps -e "$top"
     make_launcher
     printf '%s' "$wanted" >"$stamp"
+}
+
+pip_install() {
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check --root-user-action ignore "$@" ||
+        fail "pip could not install what $top/pyproject.toml needs: does this host reach PyPI?"
 }
 
 # The client needs nothing but itself and the standard library. Without site and the imports of the

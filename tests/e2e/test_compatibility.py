@@ -11,7 +11,7 @@ from pathlib import Path
 import docker
 import pytest
 from docker.models.containers import Container
-from tests.support.daemon import PrivateDaemon, wait_until
+from tests.support.daemon import PrivateDaemon, needs_docker, wait_until
 
 from estiba.kernel.cgroup import Hierarchies, Mode
 
@@ -139,6 +139,7 @@ def test_old_versions_share_more(daemon: PrivateDaemon) -> None:
         old.close()
 
 
+@needs_docker(25)
 def test_a_bind_may_leave_out_what_is_mounted_below(daemon: PrivateDaemon, tmp_path: Path) -> None:
     inner, outer = tmp_path / "inner", tmp_path / "outer"
     inner.mkdir()

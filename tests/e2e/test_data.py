@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.support.daemon import PrivateDaemon, wait_until
+from tests.support.daemon import PrivateDaemon, needs_docker, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -38,6 +38,7 @@ def test_a_volume_with_options_is_mounted_while_a_container_is_up(daemon: Privat
     daemon.docker("volume", "rm", "ram")
 
 
+@needs_docker(26)
 def test_a_subpath_cannot_be_led_out_of_its_volume(daemon: PrivateDaemon, tmp_path: Path) -> None:
     """Another user of the volume puts a symlink where the subpath was, at any time."""
     (tmp_path / "secret").write_text("of the host")

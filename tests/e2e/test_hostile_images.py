@@ -196,7 +196,7 @@ def test_no_working_directory_leads_through_a_descriptor(daemon: PrivateDaemon) 
     )
     daemon.docker("run", "-d", "--name", "leaky", "leaky:1", "sleep", "1000")
     look = ["ls", "../../../etc"]
-    for path in ("/proc/self/fd/7", "/proc/1/fd/3/../../..", "/link/8", "/fd"):
+    for path in ("/proc/self/fd/7", "/proc/1/fd/3/..", "/link/8", "/fd"):
         done = daemon.docker("run", "--rm", "-w", path, "leaky:1", *look, check=False)
         assert done.returncode == 125 and b"passwd" not in done.stdout, path
         done = daemon.docker("exec", "-w", path, "leaky", *look, check=False)

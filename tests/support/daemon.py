@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -16,6 +17,8 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from estiba.kernel.trees import discard_tree
 from tests.support.busybox import busybox_tar
@@ -44,6 +47,16 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+
+
+def needs_docker(major: int) -> pytest.MarkDecorator:
+    """For tests of what older docker clients, such as 20.10 of Debian 12, cannot ask for."""
+    done = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"version (\d+)", done.stdout) if done.returncode == 0 else None
+    return pytest.mark.skipif(
+        found is None or int(found[1]) < major,
+        reason=f"needs a docker client {major} or newer, here is {found[1] if found else 'none'}",
+    )
 
 
 class PrivateDaemon:

@@ -88,7 +88,8 @@ async def test_only_named_descriptors_are_passed() -> None:
 async def test_new_session_and_default_sigpipe() -> None:
     script = "ps -o sid= -p $$; echo $$; grep SigIgn /proc/self/status"
     done = await spawn.run(["sh", "-c", script])
-    assert done.stdout.split()[-1] == b"0000000000000000"
+    # Others may be ignored by whoever runs the tests: a shell does so for what it runs with "&".
+    assert not int(done.stdout.split()[-1], 16) & 1 << signal.SIGPIPE - 1
     child = spawn.start(["sh", "-c", script], stdout=spawn.PIPE, new_session=True)
     assert await child.wait() == 0
     assert child.stdout is not None
