@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -142,9 +143,12 @@ for folder in /run/estiba /var/lib/estiba /var/log; do
 done
 estiba() { %s -m estiba.cli.main "$@"; }
 estiba stop a b; echo code $?
+exec 9>/var/lib/estiba/lock; flock 9
+estiba -H unix:///run/estiba/estiba.sock --autostart ps; echo code $?
+exec 9>&-
 ESTIBA_AUTOSTART=1 estiba start nosuch; echo code $?
 estiba version --format '{{.Server.ApiVersion}}'
-ls /var/log
+ls /var/log /run/estiba/estibad.pid
 """
 
 
@@ -153,11 +157,14 @@ def test_the_daemon_is_started_when_asked_to(daemon: PrivateDaemon) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "DOCKER_HOST"}
     done = subprocess.run(
         ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
-         "sh", "-c", _ON_ITS_OWN % sys.executable],
+         "sh", "-c", _ON_ITS_OWN % shlex.quote(sys.executable)],
         capture_output=True, text=True, timeout=60, check=False, env=environment,
     )  # fmt: skip
-    assert done.stdout.split() == ["code", "1", "code", "1", "1.51", "estiba.log"], done.stderr
+    answers = [*["code", "1"] * 3, "1.51", "/run/estiba/estibad.pid", "/var/log:", "estiba.log"]
+    assert done.stdout.split() == answers, done.stderr
     assert done.stderr.count("No daemon answers") == 1 and "estiba --autostart" in done.stderr
+    assert f"{shlex.quote(str(Path(sys.executable).with_name('estibad')))} &" in done.stderr
+    assert "did not start: another daemon uses the data root /var/lib/estiba" in done.stderr
     assert "No such container: nosuch" in done.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -31,7 +32,7 @@ def start_daemon(path: str) -> None:
             if probe.connect_ex(path) == 0:
                 return
         time.sleep(0.01)
-    raise NoDaemon(f"estibad did not start: see {log}")
+    raise NoDaemon(f"estibad did not start: {_last_line(log)}(the log is {log})")
 
 
 def _open_log() -> tuple[int, str]:
@@ -44,6 +45,18 @@ def _open_log() -> tuple[int, str]:
         except OSError:
             continue
     raise NoDaemon(f"cannot write a log of the daemon: tried {' and '.join(_LOGS)}")
+
+
+def _last_line(log: str) -> str:
+    with open(log, errors="replace") as file:
+        lines = file.read().splitlines()
+    return f"{lines[-1].removeprefix('estibad: ')} " if lines else ""
+
+
+def shown() -> str:
+    """What a user types to start the daemon: its name alone when PATH leads to it."""
+    words = _command()
+    return "estibad" if words[0] == shutil.which("estibad") else shlex.join(words)
 
 
 def _command() -> list[str]:

@@ -36,7 +36,7 @@ _LEVELS = ("debug", "info", "warn", "warning", "error", "fatal", "panic", "trace
 _START_HINT = """\
 No daemon answers at {address}. Start it with
 
-    estibad &
+    {program} &
 
 or let this command start it: `estiba --autostart …` (or ESTIBA_AUTOSTART=1)."""
 _ROOT_HINT = "Start it as root with `estibad`, or name another daemon with -H or ESTIBA_HOST."
@@ -197,12 +197,13 @@ def _call(command: Command, given: Arguments, arguments: Arguments) -> int:
     except NoDaemon as error:
         if not client.host.is_default:
             raise
+        from estiba.cli.autostart import shown, start_daemon
+
         if os.geteuid() != 0:
             raise NoDaemon(f"{error}\n{_ROOT_HINT}" if error.is_absent else str(error)) from error
         if os.environ.get("ESTIBA_AUTOSTART") != "1":
-            raise NoDaemon(_START_HINT.format(address=client.host.url)) from error
-    from estiba.cli.autostart import start_daemon
-
+            hint = _START_HINT.format(address=client.host.url, program=shown())
+            raise NoDaemon(hint) from error
     start_daemon(client.host.address)
     return int(function(make_client(given), arguments) or 0)
 

@@ -23,7 +23,7 @@ class Tls:
 
 
 class Host:
-    """Where a daemon listens; `is_default` when nobody chose it."""
+    """Where a daemon listens; `is_default` at the place where estibad listens by default."""
 
     __slots__ = ("address", "is_default", "kind", "port", "tls", "url")
 
@@ -52,11 +52,9 @@ def resolve(flag: str = "", context: str = "", tls: Tls | None = None) -> Host:
             return parse(chosen, tls or stored)
         if not context or named == "default":
             chosen = os.environ.get("ESTIBA_HOST") or os.environ.get("DOCKER_HOST") or ""
-    if not chosen:
-        host = parse(DEFAULT, None)
-        host.is_default = True
-        return host
-    return parse(chosen, tls or _tls_of_environment())
+    host = parse(chosen, tls or _tls_of_environment()) if chosen else parse(DEFAULT, None)
+    host.is_default = host.url == DEFAULT
+    return host
 
 
 def parse(url: str, tls: Tls | None) -> Host:

@@ -65,7 +65,7 @@ class DaemonConfig:
     hosts: list[str] = field(default_factory=lambda: [DEFAULT_HOST])
     data_root: Path = Path("/var/lib/estiba")
     exec_root: Path = Path("/run/estiba")
-    pidfile: Path | None = None
+    pidfile: Path = Path("/run/estiba/estibad.pid")
     socket_group: str = ""
     bridge: str = "estiba0"
     bip: str = ""
@@ -249,11 +249,12 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
     runtimes = {
         name: Path(item) for name, item in (_pair(r, "runtime") for r in many("add-runtime"))
     }
+    exec_root = path("exec-root", "/run/estiba")
     return DaemonConfig(
         hosts=many("host") or [DEFAULT_HOST],
         data_root=path("data-root", "/var/lib/estiba"),
-        exec_root=path("exec-root", "/run/estiba"),
-        pidfile=path("pidfile", "") if "pidfile" in merged else None,
+        exec_root=exec_root,
+        pidfile=path("pidfile", "") if "pidfile" in merged else exec_root / "estibad.pid",
         socket_group=text("group", ""),
         bridge=text("bridge", "estiba0"),
         bip=bip,

@@ -44,6 +44,8 @@ def main() -> None:
     if vars(arguments).pop("api_coverage", False):
         _print_coverage()
         return
+    # A script's shell ignores it for what runs with "&", and containers would inherit that.
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     try:
         config = load(arguments)
         _set_up_logging(config)
@@ -127,10 +129,7 @@ def _locked(data_root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _pidfile(path: Path | None) -> Iterator[None]:
-    if path is None:
-        yield
-        return
+def _pidfile(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(str(os.getpid()))
     try:
