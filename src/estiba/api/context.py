@@ -46,6 +46,11 @@ class Context:
     def body(self) -> Body:
         return self.request.body
 
+    @property
+    def id(self) -> str:
+        """The container, exec or network that the path names."""
+        return self.parameters["id"]
+
     # -- query -----------------------------------------------------------------------------
 
     def text(self, name: str, default: str = "") -> str:
@@ -241,3 +246,19 @@ async def json_lines(values: AsyncIterator[Any]) -> AsyncIterator[bytes]:
     """One JSON value a line, as progress and event streams have it."""
     async for value in values:
         yield _encoder.encode(value) + b"\r\n"
+
+
+async def first(pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Takes the first piece now, so that an error is still an HTTP status."""
+    try:
+        head = await anext(pieces)
+    except StopAsyncIteration:
+        head = None
+
+    async def rest() -> AsyncIterator[Any]:
+        if head is not None:
+            yield head
+        async for piece in pieces:
+            yield piece
+
+    return rest()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from estiba.api.ports import Backends
 from estiba.api.router import Router
+from estiba.api.routes_archives import ArchiveRoutes
 from estiba.api.routes_containers import ContainerRoutes
 from estiba.api.routes_execs import ExecRoutes
 from estiba.api.routes_images import ImageRoutes
+from estiba.api.routes_streams import StreamRoutes
 from estiba.api.routes_system import NetworkRoutes, SystemRoutes, VolumeRoutes
 
 
@@ -14,6 +16,8 @@ def build_router(backends: Backends) -> Router:
     """A router that serves everything that is built."""
     router = Router()
     ContainerRoutes(backends).register(router)
+    StreamRoutes(backends).register(router)
+    ArchiveRoutes(backends).register(router)
     ExecRoutes(backends).register(router)
     ImageRoutes(backends).register(router)
     SystemRoutes(backends).register(router)

@@ -27,19 +27,19 @@ class ExecRoutes:
     async def create(self, context: Context) -> HttpResponse:
         body = strings_as_lists(await context.json(), ("Cmd",))
         spec, _ = decode(body, ProcessSpec)
-        return answer({"Id": await self._execs.create(context.parameters["id"], spec)}, 201)
+        return answer({"Id": await self._execs.create(context.id, spec)}, 201)
 
     async def inspect(self, context: Context) -> HttpResponse:
-        return answer(await self._execs.inspect(context.parameters["id"]))
+        return answer(await self._execs.inspect(context.id))
 
     async def resize(self, context: Context) -> HttpResponse:
         height, width = terminal_size(context)
-        await self._execs.resize(context.parameters["id"], height, width)
+        await self._execs.resize(context.id, height, width)
         return empty(200)
 
     async def start(self, context: Context) -> HttpResponse:
         body = await context.json()
-        exec_id = context.parameters["id"]
+        exec_id = context.id
         size = console_size(body)
         await self._execs.check_start(exec_id)
         if body.get("Detach"):

@@ -92,30 +92,26 @@ class NetworkRoutes:
         return answer(await self._networks.list_all(context.filters()))
 
     async def inspect(self, context: Context) -> HttpResponse:
-        found = await self._networks.inspect(
-            context.parameters["id"], verbose=context.flag("verbose")
-        )
+        found = await self._networks.inspect(context.id, verbose=context.flag("verbose"))
         return answer(found)
 
     async def create(self, context: Context) -> HttpResponse:
         return answer(await self._networks.create(await context.json()), 201)
 
     async def delete(self, context: Context) -> HttpResponse:
-        await self._networks.remove(context.parameters["id"])
+        await self._networks.remove(context.id)
         return empty()
 
     async def connect(self, context: Context) -> HttpResponse:
         body = await context.json()
         settings, _ = decode(body.get("EndpointConfig") or {}, EndpointSettings, "EndpointConfig")
-        await self._networks.connect(
-            context.parameters["id"], str(body.get("Container", "")), settings
-        )
+        await self._networks.connect(context.id, str(body.get("Container", "")), settings)
         return empty(200)
 
     async def disconnect(self, context: Context) -> HttpResponse:
         body = await context.json()
         await self._networks.disconnect(
-            context.parameters["id"], str(body.get("Container", "")), force=bool(body.get("Force"))
+            context.id, str(body.get("Container", "")), force=bool(body.get("Force"))
         )
         return empty(200)
 

@@ -228,16 +228,11 @@ class Runs:
             container=None,
             monitor=None,
         )
-        attributes = {"exitCode": str(outcome.code), "execDuration": str(int(ran_s))}
         if outcome.oom_killed and not record.oom_killed:
             await self._journal.announce("oom")
-        await self._journal.commit(
-            finished,
-            "die",
-            ends="kill",
-            attributes=attributes,
-            events=events_down(record),
-        )
+        facts = {"exitCode": str(outcome.code), "execDuration": str(int(ran_s))}
+        down = events_down(record)
+        await self._journal.commit(finished, "die", ends="kill", attributes=facts, events=down)
         self._stopped_as_unhealthy = False
         # Clients that attached since the last output took it for one that runs.
         self.hub.end_clients()
