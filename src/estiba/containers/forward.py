@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from estiba.containers.logs import STDERR, LogQuery, read_log
 from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord
-from estiba.kernel.blocking import run_blocking
+from estiba.kernel.blocking import run_apart, run_blocking
 from estiba.kernel.files import write_atomic
 from estiba.model.errors import InvalidArgument, Unavailable
 
@@ -35,6 +35,7 @@ _FACILITIES = (
 ).split()
 _ERROR, _INFO = 3, 6
 _RETRY_S = 2.0
+_SEND_TIMEOUT_S = 5.0
 _SAVE_EVERY_S = 1.0
 _MAX_LINE = 60_000
 _MAX_LINE_WITH_STAMP = _MAX_LINE + 64
@@ -94,7 +95,7 @@ class SyslogSink:
                 family = socket.getaddrinfo(host, port, type=kind)[0][0]
                 connection = socket.socket(family, kind)
                 target = (host, port)
-            connection.settimeout(5.0)
+            connection.settimeout(_SEND_TIMEOUT_S)
             connection.connect(target)
             self._socket = connection
         return self._socket
@@ -113,6 +114,7 @@ class JournaldSink:
             raise Unavailable("journald is not enabled on this host: use another --log-driver")
         self._fields = b"".join(_field(name, value.encode()) for name, value in fields.items())
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.settimeout(_SEND_TIMEOUT_S)
         self._path = str(path)
 
     def send(self, stream: int, time_ns: int, line: bytes) -> None:
@@ -215,7 +217,9 @@ class Forwarder:
         time_ns = _parse_stamp(stamp)
         while True:
             try:
-                await run_blocking(self._sink.send, stream, time_ns, line)
+                # The shared pool is for everybody: who waits for a receiver does so once in it.
+                run = run_apart if self._is_away else run_blocking
+                await run(self._sink.send, stream, time_ns, line)
                 self._is_away = False
                 break
             except OSError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import socket
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from tests.support.logfiles import line, write_records
 
 from estiba.containers import forward, logs
-from estiba.containers.forward import Forwarder
+from estiba.containers.forward import Forwarder, JournaldSink
 
 
 @dataclass
@@ -100,3 +102,35 @@ async def test_a_receiver_that_is_away_is_tried_until_it_is_back_or_the_containe
         assert len(caplog.records) == 1
         assert [text for _, text in sink.lines] == ([b"one", b"two"] if comes_back else [])
         (log.parent / "cursor").unlink(missing_ok=True)
+
+
+async def test_a_receiver_that_is_away_holds_no_thread_of_the_shared_pool(
+    log: Path, ended: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few containers whose receiver does not answer would take it from everybody else."""
+    monkeypatch.setattr(forward, "_RETRY_S", 0.001)
+    write_records(log, [line(0, "late")])
+    threads: list[str] = []
+
+    class Away(FakeSink):
+        def send(self, stream: int, time_ns: int, line: bytes) -> None:
+            threads.append(threading.current_thread().name)
+            self.is_there = self.attempts == 2
+            super().send(stream, time_ns, line)
+
+    async with asyncio.timeout(5):
+        await Forwarder(Away(), log, log.parent / "forwarded").run(ended)
+    assert [name.startswith("blocking") for name in threads] == [True, False, False]
+
+
+def test_a_journal_that_takes_nothing_more_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "_SEND_TIMEOUT_S", 0.01)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "journal"))
+        sink = JournaldSink({}, tmp_path / "journal")
+        with pytest.raises(TimeoutError):
+            for _ in range(100_000):
+                sink.send(1, 0, b"x" * 4096)
+        sink.close()
