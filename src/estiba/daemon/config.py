@@ -14,13 +14,15 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from estiba.model.container import LogConfig, Ulimit
+from estiba.containers.validate import check_log
+from estiba.model.container import HostConfig, LogConfig, Ulimit
 from estiba.model.errors import InvalidArgument
 
 _log = logging.getLogger(__name__)
 
 DEFAULT_HOST = "unix:///run/estiba/estiba.sock"
 DEFAULT_CONFIG_FILE = Path("/etc/estiba/daemon.json")
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 DEFAULT_LOG_OPTIONS = {"max-size": "100m", "max-file": "3"}
 
 _NAMES_IN_FILE = {
@@ -128,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
     add("--default-ulimit", action="append", metavar="NAME=SOFT[:HARD]")
     add("--log-driver", metavar="NAME", help="json-file, local, journald, syslog, none")
     add("--log-opt", action="append", metavar="NAME=VALUE")
-    add("--log-level", choices=["debug", "info", "warn", "error", "fatal"])
+    add("--log-level", choices=LOG_LEVELS)
     add("-D", "--debug", action="store_true", help="the same as --log-level debug")
     add("--init", action="store_true", help="run an init in every container")
     add("--init-path", type=Path)
@@ -166,11 +168,21 @@ def load(arguments: argparse.Namespace) -> DaemonConfig:
     flags = dict(vars(arguments))
     explicit = "config_file" in flags
     path = flags.pop("config_file", DEFAULT_CONFIG_FILE)
-    merged = _merge(flags, _read_file(path, required=explicit))
-    for name in ("userns-remap", "metrics-addr", "authorization-plugin"):
-        if merged.get(name):
-            raise InvalidArgument(f"--{name} is not built yet: start without it")
-    return _build(merged)
+    content = _read_file(path, required=explicit)
+    try:
+        merged = _merge(flags, content)
+        for name in ("userns-remap", "metrics-addr", "authorization-plugin"):
+            if merged.get(name):
+                raise InvalidArgument(f"--{name} is not built yet: start without it")
+        config = _build(merged)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidArgument(f"a setting has a value of the wrong kind: {error}") from error
+    if config.log_level not in LOG_LEVELS:
+        raise InvalidArgument(
+            f"invalid log-level {config.log_level!r}: use one of {', '.join(LOG_LEVELS)}"
+        )
+    check_log(HostConfig(log_config=config.log))
+    return config
 
 
 def _read_file(path: Path, *, required: bool) -> dict[str, object]:

@@ -203,6 +203,7 @@ def _network_config(config: DaemonConfig) -> NetworkConfig:
         netns_root=config.exec_root / "netns",
         bridge=config.bridge,
         bip=config.bip,
+        fixed_cidr=config.fixed_cidr,
         pools=pools or DEFAULT_POOLS,
         mtu=config.mtu,
         icc=config.icc,

@@ -32,6 +32,9 @@ class NetworkConfig:
     netns_root: Path
     bridge: str = "estiba0"
     bip: str = ""
+    fixed_cidr: str = ""
+    """The part of the default network's subnet that containers get; empty is all of it."""
+
     pools: tuple[AddressPool, ...] = DEFAULT_POOLS
     mtu: int = 1500
     icc: bool = True
@@ -88,9 +91,10 @@ def plan_default_bridge(
     Its subnet is that of `--bip`, else of the address that the bridge has, else that of last
     time, else one that is free. Raises InvalidArgument or FailedPrecondition.
     """
+    pool = _default_pool(record, config, existing, list(taken))
     return msgspec.structs.replace(
         record,
-        pools=[_default_pool(record, config, existing, list(taken))],
+        pools=[msgspec.structs.replace(pool, ip_range=_fixed_range(config, pool))],
         bridge=config.bridge,
         owns_bridge=not exists or (record.owns_bridge and record.bridge == config.bridge),
         mtu=config.mtu,
@@ -106,6 +110,18 @@ def plan_default_bridge(
             OPTION_MTU: str(config.mtu),
         },
     )
+
+
+def _fixed_range(config: NetworkConfig, pool: IpamConfig) -> str:
+    if not config.fixed_cidr:
+        return ""
+    area, subnet = parse_subnet(config.fixed_cidr), parse_subnet(pool.subnet)
+    if not area.subnet_of(subnet):
+        raise InvalidArgument(
+            f"--fixed-cidr {area} does not lie in the subnet {subnet} of the bridge "
+            f"{config.bridge}: choose that with --bip"
+        )
+    return str(area)
 
 
 def _default_pool(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -134,3 +135,13 @@ def test_the_way_out_is_by_priority_then_by_name() -> None:
         [endpoint("a", 0), endpoint("b", 5), endpoint("c", 5)], key=lambda one: one.gateway_rank
     )
     assert [one.network_name for one in ranked] == ["b", "c", "a"]
+
+
+def test_containers_get_the_part_of_the_default_subnet_that_is_fixed() -> None:
+    config = NetworkConfig(netns_root=Path("/"), bip="10.1.2.3/24", fixed_cidr="10.1.2.128/25")
+    assert default_subnet(config).ip_range == "10.1.2.128/25"
+    before = {"bridge": "estiba0", "pools": [default_subnet(config)]}
+    assert default_subnet(CONFIG, **before).ip_range == "", "the flag was taken away"
+    outside = replace(config, fixed_cidr="10.1.3.0/25")
+    with pytest.raises(InvalidArgument, match="does not lie in the subnet"):
+        default_subnet(outside)
