@@ -167,20 +167,25 @@ class Actor:
 
         Raises Conflict while it is up or about to be, unless `force`.
         """
-        restarts = self.record.state == ContainerState.RESTARTING
-        killed = force and (self.record.state.is_up or restarts)
-        if killed:
-            with contextlib.suppress(Conflict):
-                await self.kill("SIGKILL")
-        async with self._lock:
-            if killed and self._world.is_gone(self.record.id):
-                return  # it removed itself when it ended
-            if not force and self.record.state == ContainerState.RESTARTING:
-                raise Conflict(
-                    f'cannot remove container "{self.record.name}": container is restarting: '
-                    "stop the container before removing or force remove"
-                )
-            await self._remove(volumes=volumes)
+        killed = False
+        while True:
+            restarts = self.record.state == ContainerState.RESTARTING
+            if force and (self.record.state.is_up or restarts):
+                killed = True
+                with contextlib.suppress(Conflict):
+                    await self.kill("SIGKILL")
+            async with self._lock:
+                if killed and self._world.is_gone(self.record.id):
+                    return  # it removed itself when it ended
+                if force and not killed and self.record.state.is_up:
+                    continue  # a start was under way
+                if not force and self.record.state == ContainerState.RESTARTING:
+                    raise Conflict(
+                        f'cannot remove container "{self.record.name}": container is restarting: '
+                        "stop the container before removing or force remove"
+                    )
+                await self._remove(volumes=volumes)
+                return
 
     async def _remove(self, *, volumes: bool) -> None:
         record = self.record

@@ -158,3 +158,28 @@ async def test_two_renames_at_once_hold_one_name(tmp_path: Path) -> None:
     boot.engine.check_free(record.name)
     assert boot.engine.find("two") is actor
     await boot.end()
+
+
+async def test_a_removal_by_force_meets_a_first_start(tmp_path: Path) -> None:
+    boot = Machine(tmp_path).boot()
+    await boot.engine.start_owed()
+    record = with_policy("no")
+    await boot.engine.create(record)
+    actor = boot.engine.actors[record.id]
+    bring_up, starting, go_on = boot.world.bring_up, asyncio.Event(), asyncio.Event()
+
+    async def slow_bring_up(record: ContainerRecord) -> BroughtUp:
+        starting.set()
+        await go_on.wait()
+        return await bring_up(record)
+
+    boot.world.bring_up = slow_bring_up  # type: ignore[method-assign]
+    start = asyncio.create_task(actor.start())
+    await starting.wait()
+    removal = asyncio.create_task(actor.remove(force=True))
+    await asyncio.sleep(0)
+    go_on.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(start, removal)
+    assert record.id not in boot.engine.actors
+    await boot.end()
