@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +14,15 @@ from estiba.containers.attachments import endpoint_sysctls
 from estiba.containers.hostfiles import hostname
 from estiba.containers.record import ContainerRecord
 from estiba.containers.sources import Sources
-from estiba.kernel.confined import ensure_directory_in_root, opened_root
 from estiba.model.container import OF_CONTAINER, HostConfig, ProcessSpec, Ulimit
-from estiba.model.errors import Conflict, InvalidArgument
+from estiba.model.errors import Conflict, Internal
 from estiba.runtime.devices import device_number, resolve_devices
 from estiba.runtime.namespaces import NEW, Namespace, Namespaces, namespace_of
 from estiba.runtime.process import build_env, build_process
 from estiba.runtime.spec import SpecInput, build_spec
 from estiba.runtime.users import resolve_user
+from estiba.runtime.workdir import ensure_working_directory
 from estiba.security.profiles.profile import Host, Profile, decide_profile
-
-_DESCRIPTORS = re.compile(r"proc/(self|thread-self|\d+)/(fd|root|cwd|exe|task)(/|$)")
 
 Find = Callable[[str], ContainerRecord]
 
@@ -123,7 +119,9 @@ class SpecMaker:
             return NEW
         other = self.find(mode.removeprefix(OF_CONTAINER))
         if not other.state.is_up or other.container is None:
-            raise Conflict(
+            # Docker's clients take this for the server's fault where it is about the processes.
+            refuse = Internal if kind == "pid" else Conflict
+            raise refuse(
                 f"failed to join {kind.upper()} namespace: container {other.id} is not running"
             )
         return namespace_of(other.container.pid, kind)
@@ -145,29 +143,3 @@ def _uts_mode(record: ContainerRecord) -> str:
     if host.uts_mode or record.config.hostname:
         return host.uts_mode
     return "host" if host.network_mode == "host" else ""
-
-
-def ensure_working_directory(rootfs: Path, path: str) -> None:
-    """Makes the working directory in the container's root, as Docker does.
-
-    Raises InvalidArgument for one that leads into a process's descriptors (CVE-2024-21626),
-    and for a file in its place.
-    """
-    if not path or path == "/":
-        return
-    with opened_root(rootfs) as root:
-        try:
-            fd = ensure_directory_in_root(root, posixpath.normpath(path))
-        except OSError as error:
-            raise InvalidArgument(
-                f"cannot use working directory {path!r}: {error.strerror}: "
-                "choose a directory, or one that can be made"
-            ) from error
-        try:
-            inside = os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), rootfs)
-        finally:
-            os.close(fd)
-    if _DESCRIPTORS.match(inside):
-        raise InvalidArgument(
-            f"working directory {path!r} leads into the descriptors of a process: refused"
-        )

@@ -36,6 +36,7 @@ from estiba.runtime.conmon import Conmon
 from estiba.runtime.monitor import MonitorRequest
 from estiba.runtime.oci import OciRuntime
 from estiba.runtime.rootfs import ensure_mount_points
+from estiba.runtime.workdir import ensure_working_directory
 
 _log = logging.getLogger(__name__)
 
@@ -122,10 +123,12 @@ class KernelSteps:
         self.snapshots.prepare(record.id, record.chain_ids)
         failpoint.hit("prepare.snapshot")
         rootfs = self.paths.rootfs(record.id)
+        workdir = record.config.working_dir
         try:
-            if self.sources.needs_rootfs(record):
+            if workdir not in ("", "/") or self.sources.needs_rootfs(record):
                 rootfs.mkdir(parents=True, exist_ok=True)
                 self.snapshots.mount(record.id, rootfs)
+                ensure_working_directory(rootfs, workdir)
             self.sources.prepare(record, rootfs)
         finally:
             self.sources.release(record)
