@@ -100,3 +100,34 @@ def test_a_container_starts_while_it_is_exported(daemon: PrivateDaemon) -> None:
     assert export.wait(30) == 0
     assert size > 500_000
     daemon.docker("rm", "-f", "still")
+
+
+def test_copies_of_one_at_rest_see_its_mounts(daemon: PrivateDaemon, tmp_path: Path) -> None:
+    """Volumes, binds of one file and the engine's own files, as while it runs."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_text("first\n")
+    (tmp_path / "tree" / "link").symlink_to("file")
+    (tmp_path / "one").write_text("one\n")
+    binds = ("-v", f"{tmp_path}/one:/one", "-v", f"{tmp_path}/tree:/tree", "-v", "/data")
+    daemon.docker("run", "--name", "rest", *binds, "busybox", "touch", "/data/mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    for path in ("/data", "/one", "/etc/hosts"):
+        daemon.docker("cp", f"rest:{path}", str(out))
+    assert (out / "data" / "mine").exists()
+    assert (out / "one").read_text() == "one\n"
+    hosts = Path(daemon.inspect("rest")["HostsPath"]).read_text()
+    assert "localhost" in hosts and (out / "hosts").read_text() == hosts
+    daemon.docker("cp", str(tmp_path / "one"), "rest:/tree/link")
+    assert (tmp_path / "tree" / "link").is_symlink()
+    assert (tmp_path / "tree" / "file").read_text() == "one\n"
+    daemon.docker("rm", "-v", "rest")
+
+
+def test_a_volume_whose_files_are_gone_can_be_removed(daemon: PrivateDaemon) -> None:
+    daemon.docker("volume", "create", "gone")
+    data = data_of(daemon, "gone")
+    data.rmdir()
+    data.parent.rmdir()
+    daemon.docker("volume", "rm", "gone")
+    assert "gone" not in daemon.docker("volume", "ls", "-q").stdout.decode().split()

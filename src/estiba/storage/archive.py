@@ -39,19 +39,20 @@ class PutOptions:
     limits: Limits = field(default_factory=Limits)
 
 
-def stat_path(root: int, path: str) -> dict[str, Any]:
+def stat_path(root: int, path: str, shown: str = "") -> dict[str, Any]:
     """What the API's X-Docker-Container-Path-Stat header says; links are not followed.
 
-    Raises NotFound.
+    `shown` is the path as the container sees it, when `root` is that of a mount. Raises
+    NotFound, InvalidArgument when the path leads through a file.
     """
     parent, name = _open_parent(root, path)
     try:
         status = _lstat(parent, name, path)
         target = ""
         if stat.S_ISLNK(status.st_mode):
-            target = _absolute_target(path, os.readlink(name, dir_fd=parent))
+            target = _absolute_target(shown or path, os.readlink(name, dir_fd=parent))
         return {
-            "name": posixpath.basename(posixpath.normpath(path)) or "/",
+            "name": posixpath.basename(posixpath.normpath(shown or path)) or "/",
             "size": status.st_size,
             "mode": go_mode(status.st_mode),
             "mtime": datetime.fromtimestamp(status.st_mtime, UTC)
@@ -63,16 +64,17 @@ def stat_path(root: int, path: str) -> dict[str, Any]:
         os.close(parent)
 
 
-def get_path(root: int, path: str) -> Iterator[bytes]:
-    """A tar of the file or directory; its entries are named after the last part of `path`.
+def get_path(root: int, path: str, shown: str = "") -> Iterator[bytes]:
+    """A tar of the file or directory; its entries are named after the last part of the path.
 
-    A path that ends in `/.` gives the directory's content under `.`. Raises NotFound.
+    A path that ends in `/.` gives the directory's content under `.`; `shown` as above.
+    Raises NotFound, InvalidArgument when the path leads through a file.
     """
     parent, name = _open_parent(root, path)
     try:
         _lstat(parent, name, path)
-        shown = "." if path.endswith("/.") else posixpath.basename(posixpath.normpath(path))
-        yield from pack_member(parent, name, shown or ".")
+        named = posixpath.basename(posixpath.normpath(shown or path))
+        yield from pack_member(parent, name, "." if path.endswith("/.") else named or ".")
     finally:
         os.close(parent)
 
@@ -121,8 +123,10 @@ def _open_parent(root: int, path: str) -> tuple[int, str]:
         directory, name = posixpath.split(normal)
     try:
         return open_in_root(root, directory, _DIRECTORY), name
+    except NotADirectoryError as error:
+        raise InvalidArgument(f"cannot look up {path}: not a directory") from error
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG):
             raise _not_found(path) from error
         raise
 

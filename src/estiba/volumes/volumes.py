@@ -9,6 +9,7 @@ of it is missing. All methods block and may be called from any thread.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -189,7 +190,8 @@ class Volumes:
                 )
             unmount(self._root / name / "_data")
             aside = self._root / f"{_REMOVED}{secrets.token_hex(4)}.{name}"
-            (self._root / name).rename(aside)
+            with contextlib.suppress(FileNotFoundError):
+                (self._root / name).rename(aside)
             failpoint.hit("volumes.set-aside")
             self._forget(record)
         remove_tree(aside)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from estiba.api.uploads import Upload
 from estiba.containers.actor import Actor
 from estiba.containers.defaults import merge_image
 from estiba.containers.engine import Engine
+from estiba.containers.hostfiles import NAMES
 from estiba.containers.mountpoints import ENGINE_MADE
 from estiba.containers.record import ContainerRecord, Process
 from estiba.containers.sources import Sources, longest_mount
@@ -58,7 +60,7 @@ class ContainerArchives:
 
         def work() -> Json:
             with self._tree(actor.record, path) as (root, inside):
-                return stat_path(root, inside)
+                return stat_path(root, inside, path)
 
         return await run_blocking(_named(work, ref))
 
@@ -68,7 +70,7 @@ class ContainerArchives:
 
         def pieces() -> Iterator[bytes]:
             with self._tree(actor.record, path) as (root, inside):
-                yield from get_path(root, inside)
+                yield from get_path(root, inside, path)
 
         await actor.announce("archive-path", {"path": path})
         return stat, iterate(pieces())
@@ -126,6 +128,11 @@ class ContainerArchives:
                 yield root, path
             return
         found = longest_mount(record, path)
+        file = self._mounted_file(record, path) if not writable else None
+        if file is not None:
+            with opened_root(file.parent) as root:
+                yield root, f"/{file.name}"
+            return
         if found is not None and found[0].type in ("bind", "volume"):
             with contextlib.ExitStack() as stack:
                 try:
@@ -144,6 +151,19 @@ class ContainerArchives:
             opened_root(rootfs) as root,
         ):
             yield root, path
+
+    def _mounted_file(self, record: ContainerRecord, path: str) -> Path | None:
+        """The file of the host that the container sees at `path` while it runs."""
+        found = longest_mount(record, path)
+        if found is None:
+            name = posixpath.normpath(path.lstrip("/")).removeprefix("etc/")
+            own = self.sources.host_files.path(record, name) if name in NAMES else None
+            is_named = f"etc/{name}" in _ENGINE_MADE
+            return own if own is not None and is_named and own.is_file() else None
+        plan, rest = found
+        if plan.type != "bind" or rest != "/" or not Path(plan.source).is_file():
+            return None
+        return Path(plan.source).resolve()
 
     @contextmanager
     def _root(self, record: ContainerRecord) -> Iterator[int]:
