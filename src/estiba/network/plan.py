@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from estiba.model import errors
-from estiba.model.errors import FailedPrecondition, InvalidArgument
+from estiba.model.errors import FailedPrecondition, Forbidden, InvalidArgument
 from estiba.model.ids import short
 from estiba.network.firewall import check_interface_name
 from estiba.network.ipam import DEFAULT_POOLS, AddressPool, choose_subnet
@@ -54,7 +54,7 @@ def plan_bridge(
     """The record of a new bridge network.
 
     `taken` are the subnets of the host's addresses and routes and of other networks.
-    Raises InvalidArgument, NotImplemented or FailedPrecondition.
+    Raises InvalidArgument, NotImplemented, Forbidden or FailedPrecondition.
     """
     if spec.enable_ipv6:
         raise errors.NotImplemented("IPv6 networks are not built yet: leave out --ipv6")
@@ -139,7 +139,7 @@ def _default_pool(
     if existing is not None:
         return IpamConfig(subnet=str(existing.network), gateway=str(existing.ip))
     if record.pools and record.bridge == config.bridge:
-        with contextlib.suppress(FailedPrecondition):
+        with contextlib.suppress(FailedPrecondition, Forbidden):
             return plan_pool(record.pools, pools=config.pools, taken=taken)
     return plan_pool([], pools=config.pools, taken=taken)
 
@@ -157,7 +157,7 @@ def plan_pool(
             raise InvalidArgument(f"invalid subnet {subnet}: it has no room for containers")
         for other in taken:
             if subnet.overlaps(other) and other.prefixlen:
-                raise FailedPrecondition(
+                raise Forbidden(
                     f"invalid pool request: Pool overlaps with other one on this address space: "
                     f"{subnet} and {other}"
                 )

@@ -109,7 +109,9 @@ def render_hosts(
                 )
             address = host_gateway
         lines.append(f"{address}\t{name}\n")
-    names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    full = f"{hostname}.{domainname}" if domainname else hostname
+    short = full.partition(".")[0]
+    names = full if short == full else f"{full} {short}"
     lines += [f"{address}\t{names}\n" for address in addresses if address]
     return "".join(lines)
 

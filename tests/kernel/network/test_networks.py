@@ -267,7 +267,7 @@ def test_requests_that_make_no_sense(host: Host) -> None:
         create(NetworkSpec(name="x1", driver="macvlan"))
     with pytest.raises(NotImplemented):
         create(NetworkSpec(name="x1", enable_ipv6=True))
-    with pytest.raises(FailedPrecondition, match="Pool overlaps"):
+    with pytest.raises(Forbidden, match="Pool overlaps"):
         create(NetworkSpec(name="x1", pools=[IpamConfig(subnet="198.51.100.0/25")]))
     with pytest.raises(InvalidArgument, match="invalid network name"):
         create(NetworkSpec(name="a/b"))

@@ -50,6 +50,11 @@ def test_wishes_replace_what_the_host_says() -> None:
     assert "search mine.example\n" in render_resolv_conf(HOST, search=["mine.example"])
 
 
+def test_a_whole_host_name_has_a_short_form() -> None:
+    text = render_hosts("web.example.org", addresses=["172.17.0.2"])
+    assert text.endswith("172.17.0.2\tweb.example.org web\n")
+
+
 def test_hosts() -> None:
     text = render_hosts(
         "web",
