@@ -106,8 +106,9 @@ def test_what_is_empty_is_null_or_absent_as_in_docker(daemon: PrivateDaemon) -> 
     made(daemon)
     view = daemon.inspect("box")
     host, config = view["HostConfig"], view["Config"]
-    for name in ("Binds", "CapAdd", "Devices", "Dns", "ExtraHosts", "Links", "Ulimits"):
+    for name in ("Binds", "CapAdd", "Devices", "ExtraHosts", "Links", "Ulimits"):
         assert host[name] is None, name
+    assert host["Dns"] == host["DnsOptions"] == host["DnsSearch"] == []
     assert not {"Mounts", "Tmpfs", "Sysctls", "StorageOpt", "KernelMemory"} & host.keys()
     assert not {"ExposedPorts", "Healthcheck", "StopSignal", "Shell"} & config.keys()
     assert config["Volumes"] is None
@@ -145,6 +146,7 @@ def test_what_was_asked_for_comes_back(daemon: PrivateDaemon) -> None:
         ('/containers/json?filters={"health":["odd"]}', "must be one of none, starting"),
         ('/containers/json?filters={"is-task":["odd"]}', "is-task=odd"),
         ('/events?filters={"odd":["x"]}', "invalid filter 'odd'"),
+        ('/images/json?filters={"dangling":["odd"]}', "invalid filter 'dangling=odd'"),
     ],
 )
 def test_filters_refused(daemon: PrivateDaemon, path: str, words: str) -> None:

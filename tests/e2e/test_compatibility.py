@@ -231,6 +231,12 @@ def test_a_profile_holds_in_a_privileged_container_too(
 def test_paths_and_files_are_named_as_asked_for(client: docker.DockerClient) -> None:
     box = client.containers.create("busybox", "pwd", working_dir="/tmp/")
     assert box.attrs["Config"]["WorkingDir"] == "/tmp"
+    box = client.containers.create("busybox", "pwd", working_dir="/some/where")
+    assert box.get_archive("/some/where/")[1]["name"] == "where"
+    with pytest.raises(docker.errors.APIError, match="/bin/busybox is not a directory"):
+        client.containers.create("busybox", "pwd", working_dir="/bin/busybox")
+    with pytest.raises(docker.errors.APIError, match="not a directory"):
+        box.get_archive("/bin/busybox/")
     with pytest.raises(docker.errors.NotFound, match=f"the file /dne in container {box.id}"):
         box.get_archive("/dne")
     low = client.api
@@ -304,3 +310,56 @@ def test_one_that_starts_again_and_again_is_removed_by_force(daemon: PrivateDaem
         name = f"again{number}"
         daemon.docker("run", "-d", "--restart", "always", "--name", name, "busybox", "true")
         daemon.docker("rm", "-f", name)
+
+
+def test_links_to_nobody_are_refused(daemon: PrivateDaemon, box: Container) -> None:
+    for link, words in (
+        ("nobody:db", "could not get container for nobody: No such container: nobody"),
+        ("a:b:c", "bad format for links"),
+    ):
+        body = {"Image": "busybox", "HostConfig": {"Links": [link]}}
+        status, answer = daemon.request("POST", "/containers/create", body)
+        assert status == 400 and words in answer["message"]
+    body = {"Image": "busybox", "HostConfig": {"Links": ["box:db"], "NetworkMode": "host"}}
+    status, answer = daemon.request("POST", "/containers/create", body)
+    assert status == 400 and "host type networking can't be used with links" in answer["message"]
+
+
+def test_ps_names_an_image_only_while_the_name_means_it(
+    daemon: PrivateDaemon, client: docker.DockerClient
+) -> None:
+    base = client.containers.create("busybox", "true")
+    base.commit("moving")
+    box = client.containers.run("moving", ["sleep", "1000"], detach=True, name="box")
+    shown = {"filters": {"name": "box"}}
+    assert client.api.containers(**shown)[0]["Image"] == "moving"
+    base.commit("moving", message="another")
+    assert client.api.containers(**shown)[0]["Image"] == box.attrs["Image"]
+    box.remove(force=True)
+    client.images.remove("moving")
+    client.images.remove(box.attrs["Image"])
+
+
+def test_what_does_not_exist_is_no_object(daemon: PrivateDaemon) -> None:
+    """Docker's client asks for plugins of that name too."""
+    done = daemon.docker("inspect", "nothing", check=False)
+    assert done.returncode == 1 and b"o such object: nothing" in done.stderr
+
+
+def test_filters_of_containers_take_what_docker_takes(
+    daemon: PrivateDaemon, client: docker.DockerClient, box: Container
+) -> None:
+    network = client.networks.get("bridge").id
+    assert client.containers.list(filters={"network": network[:4]}) == [box]
+    assert client.containers.list(filters={"network": network[1:]}) == []
+    seen = daemon.docker("events", "--until", f"{time.time():.6f}", "-f", "image=busybox").stdout
+    assert box.id in seen.decode()
+    assert daemon.docker("events", "--until", "1", "-f", "image=busy").stdout == b""
+
+
+def test_addresses_that_overlap_are_forbidden(daemon: PrivateDaemon) -> None:
+    body = {"Name": "twice", "IPAM": {"Config": [{"Subnet": "10.197.9.0/24"}]}}
+    assert daemon.request("POST", "/networks/create", body)[0] == 201
+    status, answer = daemon.request("POST", "/networks/create", {**body, "Name": "thrice"})
+    assert status == 403 and "Pool overlaps" in answer["message"]
+    daemon.docker("network", "rm", "twice")

@@ -110,7 +110,8 @@ class Router:
         handler = self._handlers.get(operation.id)
         if handler is None:
             raise errors.NotImplemented(
-                f"{operation.id} ({operation.method} {operation.path}) is not built yet"
+                f"{operation.id} ({operation.method} {operation.path}) is not built yet: "
+                "not supported"
             )
         return handler
 

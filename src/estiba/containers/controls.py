@@ -17,7 +17,7 @@ from estiba.kernel.blocking import run_blocking
 from estiba.kernel.cgroup import Hierarchies
 from estiba.kernel.pidfd import ProcessIdentity, send_signal
 from estiba.model.container import ProcessSpec, Resources
-from estiba.model.errors import EstibaError, NotFound
+from estiba.model.errors import Conflict, EstibaError, NotFound
 from estiba.model.ids import new_id
 from estiba.runtime.bundle import Bundle
 from estiba.runtime.conmon import Conmon
@@ -73,9 +73,16 @@ class KernelControls:
             await self.monitor.reopen_log(self._bundle(record))
 
     async def exec(self, record: ContainerRecord, spec: ProcessSpec) -> ExecHandle:
-        """Starts a program. Raises InvalidArgument for a user that the image does not know."""
+        """Starts a program.
+
+        Raises InvalidArgument for a user that the image does not know, Conflict when the
+        container has just ended.
+        """
         bundle = self._bundle(record)
-        process = await run_blocking(self.specs.process, record, spec, bundle.rootfs)
+        try:
+            process = await run_blocking(self.specs.process, record, spec, bundle.rootfs)
+        except FileNotFoundError as error:
+            raise Conflict(f"container {record.id} is not running") from error
         execution = await start_exec(
             ExecRequest(
                 container_id=record.id,

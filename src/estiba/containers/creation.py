@@ -26,6 +26,7 @@ from estiba.model.container import (
     Ulimit,
 )
 from estiba.model.digest import Digest
+from estiba.model.errors import EstibaError, InvalidArgument
 from estiba.model.ids import new_id
 from estiba.model.image import ImageProcessConfig
 
@@ -87,6 +88,7 @@ def decide_creation(
     host = _inherit(request.host_config, defaults)
     check_host(host, facts)
     check_network_conflicts(request.config, host)
+    _check_links(host, find)
     warnings = list(warnings_for(request.config, host, facts))
     host = without_unhonoured(host, facts)
     host = fill_host(host, runtime=defaults.runtime, log=defaults.log, cgroup_v2=facts.cgroup_v2)
@@ -119,6 +121,18 @@ def decide_creation(
         networks=networks,
     )
     return record, warnings
+
+
+def _check_links(host: HostConfig, find: Callable[[str], ContainerRecord]) -> None:
+    """Raises InvalidArgument for a link to a container that does not exist."""
+    for link in host.links:
+        name, _, alias = link.partition(":")
+        if not name or ":" in alias:
+            raise InvalidArgument(f"bad format for links: {link[:128]}: use name or name:alias")
+        try:
+            find(name)
+        except EstibaError as error:
+            raise InvalidArgument(f"could not get container for {name}: {error.message}") from error
 
 
 def _inherit(host: HostConfig, defaults: Defaults) -> HostConfig:

@@ -262,7 +262,7 @@ def _overlap(one: str, other: str) -> bool:
 def _inherited(text: str, find: Callable[[str], ContainerRecord]) -> Iterable[MountPlan]:
     name, _, mode = text.partition(":")
     if mode not in ("", "ro", "rw", "z", "Z"):
-        raise InvalidArgument(f"invalid mode for volumes-from: {mode}")
+        raise InvalidArgument(f"invalid mode: {mode}: use ro or rw with volumes-from")
     for plan in find(name).mounts:
         if plan.type in ("volume", "bind"):
             rw = plan.rw and mode != "ro"

@@ -28,6 +28,7 @@ _LOG_OPTIONS = {
     "none": set(),
 }  # fmt: skip
 _HOSTNAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9_])?")
+_UNDEFINED = "This would result in undefined behavior"
 _DNS_WORD = re.compile(r"[!-~]+")
 _SIZE = re.compile(r"-1|(\d+)([kKmMgG]?)[bB]?")
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -70,7 +71,7 @@ def check_host(host: HostConfig, facts: HostFacts) -> None:
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime} (known: {known})")
     if not -1000 <= host.oom_score_adj <= 1000:
         raise InvalidArgument(
-            f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+            f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]."
         )
     if host.shm_size < 0:
         raise InvalidArgument("SHM size can not be less than 0")
@@ -126,10 +127,15 @@ def check_network_conflicts(config: Config, host: HostConfig) -> None:
     conflicts: list[tuple[object, str]] = [
         (host.uts_mode == "host" and config.hostname, "hostname and the UTS mode")
     ]
+    if host.network_mode == "host":
+        conflicts += [
+            (host.links, f"host type networking can't be used with links. {_UNDEFINED}"),
+            (config.mac_address, "mac-address and the network mode"),
+        ]
     if shared:
         conflicts += [
             (config.hostname, "hostname and the network mode"),
-            (host.links, "links and the container type network mode"),
+            (host.links, f"container type network can't be used with links. {_UNDEFINED}"),
             (host.dns, "dns and the network mode"),
             (host.extra_hosts, "custom host-to-IP mapping and the network mode"),
             (config.mac_address, "mac-address and the network mode"),
@@ -189,7 +195,7 @@ def _port_range(numbers: str, text: str) -> range:
     if not dash:
         last = first
     if not (first.isdecimal() and last.isdecimal()):
-        raise InvalidArgument(f"invalid port specification: {text[:64]!r}")
+        raise InvalidArgument(f'invalid port specification: "{text[:64]}"')
     low, high = int(first), int(last)
     if not 0 < low <= high <= 65535:
         raise InvalidArgument(f"invalid port range {text[:64]!r}: use 1 to 65535, lowest first")

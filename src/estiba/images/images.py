@@ -268,12 +268,13 @@ class Images:
             record = self.resolve(name)
             by_id = self._by_id(name) == record.id
             tag = "" if by_id else parse_reference(name).tagged.familiar
-            if by_id and len(record.repo_tags) > 1 and not force:
+            users = in_use(record.id)
+            repositories = {parse_reference(tag).repository for tag in record.repo_tags}
+            if by_id and len(repositories) > 1 and not force and not users:
                 raise Conflict(
                     f"conflict: unable to delete {record.id[7:19]} (must be forced) - image is "
                     "referenced in multiple repositories"
                 )
-            users = in_use(record.id)
             if tag and len(record.repo_tags) > 1:
                 self._write(_without_tag(record, tag), _untag_event(record, tag))
                 return [{"Untagged": tag}]

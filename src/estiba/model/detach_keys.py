@@ -22,8 +22,8 @@ def parse_keys(text: str) -> bytes:
 
 
 def _control(character: str, text: str) -> int:
-    if character.isascii() and character.isalpha():
-        return ord(character.lower()) - 96
+    if character.isascii() and character.islower():
+        return ord(character) - 96
     if character in _SPECIAL:
         return _SPECIAL[character]
     raise InvalidArgument(f"Invalid detach keys ({text[:64]}) provided")

@@ -7,6 +7,7 @@ symlink that leads out of it.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from estiba.kernel.confined import open_in_root
 from estiba.model.errors import InvalidArgument
 
 _MAX_ID = 2**31 - 1
+_NEGATIVE = re.compile(r"-\d+")
 _MAX_FILE_BYTES = 16 << 20
 
 
@@ -69,6 +71,8 @@ def decide_user(passwd: str, group: str, user: str, group_add: Sequence[str] = (
     entry applies, and then the groups that list the user as a member too.
     """
     who, _, which = user.partition(":")
+    if _NEGATIVE.fullmatch(who) or _NEGATIVE.fullmatch(which):
+        raise InvalidArgument(f"uids and gids must be in range 0-{_MAX_ID}: {user[:64]}")
     entry = _find_user(passwd, who or "0")
     if entry is None and not _is_number(who or "0"):
         raise InvalidArgument(f"unable to find user {who[:64]}: no matching entries in passwd file")

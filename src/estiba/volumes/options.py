@@ -40,7 +40,7 @@ def parse_options(options: Mapping[str, str]) -> VolumeMount | None:
     kind, device = options.get("type", ""), options.get("device", "")
     if bool(kind) != bool(device):
         missing = "device" if kind else "type"
-        raise InvalidArgument(f"create: missing {missing} in volume options")
+        raise InvalidArgument(f'create: missing required option: "{missing}"')
     if not kind:
         return None
     flags = MountFlag(0)

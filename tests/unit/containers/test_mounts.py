@@ -346,7 +346,7 @@ def test_an_explicit_mount_wins_over_an_inherited_one() -> None:
 
 
 def test_volumes_from_refused() -> None:
-    with pytest.raises(InvalidArgument, match="invalid mode for volumes-from: xx"):
+    with pytest.raises(InvalidArgument, match="invalid mode: xx"):
         planned(HostConfig(volumes_from=["other:xx"]), others={"other": OTHER})
     with pytest.raises(NotFound):
         planned(HostConfig(volumes_from=["nobody"]))

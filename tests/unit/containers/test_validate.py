@@ -190,7 +190,7 @@ def test_hosts_refused(fields: dict[str, Any], why: str) -> None:
     ("config", "fields", "what"),
     [
         (Config(hostname="a"), {}, "hostname"),
-        (Config(), {"links": ["a"]}, "links"),
+        (Config(), {"links": ["a"]}, "container type network can't be used with links"),
         (Config(), {"dns": ["1.1.1.1"]}, "dns"),
         (Config(), {"extra_hosts": ["a:1.1.1.1"]}, "custom host-to-IP"),
         (Config(), {"port_bindings": {"80": []}}, "port publishing"),

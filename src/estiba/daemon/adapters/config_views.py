@@ -19,7 +19,7 @@ Json = dict[str, Any]
 _NULL_WHEN_EMPTY = (
     "Binds", "BlkioDeviceReadBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteBps",
     "BlkioDeviceWriteIOps", "BlkioWeightDevice", "CapAdd", "CapDrop", "DeviceCgroupRules",
-    "DeviceRequests", "Devices", "Dns", "DnsOptions", "DnsSearch", "ExtraHosts", "GroupAdd",
+    "DeviceRequests", "Devices", "ExtraHosts", "GroupAdd",
     "Links", "SecurityOpt", "Ulimits", "VolumesFrom",
 )  # fmt: skip
 _ABSENT_WHEN_EMPTY = (

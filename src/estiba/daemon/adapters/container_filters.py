@@ -147,7 +147,8 @@ _TESTS: dict[str, _Test] = {
         value in (plan.name, plan.source, plan.destination) for plan in record.mounts
     ),
     "network": lambda record, value: any(
-        value in (net.network, net.endpoint.network_id if net.endpoint else "")
+        value == net.network
+        or (net.endpoint is not None and value and net.endpoint.network_id.startswith(value))
         for net in record.networks
     ),
     "expose": lambda record, value: _port(record.config.exposed_ports, value),

@@ -34,6 +34,7 @@ from estiba.images.images import Images
 from estiba.kernel.blocking import run_blocking
 from estiba.model import errors
 from estiba.model.container import Config, HostConfig, NetworkingConfig, Resources, RestartPolicy
+from estiba.model.digest import Digest
 from estiba.model.errors import Conflict, InvalidArgument, NotFound
 from estiba.security.profiles.profile import default_paths
 from estiba.storage.snapshots import DRIVER, SnapshotStore
@@ -63,10 +64,20 @@ class ContainerQueries:
         )
         now = time.time_ns()
         views = [summary_view(record, self.paths, now) for record in found[: limit or None]]
+        for view in views:
+            if not self._is_image(view["Image"], view["ImageID"]):
+                view["Image"] = view["ImageID"]
         for view in views if size else []:
             with contextlib.suppress(NotFound):  # removed meanwhile
                 view.update(await self._sizes(view["Id"]))
         return views
+
+    def _is_image(self, name: str, image_id: Digest) -> bool:
+        """Whether the name that a container was created with still means its image."""
+        try:
+            return self.images.resolve(name).id == image_id
+        except (NotFound, InvalidArgument):
+            return False
 
     async def inspect(self, ref: str, *, size: bool) -> Json:
         record = self._record(ref)
@@ -170,6 +181,8 @@ class ContainerCommands:
         *,
         read_only_recursive: bool,
     ) -> tuple[str, list[str]]:
+        if not config.image and not config.cmd and not config.entrypoint:
+            raise InvalidArgument("no command specified: name an image")
         image = self.images.resolve(config.image)
         name = name or self.engine.free_name()
         self.engine.check_free(name)

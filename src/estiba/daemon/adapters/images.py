@@ -95,6 +95,8 @@ class ImageQueries:
             limit = parse_until(value)
             records = [record for record in records if record.created_ns < limit]
         for value in filters.get("dangling", []):
+            if value.lower() not in ("true", "false", "1", "0"):
+                raise InvalidArgument(f"invalid filter 'dangling={value[:32]}'")
             wanted = value.lower() in ("true", "1")
             records = [record for record in records if wanted is not bool(record.repo_tags)]
         for value in filters.get("label", []):
@@ -160,6 +162,8 @@ class ImageQueries:
         await run_blocking(self.images.tag, name, target)
 
     async def remove(self, name: str, *, force: bool, prune: bool) -> list[Json]:
+        if not name.strip():
+            raise InvalidArgument("image name cannot be blank")
         users = self._users()
         removed = await run_blocking(
             self.images.remove, name, force=force, in_use=lambda digest: users.get(digest, [])

@@ -185,7 +185,8 @@ def event_matches(event: Event, filters: Filters) -> bool:
         else:
             matched = event.type == name and any(_is_actor(event, value) for value in values)
             if name == "image" and event.type == "container":
-                matched = event.attributes.get("image") in values
+                image = event.attributes.get("image", "")
+                matched = image in values or image.rpartition(":")[0] in values
         if values and not matched:
             return False
     return True
