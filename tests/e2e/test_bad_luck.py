@@ -54,7 +54,8 @@ def test_a_full_disk_loses_nothing(small_disk: PrivateDaemon) -> None:
     daemon = small_disk
     done = daemon.docker("import", "-", "big:1", stdin=tar_of(60_000_000), check=False)
     assert b"No space left" in done.stdout + done.stderr
-    assert not list((daemon.data_root / "images" / "ingest").iterdir())
+    ingest = daemon.data_root / "images" / "ingest"
+    wait_until(lambda: not list(ingest.iterdir()), what="the files of removed layers to go")
     for name in ("kept", "stopped", "removed"):
         daemon.docker("run", "-d", "--name", name, "busybox", "sleep", "1000")
     filler = daemon.data_root / "filler"

@@ -163,7 +163,8 @@ def test_killed_while_an_image_is_made(daemon: PrivateDaemon, point: str) -> Non
     assert daemon.inspect("box")["State"]["Status"] == "running"
     assert daemon.request("GET", "/images/half:1/json")[0] == 404
     assert len(list((daemon.data_root / "images" / "layers").iterdir())) == 1
-    assert not list((daemon.data_root / "images" / "ingest").iterdir())
+    ingest = daemon.data_root / "images" / "ingest"
+    wait_until(lambda: not list(ingest.iterdir()), what="the files of removed layers to go")
     check_true(daemon, before)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.busybox import busybox_tar
-from tests.support.daemon import PrivateDaemon
+from tests.support.daemon import PrivateDaemon, wait_until
 from tests.support.hostile import SECRET, archive, attacks, make_canary, member, snapshot
 
 pytestmark = pytest.mark.e2e
@@ -85,7 +85,8 @@ def test_archives_reach_nothing_outside(daemon: PrivateDaemon, outside: Path, wa
         if way in ("import", "load"):
             daemon.docker("rmi", "-f", "hostile:1", check=False)
     assert not (outside.parent / "evil").exists()
-    assert not list((daemon.data_root / "images" / "ingest").iterdir())
+    ingest = daemon.data_root / "images" / "ingest"
+    wait_until(lambda: not list(ingest.iterdir()), what="the files of removed layers to go")
 
 
 def image_with(*changes: tuple[tarfile.TarInfo, bytes]) -> bytes:

@@ -167,14 +167,14 @@ class LayerStore:
             raise DataLoss(f"layer {chain} no longer gives its digest: its files were changed")
 
     def remove(self, chain: Digest) -> None:
-        """Harmless when it is gone."""
+        """Removes it at once; the files go in the background. Harmless when it is gone."""
         path = self._path(chain)
-        doomed = self.root / "ingest" / f"removed-{path.name}"
+        doomed = self.root / "ingest" / f"removed-{secrets.token_hex(8)}"
         try:
             os.rename(path, doomed)
         except FileNotFoundError:
             return
-        shutil.rmtree(doomed, ignore_errors=True)
+        start_blocking(shutil.rmtree, doomed, ignore_errors=True)
 
 
 class _ReadAhead:

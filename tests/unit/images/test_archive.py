@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.daemon import wait_until
 
 from estiba.images.archive import load
 from estiba.images.images import Images
@@ -158,5 +159,6 @@ def assert_nothing_left(images: Images, tmp_path: Path) -> None:
 
     assert images.list_all() == []
     assert list(images.layers.chains()) == []
-    assert list(below(tmp_path / "images" / "ingest")) == []
+    ingest = tmp_path / "images" / "ingest"
+    wait_until(lambda: not list(below(ingest)), what="the files of removed layers to go")
     assert list(below(tmp_path / "work")) == []

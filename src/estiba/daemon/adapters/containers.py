@@ -206,7 +206,13 @@ class ContainerCommands:
                 f"The requested image's platform (linux/{found}) does not match the detected "
                 f"host platform (linux/{self.architecture})"
             )
-        await self._finish(self.engine.create(record), f"create {name}")
+        # A removal of the image must not take its layers before the snapshot stands on them.
+        self.images.lease(record.chain_ids)
+        try:
+            self.images.resolve(image.id)
+            await self._finish(self.engine.create(record), f"create {name}")
+        finally:
+            self.images.release(record.chain_ids)
         return record.id, warnings
 
     def _named_in_request(self, ref: str) -> ContainerRecord:

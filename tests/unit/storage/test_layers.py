@@ -1,0 +1,39 @@
+"""Layers that go."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from estiba.storage.layers import LayerStore
+from estiba.storage.unpack import Limits
+
+CHAIN = "sha256:" + "ab" * 32
+
+
+def test_who_removes_a_layer_does_not_wait_for_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index of images is locked meanwhile, and the event loop reads it."""
+    store = LayerStore(tmp_path, Limits())
+    store.open()
+    go_on, done = threading.Event(), threading.Semaphore(0)
+    rmtree = shutil.rmtree
+
+    def slow(path: Path, *, ignore_errors: bool) -> None:
+        assert go_on.wait(5)
+        rmtree(path, ignore_errors=ignore_errors)
+        done.release()
+
+    monkeypatch.setattr(shutil, "rmtree", slow)
+    for _ in range(2):
+        (store.diff_path(CHAIN) / "etc").mkdir(parents=True)
+        store.remove(CHAIN)
+        assert list(store.chains()) == []
+    store.remove(CHAIN)
+    go_on.set()
+    assert done.acquire(timeout=5) and done.acquire(timeout=5)
+    assert not list((tmp_path / "ingest").iterdir())
