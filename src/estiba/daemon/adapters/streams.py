@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from estiba.api.ports import AttachOptions
 from estiba.api.streams import ClientStream
 from estiba.containers import logs
 from estiba.containers.actor import Actor
-from estiba.containers.attach import AttachClient
+from estiba.containers.attach import Chunk
 from estiba.containers.engine import Engine
 from estiba.containers.ports import Paths
 from estiba.model.detach_keys import DEFAULT, DetachScanner, parse_keys
@@ -46,13 +46,20 @@ class ContainerStreams:
             if options.logs:
                 await self._replay(actor, options, stream)
             return
-        client = actor.runs.hub.join(stdout=options.stdout, stderr=options.stderr)
+        # Of a run that goes on the log has it all: followed, it neither repeats nor misses a line.
+        record = actor.record
+        has_log = record.host_config.log_config.type != "none"
+        from_log = options.logs and has_log and record.state.is_up
+        client = actor.runs.hub.join(
+            stdout=options.stdout and not from_log, stderr=options.stderr and not from_log
+        )
         try:
-            if options.logs:
+            if options.logs and not from_log:
                 await self._replay(actor, options, stream)
             await self._connect(actor)
             await actor.announce("attach")
-            await self._pump(actor, options, stream, client)
+            output = self._log(actor, options, follow=True) if from_log else client
+            await self._pump(actor, options, stream, output)
         finally:
             actor.runs.hub.leave(client)
 
@@ -67,19 +74,24 @@ class ContainerStreams:
                     actor.runs.hub.connect(console, name=actor.record.name)
 
     async def _replay(self, actor: Actor, options: AttachOptions, stream: ClientStream) -> None:
-        query = logs.LogQuery(stdout=options.stdout, stderr=options.stderr)
-        async for number, data in logs.read_log(
-            self.paths.log(actor.record.id), query, actor.runs.ended
-        ):
+        async for number, data in self._log(actor, options, follow=False):
             await stream.write(number, data)
 
+    def _log(self, actor: Actor, options: AttachOptions, *, follow: bool) -> AsyncIterator[Chunk]:
+        query = logs.LogQuery(stdout=options.stdout, stderr=options.stderr, follow=follow)
+        return logs.read_log(self.paths.log(actor.record.id), query, actor.runs.ended)
+
     async def _pump(
-        self, actor: Actor, options: AttachOptions, stream: ClientStream, client: AttachClient
+        self,
+        actor: Actor,
+        options: AttachOptions,
+        stream: ClientStream,
+        chunks: AsyncIterable[Chunk],
     ) -> None:
         """Until the output ends, the client leaves, or it types the detach keys."""
 
         async def output() -> None:
-            async for number, data in client:
+            async for number, data in chunks:
                 await stream.write(number, data)
 
         tasks: list[asyncio.Task[Any]] = [asyncio.create_task(output(), name="attach output")]
