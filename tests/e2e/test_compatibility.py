@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import docker
@@ -363,3 +366,59 @@ def test_addresses_that_overlap_are_forbidden(daemon: PrivateDaemon) -> None:
     status, answer = daemon.request("POST", "/networks/create", {**body, "Name": "thrice"})
     assert status == 403 and "Pool overlaps" in answer["message"]
     daemon.docker("network", "rm", "twice")
+
+
+def test_an_attach_with_the_log_repeats_and_misses_nothing(client: docker.DockerClient) -> None:
+    count = "i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done; read last; echo $last"
+    box = client.containers.run("busybox", ["sh", "-c", count], detach=True, stdin_open=True)
+    socket = client.api.attach_socket(box.id, {"stdin": 1, "stream": 1})
+    output = client.api.attach(box.id, stdout=True, stream=True, logs=True)
+    socket._sock.sendall(b"over\n")
+    lines = b"".join(output).decode().split()
+    assert lines == [*map(str, range(20000)), "over"]
+    socket.close()
+
+
+def test_an_import_may_be_of_another_platform(daemon: PrivateDaemon) -> None:
+    path = "/images/create?fromSrc=-&repo=foreign&platform="
+    tar = bytes(10240)
+    for platform, words in (
+        ("%20%20", "is an invalid OS component"),
+        ("macos/arm64", "operating system is not supported"),
+        ("nintendo64", "unknown operating system or architecture"),
+        ("a/b/c/d", "cannot parse"),
+    ):
+        status, answer = daemon.request("POST", path + platform, tar)
+        assert status == 400 and words in answer["message"]
+    daemon.request("POST", path + "Linux/ARM64/v8", tar)
+    view = daemon.request("GET", "/images/foreign/json")[1]
+    assert (view["Os"], view["Architecture"], view["Variant"]) == ("linux", "arm64", "v8")
+    asked = '/images/foreign/json?platform={"os":"linux","architecture":"%s"}'
+    assert daemon.request("GET", asked % "arm64")[0] == 200
+    status, answer = daemon.request("GET", asked % "amd64")
+    assert status == 404 and "its platform (linux/arm64/v8) does not match" in answer["message"]
+    status, answer = daemon.request("GET", "/images/foreign/get?platform={}&platform={}")
+    assert status == 400
+    daemon.docker("rmi", "foreign")
+
+
+def test_a_saved_image_is_the_same_every_time(daemon: PrivateDaemon) -> None:
+    before = f"{time.time():.6f}"
+    first, second = (daemon.docker("save", "busybox").stdout for _ in range(2))
+    assert first == second
+    created = datetime.fromisoformat(daemon.request("GET", "/images/busybox/json")[1]["Created"])
+    with tarfile.open(fileobj=io.BytesIO(first)) as tar:
+        manifest = json.load(tar.extractfile("manifest.json") or io.BytesIO())
+        for name in (manifest[0]["Config"], *manifest[0]["Layers"]):
+            assert tar.getmember(name).mtime == int(created.timestamp())
+    now = f"{time.time():.6f}"
+    seen = daemon.docker("events", "--since", before, "--until", now, "-f", "event=save").stdout
+    assert len(seen.splitlines()) == 2
+
+
+def test_info_is_that_of_the_version(daemon: PrivateDaemon) -> None:
+    view = daemon.request("GET", "/v1.48/info")[1]
+    assert view["BridgeNfIptables"] is False and "FirewallBackend" not in view
+    assert view["RuncCommit"]["Expected"] == view["RuncCommit"]["ID"]
+    view = daemon.request("GET", "/v1.50/info")[1]
+    assert "BridgeNfIptables" not in view and "Expected" not in view["InitCommit"]

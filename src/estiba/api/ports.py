@@ -20,6 +20,7 @@ from estiba.model.container import (
     Resources,
     RestartPolicy,
 )
+from estiba.model.image import Platform
 
 Json = dict[str, Any]
 Filters = Mapping[str, list[str]]
@@ -164,9 +165,9 @@ class Execs(Protocol):
 class Images(Protocol):
     async def list_all(self, *, all: bool, filters: Filters, shared_size: bool) -> list[Json]: ...
 
-    async def inspect(self, name: str) -> Json: ...
+    async def inspect(self, name: str, platform: Platform | None) -> Json: ...
 
-    async def history(self, name: str) -> list[Json]: ...
+    async def history(self, name: str, platform: Platform | None) -> list[Json]: ...
 
     async def tag(self, name: str, repository: str, tag: str) -> None: ...
 
@@ -176,6 +177,9 @@ class Images(Protocol):
 
 
 class ImageTransfers(Protocol):
+    def platform(self, text: str) -> Platform:
+        """What the text names, the host's own for "". Raises InvalidArgument."""
+
     def load(self, body: Body, *, quiet: bool) -> AsyncIterator[Json]: ...
 
     def save(self, names: list[str]) -> AsyncIterator[bytes]: ...
@@ -189,6 +193,7 @@ class ImageTransfers(Protocol):
         tag: str,
         message: str,
         changes: list[str],
+        platform: Platform,
     ) -> AsyncIterator[Json]: ...
 
     async def check_save(self, names: list[str]) -> None: ...

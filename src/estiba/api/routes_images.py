@@ -10,6 +10,7 @@ from estiba.api.ports import Backends
 from estiba.api.router import Router
 from estiba.model.container import Config
 from estiba.model.errors import InvalidArgument, NotFound
+from estiba.model.image import Platform
 
 _TAR = "application/x-tar"
 
@@ -48,7 +49,7 @@ class ImageRoutes:
         return answer(listed)
 
     async def inspect(self, context: Context) -> HttpResponse:
-        view = await self._images.inspect(_name(context))
+        view = await self._images.inspect(_name(context), _asked(context))
         if context.version < (1, 44):
             view["VirtualSize"] = view["Size"]
         # Gone from Docker with 1.45, but docker-compose 1.29 asks for the newest and reads it.
@@ -56,7 +57,7 @@ class ImageRoutes:
         return answer(view)
 
     async def history(self, context: Context) -> HttpResponse:
-        return answer(await self._images.history(_name(context)))
+        return answer(await self._images.history(_name(context), _asked(context)))
 
     async def tag(self, context: Context) -> HttpResponse:
         repository = context.text("repo")
@@ -85,6 +86,8 @@ class ImageRoutes:
             names = [
                 name for text in context.texts("names") for name in text.split(",") if name.strip()
             ]
+        if len(context.texts("platform")) > 1:
+            raise InvalidArgument("multiple platform parameters not supported")
         if not names:
             raise InvalidArgument("no images to save: give names=")
         await self._transfers.check_save(names)
@@ -93,6 +96,7 @@ class ImageRoutes:
     async def create(self, context: Context) -> HttpResponse:
         source = context.text("fromSrc")
         image = context.text("fromImage")
+        platform = self._transfers.platform(context.text("platform"))
         if image:
             raise NotFound(
                 f"cannot pull {image}: registries are not built yet; make a base image with "
@@ -107,8 +111,20 @@ class ImageRoutes:
             tag=context.text("tag"),
             message=context.text("message"),
             changes=context.texts("changes"),
+            platform=platform,
         )
         return stream(progress(lines), "application/json")
+
+
+def _asked(context: Context) -> Platform | None:
+    """The platform parameter as a JSON object. Raises InvalidArgument."""
+    text = context.text("platform")
+    if not text:
+        return None
+    try:
+        return msgspec.json.decode(text, type=Platform)
+    except msgspec.DecodeError as error:
+        raise InvalidArgument(f"invalid platform: {error}") from error
 
 
 def _name(context: Context) -> str:

@@ -44,7 +44,14 @@ class SystemRoutes:
         return answer(await self._system.version())
 
     async def info(self, context: Context) -> HttpResponse:
-        return answer(await self._system.info())
+        view = await self._system.info()
+        if context.version >= (1, 50):
+            del view["BridgeNfIptables"], view["BridgeNfIp6tables"]
+        if context.version < (1, 49):
+            del view["FirewallBackend"]
+            for name in ("ContainerdCommit", "RuncCommit", "InitCommit"):
+                view[name] = {**view[name], "Expected": view[name]["ID"]}
+        return answer(view)
 
     async def events(self, context: Context) -> HttpResponse:
         since, until = context.time_ns("since"), context.time_ns("until")

@@ -268,6 +268,8 @@ def save(images: Images, names: list[str]) -> Iterator[bytes]:
     images.lease(chains)
     try:
         yield from _write_archive(images, records)
+        for record, _ in records:
+            images.announce(record, "save")
     finally:
         images.release(chains)
 
@@ -296,6 +298,7 @@ def _write_archive(images: Images, records: list[tuple[ImageRecord, list[str]]])
     docker_manifest = []
     for record, tags in records:
         layers = []
+        created_s = max(0, record.created_ns // 10**9)
         for chain in record.chain_ids:
             info = images.layer_info(chain)
             layers.append(
@@ -303,7 +306,7 @@ def _write_archive(images: Images, records: list[tuple[ImageRecord, list[str]]])
             )
             if info.diff_id not in written:
                 written.add(info.diff_id)
-                yield _header(_blob(info.diff_id), info.tar_bytes)
+                yield _header(_blob(info.diff_id), info.tar_bytes, created_s)
                 yield from images.layers.tar(chain)
                 yield _padding(info.tar_bytes)
         config = record.config_json.encode()
@@ -311,8 +314,8 @@ def _write_archive(images: Images, records: list[tuple[ImageRecord, list[str]]])
         manifest = msgspec.json.encode(
             Manifest(schema_version=2, media_type=MEDIA_MANIFEST, config=descriptor, layers=layers)
         )
-        yield _file(_blob(record.id), config)
-        yield _file(_blob(digest_of(manifest)), manifest)
+        yield _file(_blob(record.id), config, created_s)
+        yield _file(_blob(digest_of(manifest)), manifest, created_s)
         manifests += _index_entries(record, tags, manifest)
         docker_manifest.append(
             {
@@ -344,9 +347,11 @@ def _index_entries(record: ImageRecord, tags: list[str], manifest: bytes) -> lis
     return entries or [base]
 
 
-def _header(name: str, size: int) -> bytes:
+def _header(name: str, size: int, time_s: int = 0) -> bytes:
+    """The same image gives the same bytes: its members bear the time that it was made at."""
     info = tarfile.TarInfo(name)
     info.size = size
+    info.mtime = time_s
     info.mode = 0o644
     return info.tobuf(tarfile.PAX_FORMAT)
 
@@ -357,8 +362,8 @@ def _directory(name: str) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT)
 
 
-def _file(name: str, data: bytes) -> bytes:
-    return _header(name, len(data)) + data + _padding(len(data))
+def _file(name: str, data: bytes, time_s: int = 0) -> bytes:
+    return _header(name, len(data), time_s) + data + _padding(len(data))
 
 
 def _padding(size: int) -> bytes:

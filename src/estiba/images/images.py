@@ -9,12 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from estiba.images.record import KIND, ImageRecord, decode, encode
+from estiba.images.record import KIND, ImageRecord, decode, encode, parse_time
 from estiba.model.digest import Digest, chain_id, digest_of
 from estiba.model.errors import Conflict, InvalidArgument, LimitExceeded, NotFound
 from estiba.model.event import Event, EventType
@@ -22,6 +21,7 @@ from estiba.model.image import (
     HistoryEntry,
     ImageConfig,
     ImageProcessConfig,
+    Platform,
     RootFs,
     parse_config,
 )
@@ -149,7 +149,7 @@ class Images:
                 config_json=config_json.decode(),
                 chain_ids=[layer.chain_id for layer in layers],
                 size_bytes=sum(layer.size_bytes for layer in layers),
-                created_ns=_parse_time(config.created),
+                created_ns=parse_time(config.created),
             )
             self._write(record, Event(EventType.IMAGE, action, digest, _facts(record)))
             for tag in tags:
@@ -164,12 +164,16 @@ class Images:
         *,
         entry: HistoryEntry,
         author: str,
-        architecture: str,
+        platform: Platform,
         tags: Iterable[Reference],
         action: str,
     ) -> ImageRecord:
         """An image of `base` and one more layer."""
-        before = base.config if base else ImageConfig(architecture=architecture)
+        before = (
+            base.config
+            if base
+            else ImageConfig(architecture=platform.architecture, variant=platform.variant)
+        )
         diff_ids = [*before.rootfs.diff_ids, *([layer.diff_id] if layer else [])]
         config = msgspec.structs.replace(
             before,
@@ -324,6 +328,11 @@ class Images:
                 return []
             return self._delete(current)
 
+    def announce(self, record: ImageRecord, action: str) -> None:
+        """Records an event that changes nothing, such as save."""
+        event = Event(EventType.IMAGE, action, record.id, _facts(record))
+        self._store.commit_blocking(lambda tx: tx.add_event(event), durable=False)
+
     def collect(self) -> list[Digest]:
         """Deletes layers that no image, container or lease needs; returns their ChainIDs."""
         with self._lock:
@@ -379,16 +388,3 @@ def _untag_event(record: ImageRecord, tag: str) -> Event:
 def _facts(record: ImageRecord) -> dict[str, str]:
     name = record.repo_tags[0] if record.repo_tags else record.id
     return {**record.process_config.labels, "name": name}
-
-
-def _parse_time(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return 0
-    return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1e9)
-
-
-def now_text() -> str:
-    """The present moment as image configs write it (RFC 3339)."""
-    return datetime.now(UTC).isoformat().replace("+00:00", "Z")

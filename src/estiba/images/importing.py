@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from estiba.images.changes import apply_changes
-from estiba.images.images import Images, now_text
-from estiba.images.record import ImageRecord
-from estiba.model.image import HistoryEntry, ImageProcessConfig
+from estiba.images.images import Images
+from estiba.images.record import ImageRecord, now_text
+from estiba.model.image import HistoryEntry, ImageProcessConfig, Platform
 from estiba.model.reference import Reference
 from estiba.storage.compress import Decompressed
 from estiba.storage.tar import Source
@@ -43,7 +43,7 @@ def import_tar(
     *,
     tags: Iterable[Reference],
     description: Description,
-    architecture: str,
+    platform: Platform,
 ) -> ImageRecord:
     """An image of one layer; the tar may be compressed. Blocks.
 
@@ -59,7 +59,7 @@ def import_tar(
             process,
             entry=entry,
             author=description.author,
-            architecture=architecture,
+            platform=platform,
             tags=tags,
             action="import",
         )
@@ -75,7 +75,7 @@ def commit_layer(
     *,
     tags: Iterable[Reference],
     description: Description,
-    architecture: str,
+    platform: Platform,
 ) -> ImageRecord:
     """An image of `base` and the container's layer, given as tar. Blocks."""
     parent = base.chain_ids[-1] if base and base.chain_ids else None
@@ -94,7 +94,7 @@ def commit_layer(
             changed,
             entry=entry,
             author=description.author,
-            architecture=architecture,
+            platform=platform,
             tags=tags,
             action="commit",
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 
 from estiba.model.digest import Digest
@@ -44,3 +46,17 @@ def encode(record: ImageRecord) -> bytes:
 
 def decode(body: bytes) -> ImageRecord:
     return msgspec.json.decode(body, type=ImageRecord)
+
+
+def parse_time(text: str) -> int:
+    """Nanoseconds since the epoch of an RFC 3339 time; 0 for what is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return 0
+    return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1e9)
+
+
+def now_text() -> str:
+    """The present moment as image configs write it (RFC 3339)."""
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
 from estiba.model.container import HealthConfig
 from estiba.model.digest import Digest
+from estiba.model.errors import InvalidArgument
 
 MEDIA_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -27,6 +29,49 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    def serves(self, wanted: Platform) -> bool:
+        """Whether an image of this platform is one of `wanted`; what that leaves open fits."""
+        return all(
+            asked in ("", own)
+            for asked, own in (
+                (wanted.os, self.os),
+                (wanted.architecture, self.architecture),
+                (wanted.variant, self.variant or wanted.variant),
+            )
+        )
+
+
+_PART = re.compile(r"[A-Za-z0-9_.-]+")
+_SYSTEMS = {"linux", "darwin", "macos", "windows", "freebsd", "netbsd", "openbsd", "solaris"}
+_ARCHITECTURES = {
+    "386", "amd64", "arm", "arm64", "loong64", "mips64", "mips64le", "ppc64le", "riscv64",
+    "s390x",
+}  # fmt: skip
+_OTHER_NAMES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
+
+
+def parse_platform(text: str, architecture: str) -> Platform:
+    """`os`, `architecture` or `os/architecture[/variant]`; `architecture` is the host's.
+
+    Raises InvalidArgument, in Docker's words, also for a system other than Linux.
+    """
+    parts = [_OTHER_NAMES.get(part, part) for part in text.lower().split("/")]
+    for part in parts:
+        if not _PART.fullmatch(part):
+            raise InvalidArgument(
+                f'"{part[:32]}" is an invalid OS component of "{text[:64]}": '
+                f"OSAndVersion specifier component must match {_PART.pattern}"
+            )
+    if len(parts) == 1 and parts[0] not in _SYSTEMS | _ARCHITECTURES:
+        raise InvalidArgument(f'"{text[:64]}": unknown operating system or architecture')
+    if len(parts) > 3:
+        raise InvalidArgument(f'"{text[:64]}": cannot parse platform specifier')
+    if len(parts) == 1:
+        parts = ["linux", *parts] if parts[0] in _ARCHITECTURES else [*parts, architecture]
+    if parts[0] != "linux":
+        raise InvalidArgument(f"operating system is not supported: {parts[0][:32]}")
+    return Platform(architecture=parts[1], variant="".join(parts[2:]))
 
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):

@@ -31,7 +31,7 @@ from estiba.kernel.confined import opened_root
 from estiba.kernel.pidfd import ProcessIdentity, is_alive
 from estiba.model.container import Config
 from estiba.model.errors import Conflict, FailedPrecondition, Forbidden, NotFound
-from estiba.model.image import ImageProcessConfig
+from estiba.model.image import ImageProcessConfig, Platform
 from estiba.model.reference import Reference, parse_reference
 from estiba.model.state import ContainerState
 from estiba.runtime.users import resolve_user
@@ -209,7 +209,7 @@ class ContainerArchives:
                 created_by=" ".join(record.argv),
                 changes=tuple(line for text in options.changes for line in text.split("\n")),
             ),
-            architecture=self.architecture,
+            platform=Platform(architecture=self.architecture),
         )
         return image.id
 

@@ -24,7 +24,8 @@ from estiba.images.importing import Description, import_tar
 from estiba.images.record import ImageRecord
 from estiba.kernel.blocking import run_apart, run_blocking
 from estiba.model.digest import Digest
-from estiba.model.errors import InvalidArgument
+from estiba.model.errors import InvalidArgument, NotFound
+from estiba.model.image import Platform, parse_platform
 from estiba.model.reference import Reference, parse_reference
 from estiba.storage.snapshots import DRIVER
 from estiba.storage.tar import Source
@@ -108,8 +109,20 @@ class ImageQueries:
             records = [kept for record in records if (kept := _matching(record, patterns))]
         return records
 
-    async def inspect(self, name: str) -> Json:
+    def _of_platform(self, name: str, platform: Platform | None) -> ImageRecord:
+        """Raises NotFound, also for an image of another platform than `platform`."""
         record = self.images.resolve(name)
+        config = record.config
+        own = Platform(os=config.os, architecture=config.architecture, variant=config.variant)
+        if platform is not None and not own.serves(platform):
+            raise NotFound(
+                f"image with reference {name} was found but its platform ({own}) does not match "
+                f"the specified platform ({platform})"
+            )
+        return record
+
+    async def inspect(self, name: str, platform: Platform | None) -> Json:
+        record = self._of_platform(name, platform)
         config = record.config
         upper = [str(self.images.layers.diff_path(chain)) for chain in record.chain_ids[-1:]]
         return {
@@ -131,8 +144,8 @@ class ImageQueries:
             "Metadata": {"LastTagTime": timestamp(record.tagged_ns)},
         }
 
-    async def history(self, name: str) -> list[Json]:
-        record = self.images.resolve(name)
+    async def history(self, name: str, platform: Platform | None) -> list[Json]:
+        record = self._of_platform(name, platform)
         sizes = [self.images.layer_info(chain).size_bytes for chain in record.chain_ids]
         entries: list[Json] = []
         for entry in record.config.history or []:
@@ -198,6 +211,11 @@ class ImageTransfers:
     work: Path
     architecture: str
 
+    def platform(self, text: str) -> Platform:
+        if not text:
+            return Platform(architecture=self.architecture)
+        return parse_platform(text, self.architecture)
+
     async def load(self, body: Body, *, quiet: bool) -> AsyncIterator[Json]:
         source = Upload(body)
         try:
@@ -226,6 +244,7 @@ class ImageTransfers:
         tag: str,
         message: str,
         changes: list[str],
+        platform: Platform,
     ) -> AsyncIterator[Json]:
         name = f"{repository}:{tag}" if tag else repository
         stream: Upload | Download | None = None
@@ -237,7 +256,7 @@ class ImageTransfers:
                 stream = Download(source)
                 yield {"status": f"Downloading from {stream.url}"}
             record = await run_apart(
-                self._import, stream, tags, message or f"Imported from {source}", changes
+                self._import, stream, tags, message or f"Imported from {source}", changes, platform
             )
             yield {"status": record.id}
         finally:
@@ -245,7 +264,12 @@ class ImageTransfers:
                 stream.close()
 
     def _import(
-        self, source: Source, tags: list[Reference], message: str, changes: list[str]
+        self,
+        source: Source,
+        tags: list[Reference],
+        message: str,
+        changes: list[str],
+        platform: Platform,
     ) -> ImageRecord:
         return import_tar(
             self.images,
@@ -255,7 +279,7 @@ class ImageTransfers:
                 comment=message,
                 changes=tuple(line for text in changes for line in text.split("\n")),
             ),
-            architecture=self.architecture,
+            platform=platform,
         )
 
 
