@@ -21,7 +21,7 @@ from estiba.runtime.namespaces import NEW, Namespace, Namespaces, namespace_of
 from estiba.runtime.process import build_env, build_process
 from estiba.runtime.spec import SpecInput, build_spec
 from estiba.runtime.users import resolve_user
-from estiba.runtime.workdir import ensure_working_directory
+from estiba.runtime.workdir import ensure_working_directory, exec_directory
 from estiba.security.profiles.profile import Host, Profile, decide_profile
 
 Find = Callable[[str], ContainerRecord]
@@ -79,7 +79,7 @@ class SpecMaker:
         )
 
     def process(self, record: ContainerRecord, wanted: ProcessSpec, rootfs: Path) -> dict[str, Any]:
-        """The process object of an exec."""
+        """The process object of an exec. Raises InvalidArgument for a hostile directory."""
         user = resolve_user(rootfs, wanted.user or record.config.user, record.host_config.group_add)
         host = record.host_config
         if wanted.privileged:
@@ -93,7 +93,7 @@ class SpecMaker:
                 tty=wanted.tty,
                 home=user.home,
             ),
-            cwd=wanted.working_dir or record.config.working_dir,
+            cwd=exec_directory(wanted.working_dir) or record.config.working_dir,
             user=user,
             capabilities=profile.capabilities,
             no_new_privileges=profile.no_new_privileges,

@@ -42,6 +42,23 @@ def ensure_working_directory(rootfs: Path, path: str) -> None:
             inside = os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), rootfs)
         finally:
             os.close(fd)
+    _refuse_descriptors(inside, path)
+
+
+def exec_directory(path: str) -> str:
+    """Made normal: what a runtime changes into, `..` could leave again by a descriptor of its own.
+
+    Where symlinks of a running container lead is for the runtime's guard to see. Raises
+    InvalidArgument for one that leads into a process's descriptors.
+    """
+    if not path:
+        return ""
+    plain = posixpath.normpath(path)
+    _refuse_descriptors(plain.lstrip("/"), path)
+    return plain
+
+
+def _refuse_descriptors(inside: str, path: str) -> None:
     if _DESCRIPTORS.match(inside):
         raise InvalidArgument(
             f"working directory {path!r} leads into the descriptors of a process: refused"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from estiba.model.errors import InvalidArgument
-from estiba.runtime.workdir import ensure_working_directory
+from estiba.runtime.workdir import ensure_working_directory, exec_directory
 
 
 @pytest.fixture
@@ -64,3 +64,16 @@ def test_a_file_in_its_place(root: Path) -> None:
     (root / "etc/file").write_text("")
     with pytest.raises(InvalidArgument, match="/etc/file is not a directory"):
         ensure_working_directory(root, "/etc/file")
+
+
+@pytest.mark.parametrize("path", ["/proc/self/fd/7", "/proc/1/fd/3/..", "/x/../proc/self/cwd"])
+def test_execs_into_descriptors_are_refused(path: str) -> None:
+    with pytest.raises(InvalidArgument, match="descriptors of a process"):
+        exec_directory(path)
+
+
+def test_execs_get_normal_paths() -> None:
+    """Written out, `..` behind a descriptor would leave it; made normal it is /proc."""
+    assert exec_directory("/proc/1/fd/3/../../..") == "/proc"
+    assert exec_directory("/a//b/./c/..") == "/a/b"
+    assert exec_directory("") == ""
