@@ -168,11 +168,17 @@ class ContainerArchives:
     @contextmanager
     def _root(self, record: ContainerRecord) -> Iterator[int]:
         """The container's own root, without what is mounted in it."""
-        if record.state.is_up:
-            with opened_root(self.engine.world.paths.rootfs(record.id)) as root:
-                yield root
-            return
-        with self.snapshots.mounted_aside(record.id) as rootfs, opened_root(rootfs) as root:
+        with contextlib.ExitStack() as stack:
+            root = None
+            if record.state.is_up:
+                with contextlib.suppress(FileNotFoundError):
+                    root = stack.enter_context(
+                        opened_root(self.engine.world.paths.rootfs(record.id))
+                    )
+            # One that has just ended leaves an empty directory there, or none.
+            if root is None or not _is_mount(root):
+                aside = stack.enter_context(self.snapshots.mounted_aside(record.id))
+                root = stack.enter_context(opened_root(aside))
             yield root
 
     # -- commit ----------------------------------------------------------------------------
@@ -223,6 +229,13 @@ async def _pause(actor: Actor) -> bool:
     except (Conflict, FailedPrecondition, NotFound):
         return False
     return True
+
+
+def _is_mount(root: int) -> bool:
+    try:
+        return os.stat(root).st_dev != os.stat("..", dir_fd=root).st_dev
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
