@@ -14,7 +14,7 @@ from pathlib import Path
 import docker
 import pytest
 from docker.models.containers import Container
-from tests.support.daemon import PrivateDaemon, needs_docker, wait_until
+from tests.support.daemon import PrivateDaemon, UnixConnection, needs_docker, wait_until
 
 from estiba.kernel.cgroup import Hierarchies, Mode
 
@@ -422,3 +422,15 @@ def test_info_is_that_of_the_version(daemon: PrivateDaemon) -> None:
     assert view["RuncCommit"]["Expected"] == view["RuncCommit"]["ID"]
     view = daemon.request("GET", "/v1.50/info")[1]
     assert "BridgeNfIptables" not in view and "Expected" not in view["InitCommit"]
+
+
+def test_an_import_is_done_when_its_answer_begins(daemon: PrivateDaemon) -> None:
+    daemon.docker("create", "--name", "exported", "busybox")
+    root = daemon.docker("export", "exported").stdout
+    connection = UnixConnection(daemon.socket)
+    connection.request("POST", "/images/create?fromSrc=-&repo=begun", root)
+    assert connection.getresponse().status == 200
+    assert daemon.request("GET", "/images/begun/json")[0] == 200
+    connection.close()
+    daemon.docker("rm", "exported")
+    daemon.docker("rmi", "begun")

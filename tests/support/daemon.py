@@ -38,7 +38,7 @@ def wait_until(condition: Callable[[], Any], *, what: str, deadline_s: float = D
         time.sleep(0.02)
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
         super().__init__("estiba.test", timeout=DEADLINE_S)
         self._path = path
@@ -137,7 +137,7 @@ class PrivateDaemon:
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Any]:
         """One request; the status and the decoded JSON, or bytes."""
-        connection = _UnixConnection(self.socket)
+        connection = UnixConnection(self.socket)
         try:
             data = json.dumps(body) if isinstance(body, dict | list) else body
             kind = {"Content-Type": "application/json"} if isinstance(body, dict | list) else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from estiba.api.context import Context, answer, empty, progress, stream
+from estiba.api.context import Context, answer, empty, first, progress, stream
 from estiba.api.http1 import HttpResponse
 from estiba.api.ports import Backends
 from estiba.api.router import Router
@@ -113,7 +113,8 @@ class ImageRoutes:
             changes=context.texts("changes"),
             platform=platform,
         )
-        return stream(progress(lines), "application/json")
+        # Clients take the answer's head for the end of an import that has nothing to tell before.
+        return stream(progress(await first(lines)), "application/json")
 
 
 def _asked(context: Context) -> Platform | None:

@@ -165,6 +165,6 @@ def check_not_started(instance: Exec) -> None:
 
 def _check_running(record: ContainerRecord) -> None:
     if record.state == ContainerState.PAUSED:
-        raise Conflict(f"Container {record.name} is paused, unpause the container before exec")
+        raise Conflict(f"Container {record.id} is paused, unpause the container before exec")
     if record.state != ContainerState.RUNNING:
         raise Conflict(f"container {record.id} is not running")

@@ -18,6 +18,7 @@ from estiba.daemon.adapters.streams import take_last_input
 from estiba.model.container import ProcessSpec
 from estiba.model.detach_keys import DEFAULT, DetachScanner, parse_keys
 from estiba.model.errors import Conflict, EstibaError
+from estiba.model.state import ContainerState
 
 Json = dict[str, Any]
 
@@ -33,6 +34,8 @@ class ExecStreams:
         actor = self.engine.find(ref)
         if spec.detach_keys:
             parse_keys(spec.detach_keys)
+        if actor.record.state == ContainerState.PAUSED:
+            raise Conflict(f"Container {ref} is paused, unpause the container before exec")
         instance = self.execs.create(actor.record, spec)
         await actor.announce(f"exec_create: {_shown(spec)}", {"execID": instance.id})
         return instance.id
