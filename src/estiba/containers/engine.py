@@ -90,8 +90,7 @@ class Engine:
 
     # -- making ----------------------------------------------------------------------------
 
-    def free_name(self) -> str:
-        """A random name that no container bears."""
+    def _free_name(self) -> str:
         for attempt in range(_NAME_ATTEMPTS):
             name = random_name(attempt)
             if name not in self._names:
@@ -109,10 +108,12 @@ class Engine:
             )
 
     async def create(self, record: ContainerRecord) -> Actor:
-        """Makes the container of `record`, which is in state created.
+        """Makes the container of `record`, which is in state created; unnamed ones get a name.
 
         Raises AlreadyExists when the name is taken; nothing is left then.
         """
+        if not record.name:
+            record = msgspec.structs.replace(record, name=self._free_name())
         self.check_free(record.name)
         self._names[record.name] = record.id
         try:

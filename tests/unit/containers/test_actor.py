@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
+import pytest
 from tests.support.records import with_policy
 from tests.support.world import Machine
 
+from estiba.containers import engine as engine_module
 from estiba.containers.attach import AttachHub, Chunk
 from estiba.containers.endings import overdue
 from estiba.containers.ports import BroughtUp
@@ -182,4 +185,22 @@ async def test_a_removal_by_force_meets_a_first_start(tmp_path: Path) -> None:
     async with asyncio.timeout(5):
         await asyncio.gather(start, removal)
     assert record.id not in boot.engine.actors
+    await boot.end()
+
+
+async def test_unnamed_containers_made_at_once_never_take_one_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are drawn by chance, here from three; what takes time comes before or after."""
+    drawn = itertools.cycle(["calm_reef", "calm_reef", "dry_dock", "old_pier"])
+    monkeypatch.setattr(engine_module, "random_name", lambda _attempt: next(drawn))
+    boot = Machine(tmp_path).boot()
+    await boot.engine.start_owed()
+    records = [
+        msgspec.structs.replace(with_policy("no"), id=str(number) * 64, name="")
+        for number in range(3)
+    ]
+    made = await asyncio.gather(*(boot.engine.create(record) for record in records))
+    names = {actor.record.name for actor in made}
+    assert names == {"calm_reef", "dry_dock", "old_pier"}
     await boot.end()

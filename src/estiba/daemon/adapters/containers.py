@@ -184,8 +184,8 @@ class ContainerCommands:
         if not config.image and not config.cmd and not config.entrypoint:
             raise InvalidArgument("no command specified: name an image")
         image = self.images.resolve(config.image)
-        name = name or self.engine.free_name()
-        self.engine.check_free(name)
+        if name:
+            self.engine.check_free(name)
         record, warnings = decide_creation(
             Request(name, config, host_config, networking, read_only_recursive),
             image,
@@ -210,7 +210,7 @@ class ContainerCommands:
         self.images.lease(record.chain_ids)
         try:
             self.images.resolve(image.id)
-            await self._finish(self.engine.create(record), f"create {name}")
+            await self._finish(self.engine.create(record), f"create {record.id}")
         finally:
             self.images.release(record.chain_ids)
         return record.id, warnings
