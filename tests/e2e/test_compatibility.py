@@ -355,6 +355,13 @@ def test_filters_of_containers_take_what_docker_takes(
     network = client.networks.get("bridge").id
     assert client.containers.list(filters={"network": network[:4]}) == [box]
     assert client.containers.list(filters={"network": network[1:]}) == []
+    open_box = client.containers.run("busybox", "sleep 1000", detach=True, ports={"80/tcp": None})
+    open_box.reload()
+    host_port = open_box.ports["80/tcp"][0]["HostPort"]
+    for name, value, found in (
+        ("publish", host_port, [open_box]), ("publish", "80", []), ("expose", "80", [open_box]),
+    ):  # fmt: skip
+        assert client.containers.list(filters={name: value}) == found, name
     seen = daemon.docker("events", "--until", f"{time.time():.6f}", "-f", "image=busybox").stdout
     assert box.id in seen.decode()
     assert daemon.docker("events", "--until", "1", "-f", "image=busy").stdout == b""

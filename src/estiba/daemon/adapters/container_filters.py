@@ -134,6 +134,15 @@ def _port(ports: Iterable[str], value: str) -> bool:
     return False
 
 
+def _host_ports(record: ContainerRecord) -> list[str]:
+    """Published ports as the host has them, with their protocol."""
+    return [
+        f"{binding.host_port}/{port.partition('/')[2]}"
+        for port, bindings in (record.ports if record.state.is_up else {}).items()
+        for binding in bindings
+    ]
+
+
 _TESTS: dict[str, _Test] = {
     "id": lambda record, value: record.id.startswith(value),
     "name": _name,
@@ -152,5 +161,5 @@ _TESTS: dict[str, _Test] = {
         for net in record.networks
     ),
     "expose": lambda record, value: _port(record.config.exposed_ports, value),
-    "publish": lambda record, value: _port(record.ports if record.state.is_up else (), value),
+    "publish": lambda record, value: _port(_host_ports(record), value),
 }
