@@ -227,9 +227,22 @@ class PrivateDaemon:
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True, check=False)
         table = f"estiba_{self.bridge}"
         subprocess.run(["nft", "delete", "table", "inet", table], capture_output=True, check=False)
+        _remove_admission(table)
         _remove_cgroups(f"estiba-test-{self.bridge}")
         discard_tree(self.exec_root)
         discard_tree(self.data_root)
+
+
+def _remove_admission(table: str) -> None:
+    """The rules that let the bridges pass beside a Docker Engine."""
+    chain = ["ip", "filter", "DOCKER-USER"]
+    listed = subprocess.run(
+        ["nft", "-a", "list", "chain", *chain], capture_output=True, text=True, check=False
+    )
+    for line in listed.stdout.splitlines():
+        if f'comment "{table} ' in line:
+            words = ["nft", "delete", "rule", *chain, "handle", line.split()[-1]]
+            subprocess.run(words, capture_output=True, check=False)
 
 
 def _remove_cgroups(name: str) -> None:

@@ -15,6 +15,7 @@ from typing import Protocol
 from estiba.containers.attach import Chunk
 from estiba.containers.record import ContainerRecord
 from estiba.containers.tasks import Tasks
+from estiba.kernel.cgroup_moves import expect_move
 from estiba.model.container import ProcessSpec
 from estiba.model.errors import Conflict, EstibaError, InvalidArgument, NotFound
 from estiba.model.ids import new_id
@@ -93,6 +94,7 @@ class Execs:
         if not spec.cmd:
             raise InvalidArgument("No exec command specified")
         self._forget_old()
+        expect_move()
         instance = Exec(new_id(), record.id, spec)
         self._execs[instance.id] = instance
         return instance

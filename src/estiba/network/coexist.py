@@ -10,6 +10,8 @@ Docker does.
 from __future__ import annotations
 
 import logging
+import re
+import socket
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +21,7 @@ from estiba.model.errors import NotFound
 _log = logging.getLogger(__name__)
 
 _CHAIN = "ip filter DOCKER-USER"
+_PREFIX = re.compile(r"estiba_\S+ \S+$")
 _BRIDGES_OF_DOCKER = ("docker*", "br-*")
 
 
@@ -31,28 +34,29 @@ class Admission:
         self._warned = False
 
     def ensure(self, bridges: Iterable[str]) -> None:
-        """Writes the rules for exactly these bridges, in a form that iptables can show."""
+        """Writes the rules for exactly these bridges, in a form that iptables can show.
+
+        Rules that an engine which is no more left for bridges that are no more go too.
+        """
         try:
             present = self._nft.list_json(f"list chain {_CHAIN}")
         except NotFound:
             self._warn_of_drop()
             return
-        ours = [
-            entry["rule"]
-            for entry in present
-            if entry.get("rule", {}).get("comment", "").startswith(f"{self._owner} ")
-        ]
+        rules = [entry["rule"] for entry in present if _PREFIX.match(_comment(entry))]
+        ours = [rule for rule in rules if rule["comment"].split()[0] == self._owner]
+        left = [rule for rule in rules if rule not in ours and not _exists(_bridge(rule))]
         wanted = sorted(bridges)
-        if {rule["comment"].split()[1] for rule in ours} == set(wanted):
+        if {_bridge(rule) for rule in ours} == set(wanted) and not left:
             return
-        commands = [f"delete rule {_CHAIN} handle {rule['handle']}" for rule in ours]
-        rules = [f'oifname "{bridge}" {self._end(bridge, "accept")}' for bridge in wanted]
+        commands = [f"delete rule {_CHAIN} handle {rule['handle']}" for rule in ours + left]
+        added = [f'oifname "{bridge}" {self._end(bridge, "accept")}' for bridge in wanted]
         for bridge in wanted:
             for other in _BRIDGES_OF_DOCKER:
                 end = self._end(bridge, "return")
-                rules.append(f'iifname "{bridge}" oifname "{other}" {end}')
-            rules.append(f'iifname "{bridge}" {self._end(bridge, "accept")}')
-        commands += [f"insert rule {_CHAIN} {rule}" for rule in reversed(rules)]
+                added.append(f'iifname "{bridge}" oifname "{other}" {end}')
+            added.append(f'iifname "{bridge}" {self._end(bridge, "accept")}')
+        commands += [f"insert rule {_CHAIN} {rule}" for rule in reversed(added)]
         self._nft.run("\n".join(commands))
 
     def _end(self, bridge: str, verdict: str) -> str:
@@ -71,6 +75,21 @@ class Admission:
                 "example by: iptables -I FORWARD -i <bridge> -j ACCEPT; "
                 "iptables -I FORWARD -o <bridge> -j ACCEPT"
             )
+
+
+def _comment(entry: dict[str, Any]) -> str:
+    return str(entry.get("rule", {}).get("comment", ""))
+
+
+def _bridge(rule: dict[str, Any]) -> str:
+    return str(rule["comment"].split()[1])
+
+
+def _exists(link: str) -> bool:
+    try:
+        return bool(socket.if_nametoindex(link))
+    except OSError:
+        return False
 
 
 def _drops(entry: dict[str, Any]) -> bool:

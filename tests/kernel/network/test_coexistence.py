@@ -84,6 +84,18 @@ def test_a_docker_engine_that_was_there_before(host: Host) -> None:
     host.networks.start()
 
 
+def test_rules_for_bridges_that_are_no_more_go(host: Host) -> None:
+    """Those of an engine that was taken away, not those of one that merely does not run."""
+    start_docker_rules()
+    for owner, bridge in ("estiba_gone0", "gone0"), ("estiba_lo", "lo"):
+        comment = f'"{owner} {bridge}"'
+        run("nft", f"insert rule ip filter DOCKER-USER oifname {bridge} accept comment {comment}")
+    host.again().restore([])
+    assert "gone0" not in accepted()
+    assert "estiba_lo lo" in accepted() and "estiba9" in accepted()
+    remove_docker_rules()
+
+
 def test_a_docker_engine_that_comes_later(host: Host) -> None:
     host.attach("web", ports=WEB)
     start_docker_rules()
