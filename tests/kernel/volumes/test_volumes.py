@@ -236,7 +236,7 @@ def test_a_path_in_the_image_is_resolved_within_it(volumes: Volumes, tmp_path: P
 
 def test_options_are_mounted_while_in_use(volumes: Volumes, tmp_path: Path) -> None:
     volumes.create("ram", options={"type": "tmpfs", "device": "tmpfs", "o": "size=1m,nosuid"})
-    with pytest.raises(InvalidArgument, match="missing device"):
+    with pytest.raises(InvalidArgument, match="missing required option"):
         volumes.create("x1", options={"type": "tmpfs"})
     for _ in range(2):
         path = volumes.mount("ram", user="one")
