@@ -38,7 +38,8 @@ from estiba.storage.unpack import Limits, Unpacker, UnpackOptions
 
 _RECORD = struct.Struct("<IQH")
 _CHUNK = 1 << 18
-_QUEUE_CHUNKS = 32
+_BATCH_BYTES = 1 << 20
+_QUEUE_BATCHES = 8
 
 
 class LayerInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,11 +179,16 @@ class LayerStore:
 
 
 class _ReadAhead:
-    """Reads and hashes in a thread of its own, beside the unpacking."""
+    """Reads and hashes in a thread of its own, beside the unpacking.
+
+    Pieces are handed over many at a time while the unpacking lags: each hand-over makes the two
+    threads wait for the interpreter's lock.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_QUEUE_CHUNKS)
+        self._queue: queue.Queue[list[bytes] | BaseException] = queue.Queue(_QUEUE_BATCHES)
+        self._taken: list[bytes] = []
         self._digest = hashlib.sha256()
         self._size = 0
         self._stop = False
@@ -191,22 +197,32 @@ class _ReadAhead:
         self._thread.start()
 
     def _run(self) -> None:
+        batch: list[bytes] = []
+        size = 0
         try:
             while not self._stop and (piece := self._source.read(_CHUNK)):
                 self._digest.update(piece)
                 self._size += len(piece)
-                self._queue.put(piece)
-            self._queue.put(b"")
+                batch.append(piece)
+                size += len(piece)
+                if size >= _BATCH_BYTES or self._queue.empty():
+                    self._queue.put(batch[::-1])
+                    batch, size = [], 0
+            self._queue.put([b"", *batch[::-1]])
         except BaseException as error:
+            self._queue.put(batch[::-1])
             self._queue.put(error)
 
     def read(self, _size: int, /) -> bytes:
         if self._ended:
             return b""
-        piece = self._queue.get()
-        if isinstance(piece, BaseException):
-            self._ended = True
-            raise piece
+        while not self._taken:
+            batch = self._queue.get()
+            if isinstance(batch, BaseException):
+                self._ended = True
+                raise batch
+            self._taken = batch
+        piece = self._taken.pop()
         self._ended = not piece
         return piece
 
@@ -233,7 +249,7 @@ class _RecipeWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = zstandard.open(path, "wb", cctx=zstandard.ZstdCompressor(level=3))
+        self._file = zstandard.open(path, "wb", cctx=zstandard.ZstdCompressor(level=1))
         self._pending = bytearray()
 
     def __enter__(self) -> _RecipeWriter:
@@ -274,9 +290,9 @@ class _Tee(TarReader):
     def __init__(self, reader: TarReader, copy: Callable[[bytes], None]) -> None:
         self._reader, self._copy = reader, copy
 
-    def data(self, limit: int = _CHUNK) -> bytes:
+    def data(self, limit: int = _CHUNK) -> memoryview:
         piece = self._reader.data(limit)
-        self._copy(piece)
+        self._copy(bytes(piece))
         return piece
 
 

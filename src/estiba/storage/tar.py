@@ -24,6 +24,7 @@ _MAX_HEADER_BYTES = 4 << 20
 _ZERO = bytes(BLOCK)
 _SCHILY = b"SCHILY.xattr."
 _CHUNK = 1 << 18
+_NOTHING = memoryview(b"")
 
 
 class Kind(Enum):
@@ -74,6 +75,7 @@ class TarReader:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._buffer = b""
+        self._view = _NOTHING
         self._offset = 0
         self._header = bytearray()
         self._remaining = 0
@@ -85,13 +87,16 @@ class TarReader:
         while (entry := self._next()) is not None:
             yield entry
 
-    def data(self, limit: int = _CHUNK) -> bytes:
-        """The next bytes of the current entry's data; `b""` at its end."""
+    def data(self, limit: int = _CHUNK) -> memoryview:
+        """The next bytes of the current entry's data; empty at its end."""
         if not self._remaining:
-            return b""
-        piece = self._read_some(min(limit, self._remaining))
-        self._remaining -= len(piece)
-        return piece
+            return _NOTHING
+        if self._offset == len(self._buffer) and not self._refill():
+            raise InvalidArgument("tar: the archive is cut off")
+        start = self._offset
+        self._offset = min(start + min(limit, self._remaining), len(self._buffer))
+        self._remaining -= self._offset - start
+        return self._view[start : self._offset]
 
     def _next(self) -> Entry | None:
         while self.data():
@@ -260,24 +265,25 @@ class TarReader:
             return piece
         pieces = []
         missing = size
-        while missing and (piece := self._read_some_or_end(missing)):
+        while missing and (piece := self._read_some(missing)):
             pieces.append(piece)
             missing -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _read_some(self, size: int) -> bytes:
-        piece = self._read_some_or_end(size)
-        if not piece:
-            raise InvalidArgument("tar: the archive is cut off")
-        return piece
-
-    def _read_some_or_end(self, size: int) -> bytes:
+        """At most `size` bytes; none at the end."""
         if self._offset == len(self._buffer):
-            self._buffer = self._source.read(_CHUNK)
-            self._offset = 0
+            self._refill()
         piece = self._buffer[self._offset : self._offset + size]
         self._offset += len(piece)
         return piece
+
+    def _refill(self) -> bool:
+        """False at the end."""
+        self._buffer = self._source.read(_CHUNK)
+        self._view = memoryview(self._buffer)
+        self._offset = 0
+        return bool(self._buffer)
 
 
 def _sum(data: bytes) -> int:

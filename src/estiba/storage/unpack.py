@@ -368,10 +368,10 @@ def clean_name(name: bytes, limits: Limits) -> bytes:
     return b"/".join(parts)
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _write_all(fd: int, data: memoryview) -> None:
     written = os.write(fd, data)
     while written < len(data):
-        written += os.write(fd, memoryview(data)[written:])
+        written += os.write(fd, data[written:])
 
 
 def unpack(reader: TarReader, root: int, options: UnpackOptions) -> int:
