@@ -173,8 +173,7 @@ class Connection(asyncio.Protocol):
     def _feed_body(self, framing: Framing, data: bytes) -> bytes:
         assert self._body is not None
         pieces, rest = framing.decode(data)
-        for piece in pieces:
-            self._body.feed(piece)
+        self._body.feed(b"".join(pieces))
         if framing.is_complete:
             self._framing = None
             self._body.end()

@@ -10,8 +10,13 @@ from estiba.api.http1.head import ProtocolError
 
 MAX_LINE_BYTES = 4096
 MAX_TRAILER_BYTES = 64 << 10
+_BETWEEN = re.compile(rb"\r\n([1-9a-fA-F][0-9a-fA-F]{0,7})\r\n")
 _SIZE = re.compile(rb"[0-9a-fA-F]{1,15}")
 _LENGTH = re.compile(r"[0-9]{1,18}")
+
+
+Piece = bytes | memoryview
+"""Part of a body; a view of what was received is copied once, when it is joined."""
 
 
 class Framing(Protocol):
@@ -20,7 +25,7 @@ class Framing(Protocol):
     @property
     def is_complete(self) -> bool: ...
 
-    def decode(self, data: bytes) -> tuple[list[bytes], bytes]:
+    def decode(self, data: bytes) -> tuple[list[Piece], bytes]:
         """Pieces of the body in `data`, and what comes after its end.
 
         Raises ProtocolError.
@@ -37,7 +42,7 @@ class ByLength:
     def is_complete(self) -> bool:
         return self._left == 0
 
-    def decode(self, data: bytes) -> tuple[list[bytes], bytes]:
+    def decode(self, data: bytes) -> tuple[list[Piece], bytes]:
         own, rest = data[: self._left], data[self._left :]
         self._left -= len(own)
         return [own], rest
@@ -54,16 +59,23 @@ class InChunks:
         self._trailer_bytes = 0
         self.is_complete = False
 
-    def decode(self, data: bytes) -> tuple[list[bytes], bytes]:
-        pieces: list[bytes] = []
+    def decode(self, data: bytes) -> tuple[list[Piece], bytes]:
+        pieces: list[Piece] = []
+        view = memoryview(data)
         position = 0
         while position < len(data) and not self.is_complete:
             if self._left:
-                piece = data[position : position + self._left]
+                piece = view[position : position + self._left]
                 pieces.append(piece)
                 position += len(piece)
                 self._left -= len(piece)
                 self._after_chunk = not self._left
+                # Archives come in thousands of chunks: what stands between two, in one step.
+                found = None if self._left else _BETWEEN.match(data, position)
+                if found is not None:
+                    self._left = int(found[1], 16)
+                    self._after_chunk = False
+                    position = found.end()
                 continue
             end = data.find(b"\n", position)
             line = self._line + data[position : end if end >= 0 else len(data)]
