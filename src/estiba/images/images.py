@@ -151,9 +151,12 @@ class Images:
                 size_bytes=sum(layer.size_bytes for layer in layers),
                 created_ns=parse_time(config.created),
             )
-            self._write(record, Event(EventType.IMAGE, action, digest, _facts(record)))
-            for tag in tags:
-                record = self._tag(record, tag.tagged.familiar)
+            names = [tag.tagged.familiar for tag in tags]
+            new = [name for name in names if self._tags.get(name) != digest]
+            event = Event(EventType.IMAGE, action, digest, _facts(record))
+            self._write(record, event, durable=not new)
+            for name in new:
+                record = self._tag(record, name)
             return record
 
     def add_layer(
@@ -256,7 +259,7 @@ class Images:
             return record
         if holder is not None:
             loser = self._records[holder]
-            self._write(_without_tag(loser, tag), None)
+            self._write(_without_tag(loser, tag), None, durable=False)
         tagged = msgspec.structs.replace(
             record, repo_tags=[*record.repo_tags, tag], tagged_ns=time.time_ns()
         )
@@ -346,13 +349,15 @@ class Images:
 
     # -- the index -------------------------------------------------------------------------
 
-    def _write(self, record: ImageRecord, event: Event | None) -> None:
+    def _write(self, record: ImageRecord, event: Event | None, *, durable: bool = True) -> None:
+        """Not `durable` only when a write follows at once: one flush is for both."""
+
         def write(tx: Transaction) -> None:
             tx.put(KIND, record.id, encode(record))
             if event is not None:
                 tx.add_event(event)
 
-        self._store.commit_blocking(write, durable=True)
+        self._store.commit_blocking(write, durable=durable)
         before = self._records.get(record.id)
         for tag in before.repo_tags if before else []:
             self._tags.pop(tag, None)
