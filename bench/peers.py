@@ -124,6 +124,10 @@ class Engine:
             self.process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(30)
+        # Podman's execs leave their monitors waiting for five minutes.
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True, check=False)
         subprocess.run(
             ["nft", "delete", "table", "inet", f"estiba_{self.bridge}"],
