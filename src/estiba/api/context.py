@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from estiba.api.errors import told
-from estiba.api.http1 import Body, HttpRequest, HttpResponse
+from estiba.http1 import Body, HttpRequest, HttpResponse
 from estiba.model.errors import InvalidArgument, LimitExceeded
 from estiba.model.times import parse_moment
 

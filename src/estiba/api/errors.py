@@ -1,9 +1,8 @@
-"""The one table from the error tree to HTTP status, and the body of an error answer."""
+"""The one table from the error tree to HTTP status, and what a client is told."""
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
 
 from estiba.model import errors
@@ -48,8 +47,3 @@ def told(error: Exception, doing: str) -> str:
         return error.message
     _log.error("%s failed", doing, exc_info=error)
     return _words_of(error) if isinstance(error, OSError) else _INTERNAL
-
-
-def error_body(message: str) -> bytes:
-    """`{"message": …}`, the form of every error of the Engine API."""
-    return json.dumps({"message": message}).encode() + b"\n"

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from estiba.api.http1 import Body
 from estiba.api.streams import ClientStream
+from estiba.http1 import Body
 from estiba.model.container import (
     Config,
     EndpointSettings,

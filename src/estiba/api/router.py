@@ -12,7 +12,7 @@ from functools import cached_property
 from importlib import resources
 
 from estiba.api.context import Context
-from estiba.api.http1 import HttpResponse
+from estiba.http1 import HttpResponse
 from estiba.model import errors
 from estiba.model.errors import InvalidArgument, NotFound
 

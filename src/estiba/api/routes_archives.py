@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from estiba.api.context import Context, answer, decode, empty, first, stream
-from estiba.api.http1 import HttpResponse
 from estiba.api.ports import Backends, CommitOptions
 from estiba.api.router import Router
+from estiba.http1 import HttpResponse
 from estiba.model.container import Config
 from estiba.model.errors import InvalidArgument
 

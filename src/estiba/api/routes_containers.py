@@ -6,9 +6,9 @@ from typing import Any
 
 from estiba.api.bodies import decode_create, decode_update, pop_field
 from estiba.api.context import Context, answer, decode, empty, first, json_lines, stream
-from estiba.api.http1 import HttpResponse
 from estiba.api.ports import Backends
 from estiba.api.router import Router
+from estiba.http1 import HttpResponse
 from estiba.model.container import RestartPolicy
 from estiba.model.errors import InvalidArgument
 from estiba.model.ids import check_name

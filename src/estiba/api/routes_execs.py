@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from estiba.api.bodies import console_size, strings_as_lists, terminal_size
 from estiba.api.context import Context, answer, decode, empty
-from estiba.api.http1 import HttpResponse
 from estiba.api.ports import Backends
 from estiba.api.router import Router
 from estiba.api.streams import RawStream
+from estiba.http1 import HttpResponse
 from estiba.model.container import ProcessSpec
 from estiba.model.errors import EstibaError
 

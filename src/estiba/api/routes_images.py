@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from estiba.api.context import Context, answer, empty, first, progress, stream
-from estiba.api.http1 import HttpResponse
 from estiba.api.ports import Backends
 from estiba.api.router import Router
+from estiba.http1 import HttpResponse
 from estiba.model.container import Config
 from estiba.model.errors import InvalidArgument, NotFound
 from estiba.model.image import Platform

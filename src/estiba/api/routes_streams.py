@@ -8,7 +8,6 @@ import msgspec
 
 from estiba.api.bodies import terminal_size
 from estiba.api.context import Context, empty, stream
-from estiba.api.http1 import HttpResponse
 from estiba.api.ports import AttachOptions, Backends, LogOptions
 from estiba.api.router import Router
 from estiba.api.streams import (
@@ -20,6 +19,7 @@ from estiba.api.streams import (
     frame,
     frames_by_line,
 )
+from estiba.http1 import HttpResponse
 from estiba.model.errors import EstibaError, InvalidArgument
 
 _LINE_BY_LINE_BYTES = 64 << 10

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from estiba.api.context import Context, answer, decode, empty, json_lines, stream
-from estiba.api.http1 import HttpResponse
 from estiba.api.ports import Backends
 from estiba.api.router import Router
+from estiba.http1 import HttpResponse
 from estiba.model.container import EndpointSettings
 from estiba.model.errors import InvalidArgument
 

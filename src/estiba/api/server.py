@@ -20,11 +20,12 @@ from urllib.parse import urlsplit
 
 from estiba import __version__
 from estiba.api.context import Context, parse_query
-from estiba.api.errors import error_body, status_of, told
-from estiba.api.http1 import Connection, HttpRequest, HttpResponse
+from estiba.api.errors import status_of, told
 from estiba.api.router import API_VERSION, Router, parse_version
-from estiba.api.targets import split_target
-from estiba.api.tls import TlsProtocol
+from estiba.http1 import Connection, HttpRequest, HttpResponse
+from estiba.http1.responses import error_body
+from estiba.http1.targets import split_target
+from estiba.http1.tls import TlsProtocol
 from estiba.model.errors import EstibaError, Forbidden, InvalidArgument, Unavailable
 
 SOCKET_MODE = 0o660
@@ -208,22 +209,3 @@ def _is_served(path: Path) -> bool:
         except OSError:
             return False
         return True
-
-
-def tls_context(certificate: Path, key: Path, ca: Path | None) -> ssl.SSLContext:
-    """For TCP; with `ca` clients must show a certificate that it signed.
-
-    Raises InvalidArgument naming the file that cannot be used.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key)
-        if ca is not None:
-            context.load_verify_locations(ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidArgument(
-            f"cannot use the TLS files {certificate}, {key}, {ca or '-'}: {error}"
-        ) from error
-    return context

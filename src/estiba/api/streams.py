@@ -22,7 +22,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import ProtocolError
 
-from estiba.api.http1 import Body, Connection, HttpRequest
+from estiba.http1 import Body, Connection, HttpRequest
 from estiba.model.errors import InvalidArgument
 
 RAW_STREAM = "application/vnd.docker.raw-stream"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from estiba.api.ports import Backends
 from estiba.api.routes import build_router
-from estiba.api.server import Listener, Server, tls_context
+from estiba.api.server import Listener, Server
 from estiba.containers.creation import Defaults
 from estiba.daemon.adapters.archives import ContainerArchives
 from estiba.daemon.adapters.containers import ContainerCommands, ContainerQueries
@@ -23,6 +23,7 @@ from estiba.daemon.core import Core, build_core
 from estiba.daemon.hostinfo import read_versions
 from estiba.daemon.identity import engine_id
 from estiba.daemon.lifecycle import Daemon
+from estiba.http1.tls import tls_context
 from estiba.model.errors import InvalidArgument
 from estiba.storage.snapshots import DRIVER
 

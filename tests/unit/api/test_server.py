@@ -8,10 +8,10 @@ import ssl
 
 import pytest
 
-from estiba.api.http1 import Body, Connection, HttpRequest
 from estiba.api.router import Router
 from estiba.api.server import Server
-from estiba.api.tls import TlsProtocol
+from estiba.http1 import Body, Connection, HttpRequest
+from estiba.http1.tls import TlsProtocol
 
 
 async def status(server: Server, target: str, *, peer: str = "tcp", **headers: str) -> int:

@@ -13,9 +13,7 @@ from typing import Any
 
 import msgspec
 
-from estiba.api.http1 import Body
 from estiba.api.ports import CommitOptions
-from estiba.api.uploads import Upload
 from estiba.containers.actor import Actor
 from estiba.containers.defaults import merge_image
 from estiba.containers.engine import Engine
@@ -24,6 +22,8 @@ from estiba.containers.mountpoints import ENGINE_MADE
 from estiba.containers.record import ContainerRecord, Process
 from estiba.containers.sources import Sources, longest_mount
 from estiba.daemon.adapters.bridging import iterate
+from estiba.http1 import Body
+from estiba.http1.uploads import Upload
 from estiba.images.images import Images
 from estiba.images.importing import Description, commit_layer
 from estiba.kernel.blocking import run_apart, run_blocking

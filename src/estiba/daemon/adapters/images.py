@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
-from estiba.api.http1 import Body
-from estiba.api.uploads import Upload
 from estiba.containers.engine import Engine
 from estiba.daemon.adapters.bridging import each, iterate
 from estiba.daemon.adapters.container_filters import matches_label, parse_until
 from estiba.daemon.adapters.container_views import ZERO_TIME, timestamp
 from estiba.daemon.adapters.download import Download
+from estiba.http1 import Body
+from estiba.http1.uploads import Upload
 from estiba.images import archive
 from estiba.images.images import Images
 from estiba.images.importing import Description, import_tar

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from estiba.api.http1.loan import Loan
+from estiba.http1.loan import Loan
 from estiba.model.errors import EstibaError
 
 _HIGH_WATER = 1 << 20

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from estiba.api.http1.body import Body
+from estiba.http1.body import Body
 
 if TYPE_CHECKING:
-    from estiba.api.http1.connection import Connection
+    from estiba.http1.connection import Connection
 
 
 @dataclass(slots=True)

@@ -1,11 +1,10 @@
-"""Targets and versions of requests."""
+"""Targets of requests: host, path and query."""
 
 from __future__ import annotations
 
 import pytest
 
-from estiba.api.router import split_version
-from estiba.api.targets import split_target
+from estiba.http1.targets import split_target
 from estiba.model.errors import InvalidArgument
 
 
@@ -31,24 +30,3 @@ def test_targets(target: str, parts: tuple[str, str, str]) -> None:
 def test_bad_escapes(target: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid URL escape"):
         split_target(target)
-
-
-@pytest.mark.parametrize(
-    ("path", "words"),
-    [
-        ("/v1.23/info", "client version 1.23 is too old. Minimum supported API version is 1.24"),
-        ("/v1/info", "client version 1 is too old"),
-        ("/v1.52/info", "client version 1.52 is too new. Maximum supported API version is 1.51"),
-        ("/v2/info", "client version 2 is too new"),
-    ],
-)
-def test_versions_that_are_not_served(path: str, words: str) -> None:
-    with pytest.raises(InvalidArgument, match=words):
-        split_version(path)
-
-
-def test_versions() -> None:
-    assert split_version("/v1.24/info") == ((1, 24), "/info")
-    assert split_version("/v1.51.7/info") == ((1, 51), "/info")
-    assert split_version("/info") == ((1, 51), "/info")
-    assert split_version("/version") == ((1, 51), "/version")

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections import deque
 
-from estiba.api.http1 import Body, Loan
+from estiba.http1 import Body, Loan
 from estiba.model.errors import Cancelled
 
 _CHUNK = 1 << 18

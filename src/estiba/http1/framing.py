@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Protocol
 
-from estiba.api.http1.head import ProtocolError
+from estiba.http1.head import ProtocolError
 
 MAX_LINE_BYTES = 4096
 MAX_TRAILER_BYTES = 64 << 10

@@ -13,14 +13,13 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from estiba.api.errors import error_body
-from estiba.api.http1.body import Body
-from estiba.api.http1.framing import Framing, framing_of
-from estiba.api.http1.head import HeadReader, ProtocolError
-from estiba.api.http1.loan import Loan
-from estiba.api.http1.messages import Handler, HttpRequest
-from estiba.api.http1.responses import encode_head, send_response
-from estiba.api.peers import has_hung_up, probe_when_idle, wait_read
+from estiba.http1.body import Body
+from estiba.http1.framing import Framing, framing_of
+from estiba.http1.head import HeadReader, ProtocolError
+from estiba.http1.loan import Loan
+from estiba.http1.messages import Handler, HttpRequest
+from estiba.http1.peers import has_hung_up, probe_when_idle, wait_read
+from estiba.http1.responses import encode_head, error_body, send_response
 from estiba.model.errors import InvalidArgument
 
 _log = logging.getLogger(__name__)

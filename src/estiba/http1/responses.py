@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from email.utils import formatdate
@@ -10,7 +11,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 
-from estiba.api.http1.messages import HttpRequest, HttpResponse
+from estiba.http1.messages import HttpRequest, HttpResponse
 
 _WITHOUT_LENGTH = (204, 304)
 
@@ -95,3 +96,8 @@ def encode_head(status: int, headers: dict[str, str]) -> bytes:
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def error_body(message: str) -> bytes:
+    """`{"message": …}`, the form of every error of the Engine API."""
+    return json.dumps({"message": message}).encode() + b"\n"

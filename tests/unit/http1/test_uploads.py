@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from estiba.api.http1 import Connection, HttpRequest, HttpResponse
-from estiba.api.uploads import Upload
+from estiba.http1 import Connection, HttpRequest, HttpResponse
+from estiba.http1.uploads import Upload
 from estiba.kernel.blocking import run_blocking
 
 BIG = bytes(range(256)) * (20 << 10)

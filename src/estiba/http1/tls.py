@@ -10,7 +10,10 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+from estiba.model.errors import InvalidArgument
 
 _READ_BYTES = 1 << 18
 HANDSHAKE_TIMEOUT_S = 30.0
@@ -167,3 +170,22 @@ class TlsProtocol(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def tls_context(certificate: Path, key: Path, ca: Path | None) -> ssl.SSLContext:
+    """For TCP; with `ca` clients must show a certificate that it signed.
+
+    Raises InvalidArgument naming the file that cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+        if ca is not None:
+            context.load_verify_locations(ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidArgument(
+            f"cannot use the TLS files {certificate}, {key}, {ca or '-'}: {error}"
+        ) from error
+    return context

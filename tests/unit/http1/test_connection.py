@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from estiba.api.http1 import Connection, HttpRequest, HttpResponse, connection
-from estiba.api.http1.head import MAX_HEAD_BYTES
+from estiba.http1 import Connection, HttpRequest, HttpResponse, connection
+from estiba.http1.head import MAX_HEAD_BYTES
 
 GET = b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /1 HTTP/1.1\r\nHost: x\r\n"
