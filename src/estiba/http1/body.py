@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from estiba.http1.loan import Loan
-from estiba.model.errors import EstibaError
+from estiba.model.errors import DeadlineExceeded, EstibaError
 
 _HIGH_WATER = 1 << 20
 _LOW_WATER = 1 << 18
@@ -28,8 +28,9 @@ class Flow(Protocol):
 class Body:
     """A request's body, or the input of a hijacked connection; `b""` is the end."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, *, patience_s: float | None = None) -> None:
         self._flow = flow
+        self.patience_s = patience_s
         self._chunks: deque[bytes] = deque()
         self._size = 0
         self._ended = False
@@ -72,16 +73,28 @@ class Body:
         """At least one byte and at most `limit`; `b""` at the end.
 
         Raises ConnectionError when the client goes away first, InvalidArgument for a body
-        that is not well formed.
+        that is not well formed, DeadlineExceeded when nothing comes for `patience_s`.
         """
         self._begin()
         while (data := self.take(limit)) is None:
             self._ready.clear()
-            await self._ready.wait()
+            await self._wait_for_more()
         if self._paused and self._size < _LOW_WATER:
             self._paused = False
             self._flow.resume_reading()
         return data
+
+    async def _wait_for_more(self) -> None:
+        try:
+            async with asyncio.timeout(self.patience_s):
+                await self._ready.wait()
+        except TimeoutError:
+            raise self.too_slow() from None
+
+    def too_slow(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"nothing of the request's body came for {self.patience_s:g} seconds: send it again"
+        )
 
     def take(self, limit: int) -> bytes | None:
         """What is there, joined up to `limit`; None when nothing is there yet."""

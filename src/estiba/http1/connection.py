@@ -17,8 +17,8 @@ from estiba.http1.body import Body
 from estiba.http1.framing import Framing, framing_of
 from estiba.http1.head import HeadReader, ProtocolError
 from estiba.http1.loan import Loan
-from estiba.http1.messages import Handler, HttpRequest
-from estiba.http1.peers import has_hung_up, probe_when_idle, wait_read
+from estiba.http1.messages import Handler, HttpRequest, HttpResponse
+from estiba.http1.peers import give_up_when_stalled, has_hung_up, probe_when_idle, wait_read
 from estiba.http1.responses import encode_head, error_body, send_response
 from estiba.model.errors import InvalidArgument
 
@@ -35,9 +35,14 @@ _MAX_HELD_BYTES = 64 << 10
 class Connection(asyncio.Protocol):
     """One task serves it; a request that is sent ahead waits unparsed until its turn."""
 
-    def __init__(self, handler: Handler, *, peer: str = "unix") -> None:
+    def __init__(
+        self, handler: Handler, *, peer: str = "unix", patience_s: float | None = None
+    ) -> None:
+        """`patience_s` is how long a client may send nothing of a body, or read nothing."""
         self._handler = handler
         self.peer = peer
+        self._patience_s = patience_s
+        self.idle_since: float | None = None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -67,6 +72,8 @@ class Connection(asyncio.Protocol):
         wire = transport.get_extra_info("socket")
         if wire is not None:
             probe_when_idle(wire)
+            if self._patience_s is not None:
+                give_up_when_stalled(wire, self._patience_s)
         self._task = asyncio.create_task(self._serve(), name="api connection")
         self.on_made()
 
@@ -145,7 +152,7 @@ class Connection(asyncio.Protocol):
     def _begin(self, head: HeadReader) -> None:
         self._head = None
         framing = framing_of(head.headers)
-        body = Body(self)
+        body = Body(self, patience_s=self._patience_s)
         expected = head.headers.get("expect", "100-continue").lower()
         if expected != "100-continue":
             raise ProtocolError(417, f"unknown expectation: {expected[:64]!r}")
@@ -157,6 +164,7 @@ class Connection(asyncio.Protocol):
                 body.on_first_read = self._send_continue
         self._body = body
         self._is_busy = True
+        self.idle_since = None
         self._settle(
             HttpRequest(
                 method=head.method,
@@ -215,7 +223,7 @@ class Connection(asyncio.Protocol):
                     return
                 if request.body.is_awaited:
                     request.keep_alive = False
-                await send_response(self, request, response)
+                await self._answer(request, response)
                 if request.body.is_awaited:
                     break
                 await request.body.drain(_MAX_DRAIN_BYTES)
@@ -229,10 +237,20 @@ class Connection(asyncio.Protocol):
         finally:
             self.close()
 
+    async def _answer(self, request: HttpRequest, response: HttpResponse) -> None:
+        is_sent = False
+        try:
+            await send_response(self, request, response)
+            is_sent = True
+        finally:
+            if response.on_end is not None:
+                response.on_end(is_sent)
+
     async def _next(self) -> HttpRequest | None:
         """The next request, or None when no more will come."""
         self._disarm_timer()
         self._is_busy = False
+        self.idle_since = self._loop.time()
         self._body = None
         self._head = HeadReader()
         self._incoming = self._loop.create_future()
@@ -275,6 +293,23 @@ class Connection(asyncio.Protocol):
         if not self._writable.is_set():
             await self._writable.wait()
 
+    async def flush(self) -> None:
+        """Returns when the kernel has all that was written. Raises ConnectionResetError."""
+        if self._transport is None or self.closed.is_set():
+            raise ConnectionResetError("the client went away")
+        self._transport.set_write_buffer_limits(high=0)
+        await self._writable.wait()
+        if self.closed.is_set():
+            raise ConnectionResetError("the client went away")
+        self._transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)
+
+    def socket_fd(self) -> int | None:
+        """The socket, when bytes go out on it as they are; None with TLS, and when it is gone."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or transport.get_protocol() is not self:
+            return None
+        return int(transport.get_extra_info("socket").fileno())
+
     async def hijack(self, head: bytes) -> Body:
         """Ends HTTP here: sends `head`; whatever comes in from now on is raw input.
 
@@ -310,12 +345,10 @@ class Connection(asyncio.Protocol):
 
     def lend(self) -> Loan | None:
         """Hands the reading to a thread; None when the bytes need the loop, as TLS does."""
-        transport = self._transport
-        if transport is None or transport.is_closing() or self._raw is not None:
+        fd = self.socket_fd()
+        if fd is None or self._transport is None or self._raw is not None:
             return None
-        if transport.get_protocol() is not self:
-            return None
-        return Loan(self, transport, transport.get_extra_info("socket").fileno())
+        return Loan(self, self._transport, fd)
 
     def _send_continue(self) -> None:
         if self._transport is not None:

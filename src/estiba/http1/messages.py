@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from estiba.http1.body import Body
+from estiba.http1.files import FileBody
 
 if TYPE_CHECKING:
     from estiba.http1.connection import Connection
@@ -27,12 +28,16 @@ class HttpRequest:
 
 @dataclass(slots=True)
 class HttpResponse:
-    """`body` is bytes, or an iterator that is streamed in chunks."""
+    """`body` is bytes, a part of a file, or an iterator that is streamed in chunks.
+
+    `on_end` is called once the answer was sent, or could not be, with whether it was.
+    """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    body: bytes | AsyncIterator[bytes] = b""
+    body: bytes | FileBody | AsyncIterator[bytes] = b""
     hijacked: bool = False
+    on_end: Callable[[bool], None] | None = None
 
 
 Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]

@@ -47,6 +47,14 @@ def probe_when_idle(wire: socket.socket) -> None:
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
 
 
+def give_up_when_stalled(wire: socket.socket, seconds: float) -> None:
+    """Has the kernel end a TCP connection whose other side acknowledges nothing, or reads
+    nothing, for so long (tcp(7), TCP_USER_TIMEOUT).
+    """
+    if wire.family in (socket.AF_INET, socket.AF_INET6):
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+
+
 def _unread_bytes(fd: int) -> int:
     """SIOCOUTQ, whose number is that of TIOCOUTQ: the memory of what the peer has not read."""
     return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))[0])

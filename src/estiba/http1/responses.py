@@ -11,6 +11,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 
+from estiba.http1.files import FileBody, send_file
 from estiba.http1.messages import HttpRequest, HttpResponse
 
 _WITHOUT_LENGTH = (204, 304)
@@ -22,6 +23,10 @@ class Wire(Protocol):
     closed: asyncio.Event
 
     async def write(self, data: bytes) -> None: ...
+
+    async def flush(self) -> None: ...
+
+    def socket_fd(self) -> int | None: ...
 
 
 async def send_response(wire: Wire, request: HttpRequest, response: HttpResponse) -> None:
@@ -35,6 +40,15 @@ async def send_response(wire: Wire, request: HttpRequest, response: HttpResponse
         if response.status not in _WITHOUT_LENGTH:
             headers.setdefault("Content-Length", str(len(stream)))
         await wire.write(_head(response, request) + (b"" if bodyless else stream))
+        return
+    if isinstance(stream, FileBody):
+        headers["Content-Length"] = str(stream.size)
+        try:
+            await wire.write(_head(response, request))
+            if not bodyless:
+                await send_file(wire, stream)
+        finally:
+            stream.close()
         return
     chunked = request.version == "1.1"
     if chunked:

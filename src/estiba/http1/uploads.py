@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 
 from estiba.http1 import Body, Loan
@@ -43,10 +44,13 @@ class _Lent:
         self._closed = False
 
     def read(self, size: int) -> bytes:
+        patience_s, since = self._body.patience_s, time.monotonic()
         with self._lock:
             while (data := self._body.take(size)) is None:
                 if self._closed:
                     raise Cancelled("the request was given up")
+                if patience_s is not None and time.monotonic() > since + patience_s:
+                    raise self._body.too_slow()
                 self._loan.pull()
             return data
 
