@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import memory
+
 _DEADLINE_S = 60.0
 
 
@@ -50,7 +52,6 @@ class Engine:
     makes_bridge: bool
     variables: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
-    rounds: int = 0
 
     @property
     def socket(self) -> Path:
@@ -86,34 +87,22 @@ class Engine:
         }
 
     def docker(self, *arguments: str, stdin: Any = subprocess.DEVNULL) -> bytes:
-        """The same docker client for every engine."""
-        return subprocess.run(
-            ["docker", *arguments], stdin=stdin, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, env=self.environment(), check=True,
-        ).stdout  # fmt: skip
+        """What the same docker client prints for every engine; raises RuntimeError."""
+        done = subprocess.run(
+            ["docker", *arguments], stdin=stdin, capture_output=True, env=self.environment(),
+            check=False,
+        )  # fmt: skip
+        if done.returncode:
+            words = done.stderr.decode(errors="replace").strip()
+            raise RuntimeError(f"docker {' '.join(arguments)}: {words[-300:]}")
+        return done.stdout
 
     def processes(self) -> list[int]:
         """The daemon and all helpers that name its root in their command line."""
-        words = (str(self.root).encode(), self.bridge.encode())
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdecimal():
-                continue
-            with contextlib.suppress(OSError):
-                line = (entry / "cmdline").read_bytes()
-                if any(word in line for word in words):
-                    found.append(int(entry.name))
-        return found
+        return memory.processes_naming(str(self.root), self.bridge)
 
     def pss_bytes(self) -> int:
-        """Proportional set size of all its processes (proc(5), smaps_rollup)."""
-        total = 0
-        for pid in self.processes():
-            with contextlib.suppress(OSError):
-                for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                    if line.startswith("Pss:"):
-                        total += int(line.split()[1]) * 1024
-        return total
+        return memory.pss_bytes(self.processes())
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
@@ -150,11 +139,11 @@ def estiba(program: Path) -> Engine:
     return Engine("estiba", root, command, "ebench0", makes_bridge=True)
 
 
-def docker_engine() -> Engine | None:
-    """None when dockerd is not installed."""
+def docker_engine() -> Engine:
+    """Raises RuntimeError when dockerd is not installed."""
     program = shutil.which("dockerd")
     if program is None:
-        return None
+        raise RuntimeError("dockerd is not installed: scripts/bench installs Debian's docker.io")
     root = Path("/var/tmp/estiba-bench/docker")
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
@@ -208,5 +197,7 @@ def podman() -> Engine | None:
     (root / "cni/87-podman.conflist").write_text(json.dumps(_PODMAN_NETWORK))
     command = [program, "--root", f"{root}/data", "--runroot", f"{root}/run"]
     command += ["system", "service", "--time", "0", f"unix://{root}/api.sock"]
-    variables = {"CONTAINERS_CONF": str(root / "containers.conf")}
+    # It leaves what it spools in the directory for temporary files.
+    variables = {"CONTAINERS_CONF": str(root / "containers.conf"), "TMPDIR": str(root / "tmp")}
+    (root / "tmp").mkdir()
     return Engine("podman", root, command, "pbench0", makes_bridge=True, variables=variables)

@@ -1,4 +1,4 @@
-"""What is measured: each returns seconds (or bytes) for one round on one engine."""
+"""What is measured of containers: each returns seconds (or bytes) for one round on one engine."""
 
 from __future__ import annotations
 
@@ -112,16 +112,14 @@ def read_lines(engine: Engine) -> float:
     return timed(read)
 
 
-def import_root(engine: Engine, archives: list[Path]) -> float:
+def import_root(engine: Engine, archives: list[Path], number: int) -> float:
     """A Debian root file system, each time another, so that no layer is there already.
 
     Nothing is removed in between: the engine that comes second would pay for the first one's
     removal, because ext4 makes files slowly where many were deleted.
     """
-    archive = archives[engine.rounds]
-    engine.rounds += 1
-    with archive.open("rb") as file:
-        return timed(lambda: engine.docker("import", "-", f"debian:{engine.rounds}", stdin=file))
+    with archives[number].open("rb") as file:
+        return timed(lambda: engine.docker("import", "-", f"debian:{number}", stdin=file))
 
 
 def fill(engines: list[Engine], *, running: int, made: int) -> None:

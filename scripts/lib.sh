@@ -68,9 +68,12 @@ install_by_apt() {
     fi
     apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" || status=$?
     [ -z "$policy" ] || rm -f "$policy"
+    [ -d /run/systemd/system ] || return $status
     for name; do
-        [ "$name" = docker.io ] && [ -d /run/systemd/system ] || continue
-        systemctl disable -q docker.service docker.socket containerd.service || true
+        case "$name" in
+        docker.io) systemctl disable -q docker.service docker.socket containerd.service || true ;;
+        docker-registry) systemctl disable -q docker-registry.service || true ;;
+        esac
     done
     return $status
 }

@@ -1,0 +1,203 @@
+"""What the engines and registries are given: made once by genuine tools, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.peers import Engine
+from bench.registries import Registry, docker_registry
+
+FOLDER = Path("/var/tmp/estiba-bench")
+DEBIANS = 3
+LAYERS = 20
+SMALL = "small:latest"
+BIG = "big:latest"
+BIG_BYTES = 2 << 30
+_VERSION = "1"
+_CHUNK = 1 << 20
+Blob = io.BytesIO | io.BufferedReader
+_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+_CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
+_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+def busybox_root() -> bytes:
+    from estiba.client.bootstrap import busybox
+
+    return b"".join(busybox())
+
+
+def debian_roots() -> list[Path]:
+    """What debootstrap makes, some 200 MB and 6,700 files, as tars of one file's difference."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    paths = [FOLDER / f"debian-{number}.tar" for number in range(DEBIANS)]
+    if not all(path.exists() for path in paths):
+        root = FOLDER / "debian"
+        shutil.rmtree(root, ignore_errors=True)
+        _quietly("debootstrap", "--variant=minbase", "bookworm", str(root))
+        for path in paths:
+            (root / "etc/number").write_text(path.stem)
+            _quietly("tar", "-C", str(root), "-cf", str(path), ".")
+        shutil.rmtree(root)
+        os.sync()
+    return paths
+
+
+def _quietly(*command: str) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def saved(number: int) -> Path:
+    """What a genuine `docker save debian:NUMBER` wrote."""
+    return FOLDER / f"saved-{number}.tar"
+
+
+def content(docker: Engine) -> Registry:
+    """A started registry with debian:0…, small and big; `docker` is a genuine engine that fills it.
+
+    Layers are compressed as dockerd does it. The engine keeps nothing of what it makes.
+    """
+    root = FOLDER / "content"
+    stamp = root / "whole"
+    if not stamp.exists() or stamp.read_text() != _VERSION:
+        shutil.rmtree(root, ignore_errors=True)
+    registry = docker_registry(root, kept=True)
+    registry.start()
+    if not stamp.exists():
+        print("making images for the registry, which takes minutes the first time", flush=True)
+        for number, path in enumerate(debian_roots()):
+            with path.open("rb") as file:
+                docker.docker("import", "-c", 'CMD ["bash"]', "-", f"debian:{number}", stdin=file)
+            docker.docker("save", "-o", str(saved(number)), f"debian:{number}")
+            _push(docker, registry, f"debian:{number}")
+        _build_small(docker)
+        _push(docker, registry, SMALL)
+        _push_big(registry)
+        stamp.write_text(_VERSION)
+    return registry
+
+
+def _push(docker: Engine, registry: Registry, name: str) -> None:
+    target = f"{registry.address}/{name}"
+    docker.docker("tag", name, target)
+    docker.docker("push", target)
+    docker.docker("rmi", name, target)
+
+
+def _build_small(docker: Engine) -> None:
+    """Twenty layers of ten files and 100 kB each."""
+    words = random.Random(20)
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        lines = ["FROM scratch", *(f"COPY {number} /{number}/" for number in range(LAYERS))]
+        _add(tar, "Dockerfile", "\n".join(lines).encode())
+        for number in range(LAYERS * 10):
+            _add(tar, f"{number // 10}/{number % 10}", words.randbytes(5000).hex().encode())
+    engine = {**docker.environment(), "DOCKER_BUILDKIT": "0"}
+    subprocess.run(
+        ["docker", "build", "-q", "-t", SMALL, "-"], input=context.getvalue(), env=engine,
+        capture_output=True, check=True,
+    )  # fmt: skip
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def _push_big(registry: Registry) -> None:
+    """One layer of one file of 2 GB, half random and half zeros, by plain HTTP."""
+    from isal import isal_zlib
+
+    compressor = isal_zlib.compressobj(level=1, wbits=31)
+    diff_id = hashlib.sha256()
+    path = FOLDER / "big.tar.gz"
+    with path.open("wb") as file:
+        for piece in _big_tar():
+            diff_id.update(piece)
+            file.write(compressor.compress(piece))
+        file.write(compressor.flush())
+    with path.open("rb") as file:
+        _put_image(registry, "big", "latest", f"sha256:{diff_id.hexdigest()}", file)
+    path.unlink()
+
+
+def put_small(registry: Registry, repository: str, tag: str) -> str:
+    """An image of one layer of some bytes; its manifest's digest."""
+    layer = io.BytesIO(b"a layer")
+    return _put_image(registry, repository, tag, f"sha256:{'0' * 64}", layer)
+
+
+def _put_image(registry: Registry, repository: str, tag: str, diff_id: str, layer: Blob) -> str:
+    config = {
+        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["true"]},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+    }  # fmt: skip
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": _MANIFEST,
+        "config": _put_blob(
+            registry, repository, io.BytesIO(json.dumps(config).encode()), _CONFIG_TYPE
+        ),
+        "layers": [_put_blob(registry, repository, layer, _GZIP)],
+    }
+    body = json.dumps(manifest).encode()
+    target = f"/v2/{repository}/manifests/{tag}"
+    _put(registry, target, body, _MANIFEST)
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+def _big_tar() -> Iterator[bytes]:
+    words = random.Random(2)
+    info = tarfile.TarInfo("big")
+    info.size = BIG_BYTES
+    yield info.tobuf()
+    for _ in range(BIG_BYTES // _CHUNK):
+        yield words.randbytes(_CHUNK // 2) + bytes(_CHUNK // 2)
+    yield bytes(1024)
+
+
+def begin_upload(registry: Registry, repository: str) -> str:
+    """The absolute URL of a new upload (distribution-spec, POST)."""
+    connection = registry.connection()
+    connection.request("POST", f"/v2/{repository}/blobs/uploads/", headers={"Content-Length": "0"})
+    answer = connection.getresponse()
+    if answer.status != 202:
+        raise RuntimeError(f"{registry.name} begins no upload: {answer.status}")
+    return registry.absolute(answer.headers["Location"])
+
+
+def _put_blob(
+    registry: Registry, repository: str, file: Blob, media_type: str
+) -> dict[str, object]:
+    """Uploads a blob in one piece; its descriptor."""
+    digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    size = file.tell()
+    file.seek(0)
+    location = begin_upload(registry, repository)
+    target = f"{location}{'&' if '?' in location else '?'}digest={digest}"
+    _put(registry, target, file, "application/octet-stream", size)
+    return {"mediaType": media_type, "size": size, "digest": digest}
+
+
+def _put(
+    registry: Registry, target: str, body: bytes | Blob, media_type: str, size: int = 0
+) -> None:
+    headers = {"Content-Type": media_type}
+    if size:
+        headers["Content-Length"] = str(size)
+    connection = registry.connection()
+    connection.request("PUT", target.removeprefix(f"http://{registry.address}"), body, headers)
+    answer = connection.getresponse()
+    if answer.status != 201:
+        raise RuntimeError(f"PUT {target}: {answer.status} {answer.read(200)!r}")
