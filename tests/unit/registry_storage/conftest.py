@@ -1,0 +1,52 @@
+"""Both drivers, each with a root of its own; what is tested here holds for both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from estiba.registry.storage.file_driver import FileDriver
+from estiba.registry.storage.ports import Driver
+from estiba.registry.storage.s3_driver import S3Driver
+from tests.support.s3server import S3Server, s3_server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    with s3_server() as server:
+        yield server
+
+
+MakeDriver = Callable[[], Driver]
+
+
+@pytest.fixture(params=["file", "s3"])
+def make_driver(
+    request: pytest.FixtureRequest, tmp_path: Path, s3: S3Server
+) -> Iterator[MakeDriver]:
+    """Each call is the next start of a process, or with S3 another instance, on one root."""
+    made: list[Driver] = []
+    if request.param == "file":
+
+        def make() -> Driver:
+            for driver in made:
+                driver.close()
+            made.append(FileDriver(tmp_path / "root"))
+            return made[-1]
+    else:
+        settings = s3.settings(prefix="/some/where")
+
+        def make() -> Driver:
+            made.append(S3Driver(settings))
+            return made[-1]
+
+    yield make
+    for driver in made:
+        driver.close()
+
+
+@pytest.fixture
+def driver(make_driver: MakeDriver) -> Driver:
+    return make_driver()
