@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.s3server import S3Server, s3_server
 
 from estiba.registry.storage.file_driver import FileDriver
 from estiba.registry.storage.ports import Driver
 from estiba.registry.storage.s3_driver import S3Driver
-from tests.support.s3server import S3Server, s3_server
 
 
 @pytest.fixture(scope="session")

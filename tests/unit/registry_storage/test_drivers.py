@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.support.s3server import S3Server
+from tests.unit.registry_storage.conftest import MakeDriver
 
 from estiba.model.errors import Conflict
 from estiba.registry.storage.file_driver import FileDriver
 from estiba.registry.storage.ports import Driver
 from estiba.registry.storage.s3_driver import S3Driver
-from tests.support.s3server import S3Server
-from tests.unit.registry_storage.conftest import MakeDriver
 
 MIB = 1 << 20
 
