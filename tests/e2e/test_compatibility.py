@@ -404,8 +404,9 @@ def test_an_import_may_be_of_another_platform(daemon: PrivateDaemon) -> None:
     assert daemon.request("GET", asked % "arm64")[0] == 200
     status, answer = daemon.request("GET", asked % "amd64")
     assert status == 404 and "its platform (linux/arm64/v8) does not match" in answer["message"]
-    status, answer = daemon.request("GET", "/images/foreign/get?platform={}&platform={}")
-    assert status == 400
+    asked = '/images/foreign/get?platform={"architecture":"s390x"}&platform={"architecture":"386"}'
+    status, answer = daemon.request("GET", asked)
+    assert status == 404 and "(linux/s390x, linux/386)" in answer["message"]
     daemon.docker("rmi", "foreign")
 
 

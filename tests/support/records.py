@@ -24,7 +24,7 @@ def make_record(name: str = "web", **fields: Any) -> ContainerRecord:
         "created_ns": 1_700_000_000_000_000_000,
         "image_id": IMAGE_ID,
         "image_name": "busybox",
-        "chain_ids": ["sha256:" + "cc" * 32],
+        "layers": ["sha256:" + "cc" * 32],
         "config": Config(cmd=["sleep", "60"], image="busybox"),
         "host_config": HostConfig(network_mode="none"),
         "runtime": "crun",

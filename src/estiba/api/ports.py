@@ -171,7 +171,9 @@ class Images(Protocol):
 
     async def tag(self, name: str, repository: str, tag: str) -> None: ...
 
-    async def remove(self, name: str, *, force: bool, prune: bool) -> list[Json]: ...
+    async def remove(
+        self, name: str, *, force: bool, prune: bool, platforms: list[Platform]
+    ) -> list[Json]: ...
 
     async def prune(self, filters: Filters) -> Json: ...
 
@@ -180,9 +182,14 @@ class ImageTransfers(Protocol):
     def platform(self, text: str) -> Platform:
         """What the text names, the host's own for "". Raises InvalidArgument."""
 
-    def load(self, body: Body, *, quiet: bool) -> AsyncIterator[Json]: ...
+    def load(
+        self, body: Body, *, quiet: bool, platforms: list[Platform]
+    ) -> AsyncIterator[Json]: ...
 
-    def save(self, names: list[str]) -> AsyncIterator[bytes]: ...
+    async def save(
+        self, names: list[str], *, platforms: list[Platform], form: str
+    ) -> AsyncIterator[bytes]:
+        """Raises NotFound or InvalidArgument before the first byte."""
 
     def import_(
         self,
@@ -195,8 +202,6 @@ class ImageTransfers(Protocol):
         changes: list[str],
         platform: Platform,
     ) -> AsyncIterator[Json]: ...
-
-    async def check_save(self, names: list[str]) -> None: ...
 
 
 class System(Protocol):

@@ -68,7 +68,10 @@ class ImageRoutes:
 
     async def delete(self, context: Context) -> HttpResponse:
         removed = await self._images.remove(
-            _name(context), force=context.flag("force"), prune=not context.flag("noprune")
+            _name(context),
+            force=context.flag("force"),
+            prune=not context.flag("noprune"),
+            platforms=_platforms(context, "platforms"),
         )
         return answer(removed)
 
@@ -76,7 +79,9 @@ class ImageRoutes:
         return answer(await self._images.prune(context.filters()))
 
     async def load(self, context: Context) -> HttpResponse:
-        lines = self._transfers.load(context.body, quiet=context.flag("quiet"))
+        lines = self._transfers.load(
+            context.body, quiet=context.flag("quiet"), platforms=_platforms(context, "platform")
+        )
         return stream(progress(lines), "application/json")
 
     async def save(self, context: Context) -> HttpResponse:
@@ -86,12 +91,12 @@ class ImageRoutes:
             names = [
                 name for text in context.texts("names") for name in text.split(",") if name.strip()
             ]
-        if len(context.texts("platform")) > 1:
-            raise InvalidArgument("multiple platform parameters not supported")
         if not names:
             raise InvalidArgument("no images to save: give names=")
-        await self._transfers.check_save(names)
-        return stream(self._transfers.save(names), _TAR)
+        pieces = await self._transfers.save(
+            names, platforms=_platforms(context, "platform"), form=context.text("format")
+        )
+        return stream(pieces, _TAR)
 
     async def create(self, context: Context) -> HttpResponse:
         source = context.text("fromSrc")
@@ -118,12 +123,13 @@ class ImageRoutes:
 
 
 def _asked(context: Context) -> Platform | None:
-    """The platform parameter as a JSON object. Raises InvalidArgument."""
-    text = context.text("platform")
-    if not text:
-        return None
+    return next(iter(_platforms(context, "platform")), None)
+
+
+def _platforms(context: Context, name: str) -> list[Platform]:
+    """Parameters that are JSON objects. Raises InvalidArgument."""
     try:
-        return msgspec.json.decode(text, type=Platform)
+        return [msgspec.json.decode(text, type=Platform) for text in context.texts(name) if text]
     except msgspec.DecodeError as error:
         raise InvalidArgument(f"invalid platform: {error}") from error
 

@@ -38,7 +38,7 @@ class SourceImage(Protocol):
     def id(self) -> Digest: ...
 
     @property
-    def chain_ids(self) -> list[Digest]: ...
+    def layers(self) -> list[Digest]: ...
 
     @property
     def process_config(self) -> ImageProcessConfig: ...
@@ -106,7 +106,7 @@ def decide_creation(
         created_ns=time.time_ns(),
         image_id=image.id,
         image_name=request.config.image,
-        chain_ids=image.chain_ids,
+        layers=image.layers,
         config=config,
         host_config=host,
         runtime=host.runtime,

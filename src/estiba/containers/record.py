@@ -83,7 +83,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_ns: int
     image_id: Digest
     image_name: str
-    chain_ids: list[Digest]
+    layers: list[Digest]
     config: Config
     host_config: HostConfig
     runtime: str

@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 class Rootfs(Protocol):
     """Snapshots of the storage package; all methods block."""
 
-    def prepare(self, key: str, chain_ids: list[Digest]) -> None: ...
+    def prepare(self, key: str, layers: list[Digest]) -> None: ...
 
     def mount(self, key: str, target: Path) -> None: ...
 
@@ -120,7 +120,7 @@ class KernelSteps:
 
     def _prepare(self, record: ContainerRecord) -> None:
         self.paths.state(record.id).mkdir(mode=0o710, parents=True, exist_ok=True)
-        self.snapshots.prepare(record.id, record.chain_ids)
+        self.snapshots.prepare(record.id, record.layers)
         failpoint.hit("prepare.snapshot")
         rootfs = self.paths.rootfs(record.id)
         workdir = record.config.working_dir

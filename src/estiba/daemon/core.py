@@ -28,6 +28,7 @@ from estiba.kernel.blocking import run_blocking
 from estiba.kernel.cgroup import Feature, Hierarchies
 from estiba.kernel.inotify import SignWatch
 from estiba.model.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from estiba.model.image import Platform
 from estiba.network.ipam import DEFAULT_POOLS, AddressPool
 from estiba.network.networks import Networks
 from estiba.network.plan import NetworkConfig
@@ -35,6 +36,7 @@ from estiba.runtime.conmon import Conmon
 from estiba.runtime.crun import CrunState
 from estiba.runtime.oci import OciRuntime
 from estiba.security.profiles import profile as profiles
+from estiba.storage.content import ContentStore
 from estiba.storage.layers import LayerStore
 from estiba.storage.snapshots import SnapshotStore
 from estiba.storage.unpack import Limits
@@ -88,7 +90,9 @@ def build_core(config: DaemonConfig) -> Core:
     limits = Limits()
     layers = LayerStore(config.data_root / "images", limits)
     snapshots = SnapshotStore(config.data_root / "snapshots", layers)
-    images = Images(layers, store, snapshots.used_layers)
+    content = ContentStore(config.data_root / "images")
+    platform = Platform(architecture=host.go_architecture)
+    images = Images(layers, content, store, snapshots.used_layers, platform)
     volumes = Volumes(config.data_root / "volumes", store)
     networks = Networks(_network_config(config), store)
 

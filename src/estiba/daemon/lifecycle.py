@@ -40,6 +40,7 @@ class Daemon:
 
     def _open(self) -> None:
         self.core.images.layers.open()
+        self.core.images.content.open()
         self.core.snapshots.open()
         self.core.images.open()
         self.core.volumes.start()

@@ -1,32 +1,28 @@
 """All images of one engine: found, tagged, removed, made of layers.
 
-Owns the index of records; layers belong to the storage package. Every method blocks and may
-be called from any thread: one lock covers the index and no slow work.
+Owns the index of records; layers and content belong to the storage package. Every method
+blocks and may be called from any thread: one lock covers the index and no slow work.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 
 import msgspec
 
-from estiba.images.record import KIND, ImageRecord, decode, encode, parse_time
-from estiba.model.digest import Digest, chain_id, digest_of
-from estiba.model.errors import Conflict, InvalidArgument, LimitExceeded, NotFound
+from estiba.images import removal
+from estiba.images.leases import Leases
+from estiba.images.record import KIND, ImageRecord, Origin, decode, encode, facts, parse_time
+from estiba.images.usage import Usage
+from estiba.model.digest import Digest, digest_of
+from estiba.model.errors import InvalidArgument, LimitExceeded, NotFound
 from estiba.model.event import Event, EventType
-from estiba.model.image import (
-    HistoryEntry,
-    ImageConfig,
-    ImageProcessConfig,
-    Platform,
-    RootFs,
-    parse_config,
-)
+from estiba.model.image import ImageConfig, Platform, parse_config
 from estiba.model.reference import Reference, parse_reference
-from estiba.storage.compress import Decompressed
+from estiba.storage.content import ContentStore
 from estiba.storage.layers import LayerInfo, LayerStore
 from estiba.storage.tar import Source
 from estiba.store import Store, Transaction
@@ -34,53 +30,110 @@ from estiba.store import Store, Transaction
 MAX_LAYERS = 125
 """As Docker's; an overlay mount takes some more."""
 
-InUse = Callable[[Digest], list[str]]
-"""Short ids of containers that use the image."""
+
+@dataclass(frozen=True, slots=True)
+class NewImage:
+    """What an image is made of. `origins` are added to those of one that exists."""
+
+    config_json: bytes
+    layers: list[LayerInfo]
+    origins: tuple[Origin, ...] = ()
+    parent: Digest = ""
+    """For show."""
+
+    artifact: str = ""
+    blobs: tuple[Digest, ...] = ()
+    size_bytes: int = 0
+    """Of an artifact's blobs."""
 
 
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How an image gets its tags.
+
+    Images of `beside` keep a tag that they have, as those of other platforms under one name;
+    any other loses it. `event` takes the place of the tags' own events.
+    """
+
+    tags: tuple[Reference, ...] = ()
+    beside: Collection[Digest] = ()
+    event: Event | None = None
+
+
+@dataclass(slots=True)
 class Images:
     """`snapshot_layers` tells which layers containers stand on; they are never collected."""
 
-    def __init__(
-        self, layers: LayerStore, store: Store, snapshot_layers: Callable[[], set[Digest]]
-    ) -> None:
-        self.layers = layers
-        self._store = store
-        self._snapshot_layers = snapshot_layers
-        self._lock = threading.RLock()
-        self._records: dict[Digest, ImageRecord] = {}
-        self._tags: dict[str, Digest] = {}
-        self._leases: dict[Digest, int] = {}
+    layers: LayerStore
+    content: ContentStore
+    store: Store
+    snapshot_layers: Callable[[], set[Digest]]
+    host: Platform
+    leases: Leases = field(init=False)
+    usage: Usage = field(init=False)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    _records: dict[Digest, ImageRecord] = field(default_factory=dict)
+    _tags: dict[str, list[Digest]] = field(default_factory=dict)
+    """Several images only when they are of several platforms; the newest first."""
+
+    def __post_init__(self) -> None:
+        self.leases = Leases(self.store)
+        self.usage = Usage(self.store)
 
     def open(self) -> None:
-        """Loads the records and collects layers that no record justifies."""
-        for row in self._store.load(KIND):
+        """Loads the records and collects what no record justifies."""
+        self.leases.open()
+        self.usage.open()
+        for row in self.store.load(KIND):
             self._index(decode(row.body))
-        self.collect()
+        removal.collect(self)
 
     # -- finding ---------------------------------------------------------------------------
 
     def list_all(self) -> list[ImageRecord]:
         """Newest first."""
-        with self._lock:
+        with self.lock:
             records = list(self._records.values())
         return sorted(records, key=lambda record: record.created_ns, reverse=True)
 
-    def resolve(self, name: str) -> ImageRecord:
+    def get(self, digest: Digest) -> ImageRecord | None:
+        """By its whole id."""
+        with self.lock:
+            return self._records.get(digest)
+
+    def resolve(self, name: str, platform: Platform | None = None) -> ImageRecord:
         """By reference, id, or an unambiguous beginning of an id.
 
+        Of several platforms under one name the host's comes first, then the newest.
         Raises NotFound in Docker's words, InvalidArgument for several matches.
         """
-        with self._lock:
-            digest = self._by_id(name)
-            if digest is None:
+        with self.lock:
+            digest = self.id_of(name)
+            if digest is not None:
+                found = [self._records[digest]]
+            else:
                 reference = self._parse(name)
-                digest = self._tags.get(reference.tagged.familiar)
-                if digest is None and reference.digest:
-                    digest = self._by_digest(reference)
-                if digest is None:
+                found = self._named(reference)
+                if not found:
                     raise NotFound(f"No such image: {reference.tagged.familiar}")
-            return self._records[digest]
+        return choose(found, name, platform, self.host)
+
+    def named(self, reference: Reference) -> list[ImageRecord]:
+        """All images that a reference names: one a platform."""
+        with self.lock:
+            return self._named(reference)
+
+    def _named(self, reference: Reference) -> list[ImageRecord]:
+        holders = self._tags.get(reference.tagged.familiar)
+        if holders:
+            return [self._records[digest] for digest in holders]
+        if not reference.digest:
+            return []
+        return [
+            record
+            for record in self._records.values()
+            if record.is_from(reference) or record.id == reference.digest
+        ]
 
     def tags_of(self, repository: str) -> list[str]:
         """All references with a tag of a bare repository; none for anything else."""
@@ -91,7 +144,7 @@ class Images:
         if reference.tag or reference.digest:
             return []
         prefix = f"{reference.familiar_name}:"
-        with self._lock:
+        with self.lock:
             return sorted(tag for tag in self._tags if tag.startswith(prefix))
 
     def _parse(self, name: str) -> Reference:
@@ -102,7 +155,8 @@ class Images:
                 raise NotFound(f"No such image: {name}") from None
             raise
 
-    def _by_id(self, name: str) -> Digest | None:
+    def id_of(self, name: str) -> Digest | None:
+        """The image that `name` names by its id, or None when it is no id."""
         text = name.removeprefix("sha256:")
         if len(text) < 2 or not all(character in "0123456789abcdef" for character in text):
             return None
@@ -116,257 +170,158 @@ class Images:
             raise InvalidArgument(f"ambiguous image id {name!r}: give more digits")
         return matches[0] if matches else None
 
-    def _by_digest(self, reference: Reference) -> Digest | None:
-        wanted = f"{reference.familiar_name}@{reference.digest}"
-        for record in self._records.values():
-            if wanted in record.repo_digests or record.id == reference.digest:
-                return record.id
-        return None
-
     # -- making ----------------------------------------------------------------------------
 
-    def add(
-        self,
-        config_json: bytes,
-        layers: list[LayerInfo],
-        tags: Iterable[Reference],
-        action: str,
-        *,
-        parent: Digest = "",
-    ) -> ImageRecord:
-        """An image of existing layers; one that exists gains the tags. `parent` is for show.
+    def add(self, new: NewImage, naming: Naming, action: str) -> ImageRecord:
+        """An image of existing layers; one that exists gains the tags and origins.
 
-        Raises InvalidArgument when the config does not describe the layers.
+        Record, tags and events are one commit. Raises InvalidArgument when the config does not
+        describe the layers.
         """
-        config = decode_config(config_json)
-        if config.rootfs.diff_ids != [layer.diff_id for layer in layers]:
-            raise InvalidArgument("the image's config names other layers than those given")
-        with self._lock:
-            digest = digest_of(config_json)
-            record = self._records.get(digest) or ImageRecord(
-                id=digest,
-                parent=parent,
-                config_json=config_json.decode(),
-                chain_ids=[layer.chain_id for layer in layers],
-                size_bytes=sum(layer.size_bytes for layer in layers),
-                created_ns=parse_time(config.created),
-            )
-            names = [tag.tagged.familiar for tag in tags]
-            new = [name for name in names if self._tags.get(name) != digest]
-            event = Event(EventType.IMAGE, action, digest, _facts(record))
-            self._write(record, event, durable=not new)
-            for name in new:
-                record = self._tag(record, name)
+        made = _record_of(new)
+        with self.lock:
+            record = self._records.get(made.id)
+            if record is None:
+                record = made
+            else:
+                origins = [origin for origin in record.origins if origin not in new.origins]
+                record = msgspec.structs.replace(record, origins=[*origins, *new.origins])
+            events = [naming.event] if naming.event else [_event(action, record)]
+            losers, record, tag_events = self._tagged(record, naming)
+            self.write([*losers, record], events if naming.event else events + tag_events)
             return record
 
-    def add_layer(
+    def _tagged(
+        self, record: ImageRecord, naming: Naming
+    ) -> tuple[list[ImageRecord], ImageRecord, list[Event]]:
+        """`record` with its new tags, and the images that lose them."""
+        losers: dict[Digest, ImageRecord] = {}
+        tags, events = list(record.repo_tags), []
+        for reference in naming.tags:
+            tag = reference.tagged.familiar
+            for holder in self._tags.get(tag, []):
+                if holder != record.id and holder not in naming.beside:
+                    loser = losers.get(holder, self._records[holder])
+                    losers[holder] = removal.without_tag(loser, tag)
+            if tag not in tags:
+                tags.append(tag)
+                events.append(Event(EventType.IMAGE, "tag", record.id, {"name": tag}))
+        if not events:
+            return list(losers.values()), record, []
+        record = msgspec.structs.replace(record, repo_tags=tags, tagged_ns=time.time_ns())
+        return list(losers.values()), record, events
+
+    def ingest(
         self,
-        base: ImageRecord | None,
-        layer: LayerInfo | None,
-        process: ImageProcessConfig,
+        source: Source,
         *,
-        entry: HistoryEntry,
-        author: str,
-        platform: Platform,
-        tags: Iterable[Reference],
-        action: str,
-    ) -> ImageRecord:
-        """An image of `base` and one more layer."""
-        before = (
-            base.config
-            if base
-            else ImageConfig(architecture=platform.architecture, variant=platform.variant)
-        )
-        diff_ids = [*before.rootfs.diff_ids, *([layer.diff_id] if layer else [])]
-        config = msgspec.structs.replace(
-            before,
-            created=entry.created,
-            author=author or before.author,
-            config=process,
-            rootfs=RootFs(diff_ids=diff_ids),
-            history=[*before.history, entry],
-        )
-        infos = [self.layer_info(chain) for chain in base.chain_ids] if base else []
-        return self.add(
-            msgspec.json.encode(config),
-            [*infos, *([layer] if layer else [])],
-            tags,
-            action,
-            parent=base.id if base else "",
-        )
+        expected: Digest | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> LayerInfo:
+        """A new layer, leased for the caller; `check` runs before it appears.
 
-    def ensure_layer(self, path: Path, parent: Digest | None, diff_id: Digest) -> LayerInfo:
-        """The layer in the file `path`, unpacked unless it is here; leased for the caller."""
-        chain = chain_id(parent, diff_id)
-        with self._lock:
-            self.lease([chain])
-            found = self.layers.info(chain)
-        if found is not None:
-            return found
-        try:
-            with path.open("rb", buffering=0) as file:
-                return self.layers.ingest(Decompressed(file), parent, expected=diff_id)
-        except BaseException:
-            self.release([chain])
-            raise
-
-    def ingest(self, source: Source, parent: Digest | None) -> LayerInfo:
-        """A new layer on `parent`; leased for the caller. Raises as `LayerStore.ingest`."""
+        Raises as `LayerStore.ingest`.
+        """
         leased: list[Digest] = []
 
-        def keep(chain: Digest) -> None:
-            self.lease([chain])
-            leased.append(chain)
+        def keep(diff_id: Digest) -> None:
+            if check is not None:
+                check()
+            self.leases.take([diff_id])
+            leased.append(diff_id)
 
         try:
-            return self.layers.ingest(source, parent, keep=keep)
+            return self.layers.ingest(source, expected=expected, keep=keep)
         except BaseException:
-            self.release(leased)
+            self.leases.release(leased)
             raise
 
-    def layer_info(self, chain: Digest) -> LayerInfo:
-        """Raises NotFound."""
-        info = self.layers.info(chain)
-        if info is None:
-            raise NotFound(f"layer {chain} is missing: load the image again")
+    def held_layer(self, diff_id: Digest) -> LayerInfo | None:
+        """The layer, leased for the caller; None, and no lease, when it is not here."""
+        with self.lock:
+            info = self.layers.info(diff_id)
+            if info is not None:
+                self.leases.take([diff_id])
         return info
 
-    def lease(self, chains: Iterable[Digest]) -> None:
-        """Keeps layers from being collected until `release`, while an operation makes use."""
-        with self._lock:
-            for chain in chains:
-                self._leases[chain] = self._leases.get(chain, 0) + 1
-
-    def release(self, chains: Iterable[Digest]) -> None:
-        with self._lock:
-            for chain in chains:
-                self._leases[chain] -= 1
-                if not self._leases[chain]:
-                    del self._leases[chain]
-
-    # -- tagging and removing --------------------------------------------------------------
+    def layer_info(self, diff_id: Digest) -> LayerInfo:
+        """Raises NotFound."""
+        info = self.layers.info(diff_id)
+        if info is None:
+            raise NotFound(f"layer {diff_id} is missing: load the image again")
+        return info
 
     def tag(self, name: str, target: Reference) -> None:
-        """Raises NotFound, InvalidArgument for a target with a digest."""
+        """All platforms that `name` names. Raises NotFound, InvalidArgument for a digest."""
         if target.digest:
             raise InvalidArgument("refusing to create a tag with a digest reference")
-        with self._lock:
-            self._tag(self.resolve(name), target.tagged.familiar)
-
-    def _tag(self, record: ImageRecord, tag: str) -> ImageRecord:
-        holder = self._tags.get(tag)
-        if holder == record.id:
-            return record
-        if holder is not None:
-            loser = self._records[holder]
-            self._write(_without_tag(loser, tag), None, durable=False)
-        tagged = msgspec.structs.replace(
-            record, repo_tags=[*record.repo_tags, tag], tagged_ns=time.time_ns()
-        )
-        self._write(tagged, Event(EventType.IMAGE, "tag", record.id, {"name": tag}))
-        return tagged
-
-    def remove(self, name: str, *, force: bool, in_use: InUse) -> list[dict[str, str]]:
-        """Untags, and removes the image with its last tag, as `docker rmi` does.
-
-        Raises NotFound, or Conflict when containers use it.
-        """
-        with self._lock:
-            record = self.resolve(name)
-            by_id = self._by_id(name) == record.id
-            tag = "" if by_id else parse_reference(name).tagged.familiar
-            users = in_use(record.id)
-            repositories = {parse_reference(tag).repository for tag in record.repo_tags}
-            if by_id and len(repositories) > 1 and not force and not users:
-                raise Conflict(
-                    f"conflict: unable to delete {record.id[7:19]} (must be forced) - image is "
-                    "referenced in multiple repositories"
-                )
-            if tag and len(record.repo_tags) > 1:
-                self._write(_without_tag(record, tag), _untag_event(record, tag))
-                return [{"Untagged": tag}]
-            self._check_unused(record, users, force=force, by_id=by_id)
-            if users:
-                return self._untag_all(record)
-            return self._delete(record)
-
-    def _check_unused(
-        self, record: ImageRecord, users: list[str], *, force: bool, by_id: bool
-    ) -> None:
-        if users and not force:
-            what = record.id[7:19] if by_id or not record.repo_tags else record.repo_tags[0]
-            raise Conflict(
-                f'conflict: unable to remove repository reference "{what}" (must force) - '
-                f"container {users[0]} is using its referenced image {record.id[7:19]}"
-            )
-
-    def _untag_all(self, record: ImageRecord) -> list[dict[str, str]]:
-        for tag in record.repo_tags:
-            self._write(_without_tag(self._records[record.id], tag), _untag_event(record, tag))
-        return [{"Untagged": tag} for tag in record.repo_tags]
-
-    def _delete(self, record: ImageRecord) -> list[dict[str, str]]:
-        answers = [{"Untagged": tag} for tag in record.repo_tags]
-        event = Event(EventType.IMAGE, "delete", record.id, _facts(record))
-
-        def write(tx: Transaction) -> None:
-            tx.delete(KIND, record.id)
-            for tag in record.repo_tags:
-                tx.add_event(_untag_event(record, tag))
-            tx.add_event(event)
-
-        self._store.commit_blocking(write, durable=True)
-        del self._records[record.id]
-        for tag in record.repo_tags:
-            self._tags.pop(tag, None)
-        answers.append({"Deleted": record.id})
-        answers += [{"Deleted": chain} for chain in self.collect()]
-        return answers
-
-    def delete_unused(self, record: ImageRecord, in_use: InUse) -> list[dict[str, str]]:
-        """Removes the image and its tags, for prune; nothing when a container uses it."""
-        with self._lock:
-            current = self._records.get(record.id)
-            if current is None or in_use(current.id):
-                return []
-            return self._delete(current)
+        with self.lock:
+            first = self.resolve(name)
+            chosen = [first]
+            if self.id_of(name) is None:
+                chosen += [r for r in self._named(self._parse(name)) if r.id != first.id]
+            ids = {record.id for record in chosen}
+            for record in reversed(chosen):
+                losers, tagged, events = self._tagged(record, Naming((target,), ids))
+                if events:
+                    self.write([*losers, tagged], events)
 
     def announce(self, record: ImageRecord, action: str) -> None:
         """Records an event that changes nothing, such as save."""
-        event = Event(EventType.IMAGE, action, record.id, _facts(record))
-        self._store.commit_blocking(lambda tx: tx.add_event(event), durable=False)
-
-    def collect(self) -> list[Digest]:
-        """Deletes layers that no image, container or lease needs; returns their ChainIDs."""
-        with self._lock:
-            needed = self._snapshot_layers() | set(self._leases)
-            for record in self._records.values():
-                needed.update(record.chain_ids)
-            doomed = [chain for chain in self.layers.chains() if chain not in needed]
-            for chain in doomed:
-                self.layers.remove(chain)
-        return doomed
+        event = _event(action, record)
+        self.store.commit_blocking(lambda tx: tx.add_event(event), durable=False)
 
     # -- the index -------------------------------------------------------------------------
 
-    def _write(self, record: ImageRecord, event: Event | None, *, durable: bool = True) -> None:
-        """Not `durable` only when a write follows at once: one flush is for both."""
+    def write(
+        self,
+        records: Iterable[ImageRecord],
+        events: Iterable[Event],
+        *,
+        deleted: ImageRecord | None = None,
+    ) -> None:
+        """One durable commit, then the index. The caller holds the lock."""
+        records, events = list(records), list(events)
 
-        def write(tx: Transaction) -> None:
-            tx.put(KIND, record.id, encode(record))
-            if event is not None:
+        def work(tx: Transaction) -> None:
+            if deleted is not None:
+                tx.delete(KIND, deleted.id)
+            for record in records:
+                tx.put(KIND, record.id, encode(record))
+            for event in events:
                 tx.add_event(event)
 
-        self._store.commit_blocking(write, durable=durable)
-        before = self._records.get(record.id)
-        for tag in before.repo_tags if before else []:
-            self._tags.pop(tag, None)
-        self._index(record)
+        self.store.commit_blocking(work, durable=True)
+        for record in [*records, *([deleted] if deleted else [])]:
+            before = self._records.pop(record.id, None)
+            for tag in before.repo_tags if before else []:
+                self._tags[tag].remove(record.id)
+                if not self._tags[tag]:
+                    del self._tags[tag]
+        for record in records:
+            self._index(record)
 
     def _index(self, record: ImageRecord) -> None:
         self._records[record.id] = record
         for tag in record.repo_tags:
-            self._tags[tag] = record.id
+            holders = self._tags.setdefault(tag, [])
+            holders.append(record.id)
+            holders.sort(key=lambda digest: -self._records[digest].tagged_ns)
+
+
+def choose(
+    found: list[ImageRecord], name: str, platform: Platform | None, host: Platform
+) -> ImageRecord:
+    """Of images under one name. Raises NotFound, also for one of another platform."""
+    if platform is None:
+        return next((record for record in found if record.platform.serves(host)), found[0])
+    for record in found:
+        if record.platform.serves(platform):
+            return record
+    raise NotFound(
+        f"image with reference {name} was found but its platform ({found[0].platform}) does not "
+        f"match the specified platform ({platform})"
+    )
 
 
 def decode_config(config_json: bytes) -> ImageConfig:
@@ -380,16 +335,30 @@ def decode_config(config_json: bytes) -> ImageConfig:
     return config
 
 
-def _without_tag(record: ImageRecord, tag: str) -> ImageRecord:
-    return msgspec.structs.replace(
-        record, repo_tags=[kept for kept in record.repo_tags if kept != tag]
+def _record_of(new: NewImage) -> ImageRecord:
+    if new.artifact:
+        return ImageRecord(
+            id=new.origins[0].manifest,
+            config_json="{}",
+            layers=[],
+            origins=list(new.origins),
+            artifact=new.artifact,
+            blobs=list(new.blobs),
+            size_bytes=new.size_bytes,
+        )
+    config = decode_config(new.config_json)
+    if config.rootfs.diff_ids != [layer.diff_id for layer in new.layers]:
+        raise InvalidArgument("the image's config names other layers than those given")
+    return ImageRecord(
+        id=digest_of(new.config_json),
+        parent=new.parent,
+        config_json=new.config_json.decode(),
+        layers=config.rootfs.diff_ids,
+        origins=list(new.origins),
+        size_bytes=sum(layer.size_bytes for layer in new.layers),
+        created_ns=parse_time(config.created),
     )
 
 
-def _untag_event(record: ImageRecord, tag: str) -> Event:
-    return Event(EventType.IMAGE, "untag", record.id, {"name": tag})
-
-
-def _facts(record: ImageRecord) -> dict[str, str]:
-    name = record.repo_tags[0] if record.repo_tags else record.id
-    return {**record.process_config.labels, "name": name}
+def _event(action: str, record: ImageRecord) -> Event:
+    return Event(EventType.IMAGE, action, record.id, facts(record))

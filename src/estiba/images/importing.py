@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from estiba.images.changes import apply_changes
-from estiba.images.images import Images
+from estiba.images.images import Images, Naming, NewImage
 from estiba.images.record import ImageRecord, now_text
-from estiba.model.image import HistoryEntry, ImageProcessConfig, Platform
+from estiba.model.image import HistoryEntry, ImageConfig, ImageProcessConfig, Platform, RootFs
 from estiba.model.reference import Reference
 from estiba.storage.compress import Decompressed
 from estiba.storage.tar import Source
@@ -51,20 +53,10 @@ def import_tar(
     """
     process = apply_changes(ImageProcessConfig(), description.changes)
     entry = HistoryEntry(created=now_text(), comment=description.comment)
-    layer = images.ingest(Decompressed(source), None)
-    try:
-        return images.add_layer(
-            None,
-            layer,
-            process,
-            entry=entry,
-            author=description.author,
-            platform=platform,
-            tags=tags,
-            action="import",
-        )
-    finally:
-        images.release([layer.chain_id])
+    empty = ImageConfig(
+        architecture=platform.architecture, variant=platform.variant, author=description.author
+    )
+    return _add_layer(images, Decompressed(source), None, empty, process, entry, tags, "import")
 
 
 def commit_layer(
@@ -78,7 +70,6 @@ def commit_layer(
     platform: Platform,
 ) -> ImageRecord:
     """An image of `base` and the container's layer, given as tar. Blocks."""
-    parent = base.chain_ids[-1] if base and base.chain_ids else None
     entry = HistoryEntry(
         created=now_text(),
         created_by=description.created_by,
@@ -86,17 +77,38 @@ def commit_layer(
         comment=description.comment,
     )
     changed = apply_changes(process, description.changes)
-    layer = images.ingest(IteratorSource(diff), parent)
+    before = (
+        base.config
+        if base
+        else ImageConfig(architecture=platform.architecture, variant=platform.variant)
+    )
+    if description.author:
+        before = msgspec.structs.replace(before, author=description.author)
+    return _add_layer(images, IteratorSource(diff), base, before, changed, entry, tags, "commit")
+
+
+def _add_layer(
+    images: Images,
+    source: Source,
+    base: ImageRecord | None,
+    before: ImageConfig,
+    process: ImageProcessConfig,
+    entry: HistoryEntry,
+    tags: Iterable[Reference],
+    action: str,
+) -> ImageRecord:
+    """An image of `base`, whose config is `before`, and one more layer."""
+    layer = images.ingest(source)
     try:
-        return images.add_layer(
-            base,
-            layer,
-            changed,
-            entry=entry,
-            author=description.author,
-            platform=platform,
-            tags=tags,
-            action="commit",
+        infos = [*(images.layer_info(below) for below in (base.layers if base else [])), layer]
+        config = msgspec.structs.replace(
+            before,
+            created=entry.created,
+            config=process,
+            rootfs=RootFs(diff_ids=[info.diff_id for info in infos]),
+            history=[*before.history, entry],
         )
+        new = NewImage(msgspec.json.encode(config), infos, parent=base.id if base else "")
+        return images.add(new, Naming(tuple(tags)), action)
     finally:
-        images.release([layer.chain_id])
+        images.leases.release([layer.diff_id])

@@ -7,21 +7,44 @@ from datetime import UTC, datetime
 import msgspec
 
 from estiba.model.digest import Digest
-from estiba.model.image import ImageConfig, ImageProcessConfig, parse_config
+from estiba.model.image import ImageConfig, ImageProcessConfig, Platform, parse_config
+from estiba.model.reference import Reference, parse_reference
 
 KIND = "image"
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an image came from or went to, in its own bytes.
+
+    `repository` is whole (`docker.io/library/busybox`), empty for an archive. `target` is what
+    the name led to there, an index or the manifest itself; `manifest` is the image's.
+    """
+
+    repository: str = ""
+    target: Digest
+    manifest: Digest
+
+
 class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """`id` is the digest of `config_json`, whose bytes are kept as they came."""
+    """`id` is the digest of `config_json`, whose bytes are kept as they came.
+
+    An artifact is a manifest whose config is no image's: `artifact` is its type, `id` the
+    digest of its manifest, and `blobs` are in the content store as they came.
+    """
 
     id: Digest
     config_json: str
-    chain_ids: list[Digest]
+    layers: list[Digest]
+    """DiffIDs, lowest first."""
+
     repo_tags: list[str] = []
     """Familiar references with tag, for example `busybox:latest`."""
 
-    repo_digests: list[str] = []
+    origins: list[Origin] = []
+    """Newest last."""
+
+    artifact: str = ""
+    blobs: list[Digest] = []
     size_bytes: int = 0
     created_ns: int = 0
     tagged_ns: int = 0
@@ -36,8 +59,28 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.config.config
 
     @property
-    def diff_ids(self) -> list[Digest]:
-        return self.config.rootfs.diff_ids
+    def platform(self) -> Platform:
+        config = self.config
+        return Platform(os=config.os, architecture=config.architecture, variant=config.variant)
+
+    @property
+    def repo_digests(self) -> list[str]:
+        """As `busybox@sha256:…`, each once."""
+        return list(
+            dict.fromkeys(
+                f"{parse_reference(origin.repository).familiar_name}@{origin.target}"
+                for origin in self.origins
+                if origin.repository
+            )
+        )
+
+    def is_from(self, reference: Reference) -> bool:
+        """Whether the reference's digest is known to name it."""
+        return any(
+            origin.repository == reference.repository
+            and reference.digest in (origin.target, origin.manifest)
+            for origin in self.origins
+        )
 
 
 def encode(record: ImageRecord) -> bytes:
@@ -60,3 +103,9 @@ def parse_time(text: str) -> int:
 def now_text() -> str:
     """The present moment as image configs write it (RFC 3339)."""
     return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def facts(record: ImageRecord) -> dict[str, str]:
+    """What an event tells of an image: its labels and a name."""
+    name = record.repo_tags[0] if record.repo_tags else record.id
+    return {**record.process_config.labels, "name": name}

@@ -31,6 +31,11 @@ _GZIP_WINDOW = 31
 _XZ_MEMORY_BYTES = 256 << 20
 
 
+def is_compressed(head: bytes) -> bool:
+    """Whether `head` begins as one of the compressed forms that are known."""
+    return head.startswith((_GZIP, _ZSTD, _BZIP2, _XZ))
+
+
 class Decompressed:
     """A source that gives what another holds, whatever its compression.
 

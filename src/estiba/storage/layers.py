@@ -1,17 +1,20 @@
 """Layers: unpacked once, shared by all images and containers that stand on them.
 
-    layers/<ChainID>/diff        the layer's tree, in overlay's own form
-    layers/<ChainID>/recipe      all bytes of its tar that are not file content, zstd
-    layers/<ChainID>/layer.json  DiffID and sizes
-    ingest/<random>/             a layer under way; whatever is left of it is swept at start
+    layers/<DiffID>/diff        the layer's tree, in overlay's own form
+    layers/<DiffID>/recipe      all bytes of its tar that are not file content, zstd
+    layers/<DiffID>/layer.json  DiffID and sizes
+    layers/<DiffID>/blobs.json  the blobs that the layer is known as elsewhere
+    ingest/<random>/            a layer under way; whatever is left of it is swept at start
 
-A layer appears by rename when it is whole. The recipe with the files gives back the very tar
-that came in, so an image is saved with the digests that it was loaded with, without a second
-copy of its content on disk.
+A layer appears by rename when it is whole. A tree in overlay's form depends on nothing below
+it, so a layer exists once whatever it stands on, and layers are unpacked in any order. The
+recipe with the files gives back the very tar that came in, so an image is saved with the
+digests that it was loaded with, without a second copy of its content on disk.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import queue
@@ -20,7 +23,7 @@ import shutil
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -30,9 +33,11 @@ from estiba.kernel import failpoint
 from estiba.kernel.allocator import give_back
 from estiba.kernel.blocking import start_blocking
 from estiba.kernel.confined import open_in_root, opened_root
+from estiba.kernel.files import write_atomic
 from estiba.kernel.inode_flags import spread_subdirectories
-from estiba.model.digest import Digest, chain_id, hex_of
+from estiba.model.digest import Digest, hex_of
 from estiba.model.errors import DataLoss, InvalidArgument, NotFound
+from estiba.storage.encoding import Blob
 from estiba.storage.tar import Entry, Source, TarReader
 from estiba.storage.unpack import Limits, Unpacker, UnpackOptions
 
@@ -40,12 +45,12 @@ _RECORD = struct.Struct("<IQH")
 _CHUNK = 1 << 18
 _BATCH_BYTES = 1 << 20
 _QUEUE_BATCHES = 8
+_MAX_BLOBS = 32
 
 
 class LayerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Facts of one layer; `size_bytes` is the content of its files, `tar_bytes` its tar's."""
 
-    chain_id: Digest
     diff_id: Digest
     size_bytes: int
     tar_bytes: int
@@ -57,6 +62,7 @@ class LayerStore:
 
     root: Path
     limits: Limits
+    _blobs_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def open(self) -> None:
         """Makes the directories and sweeps what a crash left."""
@@ -66,35 +72,34 @@ class LayerStore:
         for leftover in (self.root / "ingest").iterdir():
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def diff_path(self, chain: Digest) -> Path:
-        return self._path(chain) / "diff"
+    def diff_path(self, diff_id: Digest) -> Path:
+        return self._path(diff_id) / "diff"
 
-    def _path(self, chain: Digest) -> Path:
-        return self.root / "layers" / hex_of(chain)
+    def _path(self, diff_id: Digest) -> Path:
+        return self.root / "layers" / hex_of(diff_id)
 
-    def info(self, chain: Digest) -> LayerInfo | None:
+    def info(self, diff_id: Digest) -> LayerInfo | None:
         """None when there is no such layer."""
         try:
-            body = (self._path(chain) / "layer.json").read_bytes()
+            body = (self._path(diff_id) / "layer.json").read_bytes()
         except FileNotFoundError:
             return None
         return msgspec.json.decode(body, type=LayerInfo)
 
-    def chains(self) -> Iterator[Digest]:
+    def diff_ids(self) -> Iterator[Digest]:
         for entry in (self.root / "layers").iterdir():
             yield f"sha256:{entry.name}"
 
     def ingest(
         self,
         source: Source,
-        parent: Digest | None,
         *,
         expected: Digest | None = None,
         keep: Callable[[Digest], None] | None = None,
     ) -> LayerInfo:
         """Unpacks an uncompressed layer tar; hashes it on the way.
 
-        `keep` is told the ChainID before the layer appears, to protect it from collection.
+        `keep` is told the DiffID before the layer appears, to protect it from collection.
 
         Raises InvalidArgument or LimitExceeded for a bad archive, DataLoss when its digest is
         not `expected`; nothing is left then.
@@ -102,13 +107,13 @@ class LayerStore:
         work = self.root / "ingest" / secrets.token_hex(8)
         work.mkdir(mode=0o710)
         try:
-            info = self._unpack(work, source, parent)
+            info = self._unpack(work, source)
             if expected is not None and info.diff_id != expected:
                 raise DataLoss(f"layer digest mismatch: expected {expected}, got {info.diff_id}")
             (work / "layer.json").write_bytes(msgspec.json.encode(info))
             failpoint.hit("layer.unpacked")
             if keep is not None:
-                keep(info.chain_id)
+                keep(info.diff_id)
             self._publish(work, info)
             failpoint.hit("layer.renamed")
             return info
@@ -119,7 +124,7 @@ class LayerStore:
             give_back()
 
     def _publish(self, work: Path, info: LayerInfo) -> None:
-        target = self._path(info.chain_id)
+        target = self._path(info.diff_id)
         try:
             os.rename(work, target)
         except OSError:
@@ -128,7 +133,7 @@ class LayerStore:
             # It is here already; nobody need wait until the second one is gone.
             start_blocking(shutil.rmtree, work, ignore_errors=True)
 
-    def _unpack(self, work: Path, source: Source, parent: Digest | None) -> LayerInfo:
+    def _unpack(self, work: Path, source: Source) -> LayerInfo:
         diff = work / "diff"
         diff.mkdir(mode=0o755)
         hashing = _ReadAhead(source)
@@ -148,28 +153,46 @@ class LayerStore:
         finally:
             hashing.close()
         return LayerInfo(
-            chain_id=chain_id(parent, diff_id),
             diff_id=diff_id,
             size_bytes=unpacker.bytes_written,
             tar_bytes=tar_bytes,
         )
 
-    def tar(self, chain: Digest) -> Iterator[bytes]:
+    def tar(self, diff_id: Digest) -> Iterator[bytes]:
         """The layer's tar, bit for bit. Raises NotFound, DataLoss when files were changed."""
-        info = self.info(chain)
+        info = self.info(diff_id)
         if info is None:
-            raise NotFound(f"no such layer: {chain}")
+            raise NotFound(f"no such layer: {diff_id}")
         digest = hashlib.sha256()
-        with opened_root(self.diff_path(chain)) as root:
-            for piece in _read_recipe(self._path(chain) / "recipe", root):
+        with opened_root(self.diff_path(diff_id)) as root:
+            for piece in _read_recipe(self._path(diff_id) / "recipe", root):
                 digest.update(piece)
                 yield piece
         if f"sha256:{digest.hexdigest()}" != info.diff_id:
-            raise DataLoss(f"layer {chain} no longer gives its digest: its files were changed")
+            raise DataLoss(f"layer {diff_id} no longer gives its digest: its files were changed")
 
-    def remove(self, chain: Digest) -> None:
+    def blobs(self, diff_id: Digest) -> list[Blob]:
+        """The forms in which registries and archives had the layer; newest last."""
+        try:
+            body = (self._path(diff_id) / "blobs.json").read_bytes()
+        except FileNotFoundError:
+            return []
+        return msgspec.json.decode(body, type=list[Blob])
+
+    def note_blob(self, diff_id: Digest, blob: Blob) -> None:
+        """Remembers a form of the layer; what is proven stays so. Lost when the layer is gone."""
+        with self._blobs_lock, contextlib.suppress(FileNotFoundError):
+            known = self.blobs(diff_id)
+            same = next((other for other in known if other.digest == blob.digest), None)
+            if same is not None and (same.is_proven or same == blob):
+                return
+            rest = [other for other in known if other.digest != blob.digest]
+            body = msgspec.json.encode([*rest, blob][-_MAX_BLOBS:])
+            write_atomic(self._path(diff_id) / "blobs.json", body, durable=False)
+
+    def remove(self, diff_id: Digest) -> None:
         """Removes it at once; the files go in the background. Harmless when it is gone."""
-        path = self._path(chain)
+        path = self._path(diff_id)
         doomed = self.root / "ingest" / f"removed-{secrets.token_hex(8)}"
         try:
             os.rename(path, doomed)

@@ -2,7 +2,7 @@
 
 active/<key>/upper   what the container changed
 active/<key>/work    overlay's scratch
-active/<key>/lower   ChainIDs below, topmost first
+active/<key>/lower   DiffIDs of the layers below, topmost first
 trash/               removed ones, deleted in the background
 """
 
@@ -51,12 +51,12 @@ class SnapshotStore:
     def list_keys(self) -> list[str]:
         return [entry.name for entry in (self.root / "active").iterdir()]
 
-    def prepare(self, key: str, chain_ids: list[Digest]) -> None:
-        """A writable layer over `chain_ids`, bottom first. Raises NotFound without a layer."""
+    def prepare(self, key: str, layers: list[Digest]) -> None:
+        """A writable layer over `layers`, bottom first. Raises NotFound without a layer."""
         path = self.root / "active" / key
         if (path / "lower").exists():
             return
-        lower = list(reversed(chain_ids))
+        lower = topmost_first(layers)
         top = self.layers.diff_path(lower[0]) if lower else self.root / "empty"
         try:
             status = os.stat(top)
@@ -104,25 +104,25 @@ class SnapshotStore:
     def changes(self, key: str) -> list[tuple[str, int]]:
         """Paths with MODIFIED, ADDED or DELETED, in the order of their names."""
         upper = self.root / "active" / key / "upper"
-        chains = list(reversed(json.loads((upper.parent / "lower").read_text())))
+        layers = list(reversed(json.loads((upper.parent / "lower").read_text())))
         with (
-            self.view(chains) as below,
+            self.view(layers) as below,
             opened_root(below) as root,
             opened_directory(upper) as written,
         ):
             return sorted(_changes(written, root))
 
     @contextmanager
-    def view(self, chain_ids: list[Digest]) -> Iterator[Path]:
+    def view(self, layers: list[Digest]) -> Iterator[Path]:
         """The layers without a container's, read-only, for as long as the context lasts."""
-        if len(chain_ids) <= 1:
-            yield self.layers.diff_path(chain_ids[0]) if chain_ids else self.root / "empty"
+        found = [self.layers.diff_path(layer) for layer in topmost_first(layers)]
+        if len(found) <= 1:
+            yield found[0] if found else self.root / "empty"
             return
         target = self.root / "views" / secrets.token_hex(8)
         target.mkdir()
         try:
-            lower = [self.layers.diff_path(chain) for chain in reversed(chain_ids)]
-            mount_overlay(target, lower)
+            mount_overlay(target, found)
             yield target
         finally:
             unmount(target)
@@ -150,7 +150,7 @@ class SnapshotStore:
             target.rmdir()
 
     def used_layers(self) -> set[Digest]:
-        """ChainIDs that some snapshot stands on."""
+        """DiffIDs of the layers that some snapshot stands on."""
         used: set[Digest] = set()
         for key in self.list_keys():
             try:
@@ -164,7 +164,7 @@ class SnapshotStore:
             text = (self.root / "active" / key / "lower").read_text()
         except FileNotFoundError:
             raise NotFound(f"no such snapshot: {key}") from None
-        return [self.layers.diff_path(chain) for chain in json.loads(text)] or [self.root / "empty"]
+        return [self.layers.diff_path(layer) for layer in json.loads(text)] or [self.root / "empty"]
 
     def _empty_trash(self) -> None:
         for leftover in (self.root / "trash").iterdir():
@@ -178,3 +178,10 @@ def _changes(upper: int, below: int) -> Iterator[tuple[str, int]]:
             yield found.path, DELETED
             continue
         yield found.path, MODIFIED if exists_in_root(below, found.path) else ADDED
+
+
+def topmost_first(layers: list[Digest]) -> list[Digest]:
+    """Overlay's order. Of a layer that an image has twice only the upper one shows, and overlay
+    refuses a directory that is there twice.
+    """
+    return list(dict.fromkeys(reversed(layers)))

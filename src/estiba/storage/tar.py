@@ -69,6 +69,11 @@ class Entry:
     """All header bytes since the end of the entry before."""
 
 
+def is_tar(head: bytes) -> bool:
+    """Whether a file with these first 512 bytes says of itself that it is a tar."""
+    return head[257:262] == b"ustar"
+
+
 class TarReader:
     """Iterate for entries; read an entry's data before taking the next."""
 

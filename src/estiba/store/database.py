@@ -8,6 +8,7 @@ through, so that no query stands on the path of a list or an inspect.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import queue
 import sqlite3
@@ -165,6 +166,11 @@ class Store:
     def commit_blocking(self, function: Callable[[Transaction], T], *, durable: bool = False) -> T:
         """`commit` for threads other than the event loop's."""
         return self._submit(function, durable).result()
+
+    def start_commit(self, function: Callable[[Transaction], object]) -> None:
+        """`commit` that nobody waits for: what a crash or a closed database may lose."""
+        with contextlib.suppress(Internal):
+            self._submit(function, durable=False)
 
     def _submit(self, function: Callable[[Transaction], T], durable: bool) -> Future[T]:
         future: Future[T] = Future()

@@ -30,7 +30,7 @@ def outside(tmp_path: Path) -> Path:
 def into_layer(tmp_path: Path, data: bytes) -> None:
     store = LayerStore(tmp_path / "layers", Limits())
     store.open()
-    store.ingest(io.BytesIO(data), None)
+    store.ingest(io.BytesIO(data))
 
 
 def into_root(tmp_path: Path, data: bytes) -> None:
@@ -60,8 +60,8 @@ def test_a_failed_layer_leaves_nothing(tmp_path: Path) -> None:
     store = LayerStore(tmp_path, Limits())
     store.open()
     with pytest.raises(InvalidArgument, match="leads out"):
-        store.ingest(io.BytesIO(data), None)
-    assert list(store.chains()) == []
+        store.ingest(io.BytesIO(data))
+    assert list(store.diff_ids()) == []
     assert list((tmp_path / "ingest").iterdir()) == []
 
 

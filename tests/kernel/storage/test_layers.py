@@ -113,36 +113,36 @@ def test_a_layer_holds_the_tree_and_gives_back_its_tar(
     if "--format=gnu" in options:
         os.removexattr(tree / "file", "user.note")
     data = gnu_tar(tree, *options)
-    info = layers.ingest(io.BytesIO(data), None)
+    info = layers.ingest(io.BytesIO(data))
     assert info.diff_id == f"sha256:{hashlib.sha256(data).hexdigest()}"
-    assert describe(layers.diff_path(info.chain_id)) == describe(tree)
-    assert b"".join(layers.tar(info.chain_id)) == data
-    sparse = (layers.diff_path(info.chain_id) / "sparse").stat()
+    assert describe(layers.diff_path(info.diff_id)) == describe(tree)
+    assert b"".join(layers.tar(info.diff_id)) == data
+    sparse = (layers.diff_path(info.diff_id) / "sparse").stat()
     if "-S" in options:
         assert sparse.st_blocks * 512 < sparse.st_size // 10
 
 
 def test_a_changed_layer_is_noticed(layers: LayerStore, tree: Path) -> None:
-    info = layers.ingest(io.BytesIO(gnu_tar(tree)), None)
-    (layers.diff_path(info.chain_id) / "file").write_bytes(b"CONTENT" * 1000)
+    info = layers.ingest(io.BytesIO(gnu_tar(tree)))
+    (layers.diff_path(info.diff_id) / "file").write_bytes(b"CONTENT" * 1000)
     with pytest.raises(DataLoss):
-        list(layers.tar(info.chain_id))
+        list(layers.tar(info.diff_id))
 
 
 def test_a_wrong_digest_is_refused(layers: LayerStore, tree: Path) -> None:
     with pytest.raises(DataLoss, match="mismatch"):
-        layers.ingest(io.BytesIO(gnu_tar(tree)), None, expected="sha256:" + "0" * 64)
-    assert list(layers.chains()) == []
+        layers.ingest(io.BytesIO(gnu_tar(tree)), expected="sha256:" + "0" * 64)
+    assert list(layers.diff_ids()) == []
 
 
 def test_a_snapshot_is_written_and_its_difference_is_a_layer(
     layers: LayerStore, snapshots: SnapshotStore, tree: Path, tmp_path: Path
 ) -> None:
-    base = layers.ingest(io.BytesIO(gnu_tar(tree)), None)
+    base = layers.ingest(io.BytesIO(gnu_tar(tree)))
     target = tmp_path / "mnt"
     target.mkdir()
-    snapshots.prepare("one", [base.chain_id])
-    snapshots.prepare("one", [base.chain_id])
+    snapshots.prepare("one", [base.diff_id])
+    snapshots.prepare("one", [base.diff_id])
     snapshots.mount("one", target)
     snapshots.mount("one", target)
     (target / "file").unlink()
@@ -156,12 +156,12 @@ def test_a_snapshot_is_written_and_its_difference_is_a_layer(
         ("/new", ADDED),
         ("/setuid", MODIFIED),
     ]
-    layer = layers.ingest(IteratorSource(snapshots.diff_tar("one")), base.chain_id)
+    layer = layers.ingest(IteratorSource(snapshots.diff_tar("one")))
     expected = describe(target)
     snapshots.unmount(target)
     snapshots.unmount(target)
     assert not is_mounted(target)
-    snapshots.prepare("two", [base.chain_id, layer.chain_id])
+    snapshots.prepare("two", [base.diff_id, layer.diff_id])
     snapshots.mount("two", target)
     assert describe(target) == expected
 
@@ -170,35 +170,49 @@ def test_a_replaced_directory_hides_what_was_below(
     layers: LayerStore, snapshots: SnapshotStore, tree: Path, tmp_path: Path
 ) -> None:
     (tree / "dir" / "old").write_text("old")
-    base = layers.ingest(io.BytesIO(gnu_tar(tree)), None)
+    base = layers.ingest(io.BytesIO(gnu_tar(tree)))
     target = tmp_path / "mnt"
     target.mkdir()
-    snapshots.prepare("one", [base.chain_id])
+    snapshots.prepare("one", [base.diff_id])
     snapshots.mount("one", target)
     subprocess.run(["rm", "-r", target / "dir"], check=True)
     (target / "dir").mkdir()
     (target / "dir" / "fresh").write_text("fresh")
-    layer = layers.ingest(IteratorSource(snapshots.diff_tar("one")), base.chain_id)
+    layer = layers.ingest(IteratorSource(snapshots.diff_tar("one")))
     snapshots.unmount(target)
-    snapshots.prepare("two", [base.chain_id, layer.chain_id])
+    snapshots.prepare("two", [base.diff_id, layer.diff_id])
     snapshots.mount("two", target)
     assert [entry.name for entry in (target / "dir").iterdir()] == ["fresh"]
 
 
 def test_many_layers_mount(layers: LayerStore, snapshots: SnapshotStore, tmp_path: Path) -> None:
-    chains = []
-    parent = None
+    stack = []
     for number in range(125):
         folder = tmp_path / f"l{number}"
         folder.mkdir()
         (folder / f"file{number}").write_text(str(number))
-        parent = layers.ingest(io.BytesIO(gnu_tar(folder)), parent).chain_id
-        chains.append(parent)
+        stack.append(layers.ingest(io.BytesIO(gnu_tar(folder))).diff_id)
     target = tmp_path / "mnt"
     target.mkdir()
-    snapshots.prepare("deep", chains)
+    snapshots.prepare("deep", stack)
     snapshots.mount("deep", target)
     assert len(list(target.iterdir())) == 125
+
+
+def test_a_layer_that_an_image_has_twice(
+    layers: LayerStore, snapshots: SnapshotStore, tmp_path: Path
+) -> None:
+    stack = []
+    for content in ("below", "between"):
+        folder = tmp_path / content
+        folder.mkdir()
+        (folder / "file").write_text(content)
+        stack.append(layers.ingest(io.BytesIO(gnu_tar(folder))).diff_id)
+    target = tmp_path / "mnt"
+    target.mkdir()
+    snapshots.prepare("twice", [stack[0], stack[1], stack[0]])
+    snapshots.mount("twice", target)
+    assert (target / "file").read_text() == "below"
 
 
 def test_a_missing_layer_is_a_clear_error(snapshots: SnapshotStore) -> None:

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from tests.support.daemon import wait_until
 
-from estiba.images.archive import load
 from estiba.images.images import Images
+from estiba.images.loading import load
 from estiba.model.errors import EstibaError, InvalidArgument, LimitExceeded
+from estiba.model.image import Platform
+from estiba.storage.content import ContentStore
 from estiba.storage.layers import LayerStore
 from estiba.storage.unpack import Limits
 from estiba.store import EventBus, Store
@@ -31,7 +33,9 @@ async def images(tmp_path: Path) -> Any:
     store = Store.open(tmp_path / "estiba.db", EventBus(asyncio.get_running_loop()))
     layers = LayerStore(tmp_path / "images", Limits(total_bytes=64 << 20))
     layers.open()
-    yield Images(layers, store, set)
+    content = ContentStore(tmp_path / "images")
+    content.open()
+    yield Images(layers, content, store, set, Platform(architecture="amd64"))
     store.close()
 
 
@@ -158,7 +162,7 @@ def assert_nothing_left(images: Images, tmp_path: Path) -> None:
         return path.iterdir() if path.is_dir() else iter(())
 
     assert images.list_all() == []
-    assert list(images.layers.chains()) == []
+    assert list(images.layers.diff_ids()) == []
     ingest = tmp_path / "images" / "ingest"
     wait_until(lambda: not list(below(ingest)), what="the files of removed layers to go")
     assert list(below(tmp_path / "work")) == []

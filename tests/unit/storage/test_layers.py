@@ -32,7 +32,7 @@ def test_who_removes_a_layer_does_not_wait_for_its_files(
     for _ in range(2):
         (store.diff_path(CHAIN) / "etc").mkdir(parents=True)
         store.remove(CHAIN)
-        assert list(store.chains()) == []
+        assert list(store.diff_ids()) == []
     store.remove(CHAIN)
     go_on.set()
     assert done.acquire(timeout=5) and done.acquire(timeout=5)

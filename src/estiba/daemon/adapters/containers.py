@@ -31,11 +31,14 @@ from estiba.daemon.adapters.container_filters import filter_containers, prune_ca
 from estiba.daemon.adapters.container_views import inspect_view, summary_view
 from estiba.daemon.adapters.stats import StatsReader
 from estiba.images.images import Images
+from estiba.images.record import ImageRecord
 from estiba.kernel.blocking import run_blocking
 from estiba.model import errors
 from estiba.model.container import Config, HostConfig, NetworkingConfig, Resources, RestartPolicy
 from estiba.model.digest import Digest
 from estiba.model.errors import Conflict, InvalidArgument, NotFound
+from estiba.model.image import parse_platform
+from estiba.model.reference import parse_reference
 from estiba.security.profiles.profile import default_paths
 from estiba.storage.snapshots import DRIVER, SnapshotStore
 
@@ -102,7 +105,7 @@ class ContainerQueries:
         return {"SizeRw": written, "SizeRootFs": written + below}
 
     def _image_size(self, record: ContainerRecord) -> int:
-        infos = (self.images.layers.info(chain) for chain in record.chain_ids)
+        infos = (self.images.layers.info(layer) for layer in record.layers)
         return sum(info.size_bytes for info in infos if info is not None)
 
     async def top(self, ref: str, ps_args: str) -> Json:
@@ -152,8 +155,8 @@ class ContainerQueries:
             image = self.images.resolve(value)
         except NotFound:
             return False
-        chain = image.chain_ids[-1] if image.chain_ids else ""
-        return record.image_id == image.id or chain in record.chain_ids
+        below = record.layers[: len(image.layers)]
+        return record.image_id == image.id or (bool(below) and below == image.layers)
 
 
 @dataclass(slots=True)
@@ -183,7 +186,7 @@ class ContainerCommands:
     ) -> tuple[str, list[str]]:
         if not config.image and not config.cmd and not config.entrypoint:
             raise InvalidArgument("no command specified: name an image")
-        image = self.images.resolve(config.image)
+        image = self._image(config.image, platform)
         if name:
             self.engine.check_free(name)
         record, warnings = decide_creation(
@@ -207,13 +210,24 @@ class ContainerCommands:
                 f"host platform (linux/{self.architecture})"
             )
         # A removal of the image must not take its layers before the snapshot stands on them.
-        self.images.lease(record.chain_ids)
-        try:
+        with self.images.leases.held(record.layers):
             self.images.resolve(image.id)
             await self._finish(self.engine.create(record), f"create {record.id}")
-        finally:
-            self.images.release(record.chain_ids)
+        self.images.usage.note(image.id)
         return record.id, warnings
+
+    def _image(self, name: str, platform: str) -> ImageRecord:
+        """Of several platforms under one name the one that was asked for, if it is here."""
+        image = self.images.resolve(name)
+        if platform and self.images.id_of(name) is None:
+            named = self.images.named(parse_reference(name))
+            wanted = parse_platform(platform, self.architecture)
+            image = next((one for one in named if one.platform.serves(wanted)), image)
+        if image.artifact:
+            raise InvalidArgument(
+                f"{name} is an artifact of type {image.artifact}, not an image: nothing in it runs"
+            )
+        return image
 
     def _named_in_request(self, ref: str) -> ContainerRecord:
         """Another container. One that is missing is no 404: clients then pull the image."""

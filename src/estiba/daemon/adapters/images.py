@@ -1,38 +1,30 @@
-"""Images for the routes: lists, inspect, tags, and archives in and out."""
+"""Images for the routes: lists, inspect, tags, removal."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from estiba.containers.engine import Engine
-from estiba.daemon.adapters.bridging import each, iterate
-from estiba.daemon.adapters.container_filters import matches_label, parse_until
 from estiba.daemon.adapters.container_views import ZERO_TIME, timestamp
-from estiba.daemon.adapters.download import Download
-from estiba.http1 import Body
-from estiba.http1.uploads import Upload
-from estiba.images import archive
+from estiba.daemon.adapters.image_filters import check_known, filtered, parse_bool
+from estiba.images import removal
 from estiba.images.images import Images
-from estiba.images.importing import Description, import_tar
 from estiba.images.record import ImageRecord
-from estiba.kernel.blocking import run_apart, run_blocking
+from estiba.kernel.blocking import run_blocking
 from estiba.model.digest import Digest
-from estiba.model.errors import InvalidArgument, NotFound
-from estiba.model.image import Platform, parse_platform
-from estiba.model.reference import Reference, parse_reference
+from estiba.model.errors import InvalidArgument
+from estiba.model.image import Platform
+from estiba.model.reference import parse_reference
+from estiba.model.sizes import parse_bytes
 from estiba.storage.snapshots import DRIVER
-from estiba.storage.tar import Source
 
 Json = dict[str, Any]
 Filters = Mapping[str, list[str]]
-_FILTERS = {"dangling", "label", "label!", "before", "since", "reference", "until"}
 
 
 @dataclass(slots=True)
@@ -43,7 +35,7 @@ class ImageQueries:
     engine: Engine
 
     async def list_all(self, *, all: bool, filters: Filters, shared_size: bool) -> list[Json]:
-        records = self._filtered(self.images.list_all(), filters)
+        records = filtered(self.images, self.images.list_all(), filters)
         users = self._users()
         shared = self._shared() if shared_size else {}
         return [
@@ -57,6 +49,7 @@ class ImageQueries:
                 "SharedSize": shared.get(record.id, -1),
                 "Labels": record.process_config.labels,
                 "Containers": len(users.get(record.id, [])),
+                "LastUsedAt": timestamp(self.images.usage.last_ns(record.id)),
             }
             for record in records
         ]
@@ -71,60 +64,21 @@ class ImageQueries:
         """Bytes of each image in layers that other images stand on too."""
         counts: dict[Digest, int] = {}
         for record in self.images.list_all():
-            for chain in record.chain_ids:
-                counts[chain] = counts.get(chain, 0) + 1
+            for layer in record.layers:
+                counts[layer] = counts.get(layer, 0) + 1
         return {
             record.id: sum(
-                self.images.layer_info(chain).size_bytes
-                for chain in record.chain_ids
-                if counts[chain] > 1
+                self.images.layer_info(layer).size_bytes
+                for layer in record.layers
+                if counts[layer] > 1
             )
             for record in self.images.list_all()
         }
 
-    def _filtered(self, records: list[ImageRecord], filters: Filters) -> list[ImageRecord]:
-        unknown = set(filters) - _FILTERS
-        if unknown:
-            raise InvalidArgument(f"invalid filter '{min(unknown)}'")
-        for value in filters.get("before", []):
-            edge = self.images.resolve(value).created_ns
-            records = [record for record in records if record.created_ns < edge]
-        for value in filters.get("since", []):
-            edge = self.images.resolve(value).created_ns
-            records = [record for record in records if record.created_ns > edge]
-        for value in filters.get("until", []):
-            limit = parse_until(value)
-            records = [record for record in records if record.created_ns < limit]
-        for value in filters.get("dangling", []):
-            if value.lower() not in ("true", "false", "1", "0"):
-                raise InvalidArgument(f"invalid filter 'dangling={value[:32]}'")
-            wanted = value.lower() in ("true", "1")
-            records = [record for record in records if wanted is not bool(record.repo_tags)]
-        for value in filters.get("label", []):
-            records = [r for r in records if matches_label(r.process_config.labels, value)]
-        for value in filters.get("label!", []):
-            records = [r for r in records if not matches_label(r.process_config.labels, value)]
-        patterns = filters.get("reference", [])
-        if patterns:
-            records = [kept for record in records if (kept := _matching(record, patterns))]
-        return records
-
-    def _of_platform(self, name: str, platform: Platform | None) -> ImageRecord:
-        """Raises NotFound, also for an image of another platform than `platform`."""
-        record = self.images.resolve(name)
-        config = record.config
-        own = Platform(os=config.os, architecture=config.architecture, variant=config.variant)
-        if platform is not None and not own.serves(platform):
-            raise NotFound(
-                f"image with reference {name} was found but its platform ({own}) does not match "
-                f"the specified platform ({platform})"
-            )
-        return record
-
     async def inspect(self, name: str, platform: Platform | None) -> Json:
-        record = self._of_platform(name, platform)
+        record = self.images.resolve(name, platform)
         config = record.config
-        upper = [str(self.images.layers.diff_path(chain)) for chain in record.chain_ids[-1:]]
+        upper = [str(self.images.layers.diff_path(layer)) for layer in record.layers[-1:]]
         return {
             "Id": record.id,
             "RepoTags": record.repo_tags,
@@ -140,13 +94,15 @@ class ImageQueries:
             "Os": config.os,
             "Size": record.size_bytes,
             "GraphDriver": {"Name": DRIVER, "Data": {"UpperDir": upper[0]} if upper else {}},
-            "RootFS": {"Type": "layers", "Layers": record.diff_ids},
+            "RootFS": {"Type": "layers", "Layers": record.layers},
             "Metadata": {"LastTagTime": timestamp(record.tagged_ns)},
+            "LastUsedAt": timestamp(self.images.usage.last_ns(record.id)),
+            **({"ArtifactType": record.artifact} if record.artifact else {}),
         }
 
     async def history(self, name: str, platform: Platform | None) -> list[Json]:
-        record = self._of_platform(name, platform)
-        sizes = [self.images.layer_info(chain).size_bytes for chain in record.chain_ids]
+        record = self.images.resolve(name, platform)
+        sizes = [self.images.layer_info(layer).size_bytes for layer in record.layers]
         entries: list[Json] = []
         for entry in record.config.history or []:
             size = 0 if entry.empty_layer or not sizes else sizes.pop(0)
@@ -174,129 +130,64 @@ class ImageQueries:
             )
         await run_blocking(self.images.tag, name, target)
 
-    async def remove(self, name: str, *, force: bool, prune: bool) -> list[Json]:
+    async def remove(
+        self, name: str, *, force: bool, prune: bool, platforms: list[Platform]
+    ) -> list[Json]:
         if not name.strip():
             raise InvalidArgument("image name cannot be blank")
         users = self._users()
         removed = await run_blocking(
-            self.images.remove, name, force=force, in_use=lambda digest: users.get(digest, [])
+            removal.remove,
+            self.images,
+            name,
+            force=force,
+            in_use=lambda digest: users.get(digest, []),
+            platforms=platforms,
         )
         return [dict(entry) for entry in removed]
 
     async def prune(self, filters: Filters) -> Json:
-        unknown = set(filters) - {"dangling", "label", "label!", "until"}
-        if unknown:
-            raise InvalidArgument(f"invalid filter '{min(unknown)}'")
-        only_dangling = filters.get("dangling", ["true"])[0].lower() in ("true", "1")
-        rest = {name: values for name, values in filters.items() if name != "dangling"}
+        check_known(filters, {"dangling", "label", "label!", "until", "lru", "keep"})
         users = self._users()
+        unused = [record for record in self._prunable(filters) if record.id not in users]
         deleted: list[Json] = []
-        freed = 0
-        for record in self._filtered(self.images.list_all(), rest):
-            if only_dangling and record.repo_tags:
-                continue
+        before = await run_blocking(self.layers_bytes)
+        keep_bytes = _keep_bytes(filters)
+        for record in unused:
+            if keep_bytes is not None and await run_blocking(self.layers_bytes) <= keep_bytes:
+                break
             gone = await run_blocking(
-                self.images.delete_unused, record, lambda digest: users.get(digest, [])
+                removal.delete_unused,
+                self.images,
+                record,
+                lambda digest: self._users().get(digest, []),
             )
-            freed += record.size_bytes if gone else 0
             deleted += [dict(entry) for entry in gone]
-        return {"ImagesDeleted": deleted or None, "SpaceReclaimed": freed}
+        freed = before - await run_blocking(self.layers_bytes)
+        return {"ImagesDeleted": deleted or None, "SpaceReclaimed": max(0, freed)}
+
+    def _prunable(self, filters: Filters) -> list[ImageRecord]:
+        """In the order in which they go: with `lru` the least recently used first."""
+        rest = {name: filters[name] for name in ("label", "label!", "until") if name in filters}
+        records = filtered(self.images, self.images.list_all(), rest)
+        if any(parse_bool("lru", value) for value in filters.get("lru", [])):
+            return sorted(records, key=lambda r: (self.images.usage.last_ns(r.id), r.created_ns))
+        only_dangling = parse_bool("dangling", filters.get("dangling", ["true"])[0])
+        return [record for record in records if not (only_dangling and record.repo_tags)]
+
+    def layers_bytes(self) -> int:
+        """Of all layers' files, each once."""
+        infos = (self.images.layers.info(layer) for layer in self.images.layers.diff_ids())
+        return sum(info.size_bytes for info in infos if info is not None)
 
 
-@dataclass(slots=True)
-class ImageTransfers:
-    """`api.ports.ImageTransfers`."""
-
-    images: Images
-    work: Path
-    architecture: str
-
-    def platform(self, text: str) -> Platform:
-        if not text:
-            return Platform(architecture=self.architecture)
-        return parse_platform(text, self.architecture)
-
-    async def load(self, body: Body, *, quiet: bool) -> AsyncIterator[Json]:
-        source = Upload(body)
-        try:
-            async for loaded in each(archive.load(self.images, source, self.work)):
-                names = [f"Loaded image: {tag}" for tag in loaded.tags]
-                for name in names or [f"Loaded image ID: {loaded.record.id}"]:
-                    yield {"stream": f"{name}\n"}
-        finally:
-            source.close()
-
-    async def check_save(self, names: list[str]) -> None:
-        for name in names:
-            if not self.images.tags_of(name):
-                self.images.resolve(name)
-
-    async def save(self, names: list[str]) -> AsyncIterator[bytes]:
-        async for piece in iterate(archive.save(self.images, names)):
-            yield piece
-
-    async def import_(
-        self,
-        body: Body,
-        *,
-        source: str,
-        repository: str,
-        tag: str,
-        message: str,
-        changes: list[str],
-        platform: Platform,
-    ) -> AsyncIterator[Json]:
-        name = f"{repository}:{tag}" if tag else repository
-        stream: Upload | Download | None = None
-        try:
-            tags = [parse_reference(name)] if name else []
-            if source == "-":
-                stream = Upload(body)
-            else:
-                stream = Download(source)
-                yield {"status": f"Downloading from {stream.url}"}
-            record = await run_apart(
-                self._import, stream, tags, message or f"Imported from {source}", changes, platform
-            )
-            yield {"status": record.id}
-        finally:
-            if stream is not None:
-                stream.close()
-
-    def _import(
-        self,
-        source: Source,
-        tags: list[Reference],
-        message: str,
-        changes: list[str],
-        platform: Platform,
-    ) -> ImageRecord:
-        return import_tar(
-            self.images,
-            source,
-            tags=tags,
-            description=Description(
-                comment=message,
-                changes=tuple(line for text in changes for line in text.split("\n")),
-            ),
-            platform=platform,
-        )
-
-
-def _matching(record: ImageRecord, patterns: list[str]) -> ImageRecord | None:
-    """The record with only the tags that match; None when none does."""
-    kept = [tag for tag in record.repo_tags if any(_matches(tag, p) for p in patterns)]
-    return msgspec.structs.replace(record, repo_tags=kept) if kept else None
-
-
-def _matches(tag: str, pattern: str) -> bool:
-    """As Go's path.Match, where `*` and `?` stop at a slash."""
-    name = tag.rpartition(":")[0]
-    wanted = pattern.split("/")
-    return any(
-        len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
-        for parts in (tag.split("/"), name.split("/"))
-    )
+def _keep_bytes(filters: Filters) -> int | None:
+    """How much `prune` with `lru` leaves. Raises InvalidArgument."""
+    if "keep" not in filters:
+        return None
+    if "lru" not in filters:
+        raise InvalidArgument("the filter keep=SIZE needs lru=true: what is used least goes first")
+    return parse_bytes(filters["keep"][0])
 
 
 def _config_view(record: ImageRecord) -> Json:

@@ -128,7 +128,7 @@ class System:
         return view
 
     def _layers_size(self) -> int:
-        infos = (self.images.layers.info(chain) for chain in self.images.layers.chains())
+        infos = (self.images.layers.info(layer) for layer in self.images.layers.diff_ids())
         return sum(info.size_bytes for info in infos if info is not None)
 
     def _containers(self) -> list[Json]:
@@ -137,7 +137,7 @@ class System:
         for record in self.engine.records():
             view = summary_view(record, self.engine.world.paths, now)
             view["SizeRw"] = self.snapshots.usage(record.id)
-            below = (self.images.layers.info(chain) for chain in record.chain_ids)
+            below = (self.images.layers.info(layer) for layer in record.layers)
             view["SizeRootFs"] = view["SizeRw"] + sum(i.size_bytes for i in below if i is not None)
             views.append(view)
         return views

@@ -1,0 +1,105 @@
+"""Images in and out for the routes: archives, file systems."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from estiba.daemon.adapters.bridging import each, iterate
+from estiba.daemon.adapters.download import Download
+from estiba.http1 import Body
+from estiba.http1.uploads import Upload
+from estiba.images import saving
+from estiba.images.images import Images
+from estiba.images.importing import Description, import_tar
+from estiba.images.loading import load
+from estiba.images.record import ImageRecord
+from estiba.kernel.blocking import run_apart
+from estiba.model.image import Platform, parse_platform
+from estiba.model.reference import Reference, parse_reference
+from estiba.storage.tar import Source
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class ImageTransfers:
+    """`api.ports.ImageTransfers`."""
+
+    images: Images
+    work: Path
+    architecture: str
+
+    def platform(self, text: str) -> Platform:
+        if not text:
+            return Platform(architecture=self.architecture)
+        return parse_platform(text, self.architecture)
+
+    async def load(
+        self, body: Body, *, quiet: bool, platforms: list[Platform]
+    ) -> AsyncIterator[Json]:
+        source = Upload(body)
+        try:
+            async for loaded in each(load(self.images, source, self.work, tuple(platforms))):
+                names = [f"Loaded image: {tag}" for tag in loaded.tags]
+                for name in names or [f"Loaded image ID: {loaded.record.id}"]:
+                    yield {"stream": f"{name}\n"}
+        finally:
+            source.close()
+
+    async def save(
+        self, names: list[str], *, platforms: list[Platform], form: str
+    ) -> AsyncIterator[bytes]:
+        # What is wrong with the names must be told before the answer's head.
+        saving.choose(self.images, names, tuple(platforms))
+        pieces = saving.save(self.images, names, tuple(platforms), form)
+        return iterate(pieces)
+
+    async def import_(
+        self,
+        body: Body,
+        *,
+        source: str,
+        repository: str,
+        tag: str,
+        message: str,
+        changes: list[str],
+        platform: Platform,
+    ) -> AsyncIterator[Json]:
+        name = f"{repository}:{tag}" if tag else repository
+        stream: Upload | Download | None = None
+        try:
+            tags = [parse_reference(name)] if name else []
+            if source == "-":
+                stream = Upload(body)
+            else:
+                stream = Download(source)
+                yield {"status": f"Downloading from {stream.url}"}
+            record = await run_apart(
+                self._import, stream, tags, message or f"Imported from {source}", changes, platform
+            )
+            yield {"status": record.id}
+        finally:
+            if stream is not None:
+                stream.close()
+
+    def _import(
+        self,
+        source: Source,
+        tags: list[Reference],
+        message: str,
+        changes: list[str],
+        platform: Platform,
+    ) -> ImageRecord:
+        return import_tar(
+            self.images,
+            source,
+            tags=tags,
+            description=Description(
+                comment=message,
+                changes=tuple(line for text in changes for line in text.split("\n")),
+            ),
+            platform=platform,
+        )

@@ -1,0 +1,254 @@
+"""Layers from registries: each fetched once, however many pulls wait for it.
+
+A blob is hashed, decompressed and unpacked as it comes. Beside that its bytes go to a partial
+file, so that a later attempt, also of another process, replays them and goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from estiba.distribution.blobs import BlobStream
+from estiba.distribution.cancel import CancelToken
+from estiba.images.images import Images
+from estiba.kernel import failpoint
+from estiba.model.digest import Digest, hex_of
+from estiba.model.errors import Cancelled, DataLoss, EstibaError, Unavailable
+from estiba.model.image import Descriptor
+from estiba.storage.compress import Decompressed
+from estiba.storage.encoding import Blob, Probe
+from estiba.storage.layers import LayerInfo
+
+_CHUNK = 1 << 18
+_KEEP_BYTES = 1 << 20
+"""Blobs smaller than this come again from the start."""
+
+WAITING, DOWNLOADING, EXTRACTING, DONE = "waiting", "downloading", "extracting", "done"
+
+OpenBlob = Callable[[CancelToken, int], BlobStream]
+"""Opens the blob from an offset on; the stream ends with the token."""
+
+
+@dataclass(slots=True)
+class Fetch:
+    """One layer on its way. Waiters look at the numbers whenever they like.
+
+    It ends when it is done, fails, or the last waiter has left.
+    """
+
+    descriptor: Descriptor
+    diff_id: Digest
+    state: str = WAITING
+    offset: int = 0
+    waiters: list[threading.Event] = field(default_factory=list)
+    """Set whenever the state changes."""
+
+    cancel: CancelToken = field(default_factory=CancelToken)
+    finished: threading.Event = field(default_factory=threading.Event)
+    error: Exception | None = None
+
+
+class Fetches:
+    """At most `parallel` layers at a time, in the order in which they were asked for."""
+
+    def __init__(self, images: Images, parallel: int) -> None:
+        self._images = images
+        self._slots = threading.Semaphore(parallel)
+        self._lock = threading.Lock()
+        self._under_way: dict[Digest, Fetch] = {}
+
+    def join(
+        self, descriptor: Descriptor, diff_id: Digest, open_blob: OpenBlob, wake: threading.Event
+    ) -> Fetch:
+        """The fetch of this layer, begun unless it is under way; the caller leaves it later."""
+        with self._lock:
+            fetch = self._under_way.get(diff_id)
+            if fetch is None or fetch.cancel.cancelled:
+                fetch = Fetch(descriptor, diff_id)
+                self._under_way[diff_id] = fetch
+                threading.Thread(
+                    target=self._run, args=(fetch, open_blob), name="layer-fetch", daemon=True
+                ).start()
+            fetch.waiters.append(wake)
+            return fetch
+
+    def leave(self, fetch: Fetch, wake: threading.Event) -> bool:
+        """The last one out ends what is not done; True for that one."""
+        with self._lock:
+            fetch.waiters.remove(wake)
+            is_last = not fetch.waiters
+        if is_last and not fetch.finished.is_set():
+            fetch.cancel.cancel()
+        return is_last
+
+    def _enter(self, fetch: Fetch, state: str) -> None:
+        with self._lock:
+            fetch.state = state
+            for wake in fetch.waiters:
+                wake.set()
+
+    def _run(self, fetch: Fetch, open_blob: OpenBlob) -> None:
+        held: LayerInfo | None = None
+        try:
+            while not self._slots.acquire(timeout=0.1):
+                fetch.cancel.check()
+            try:
+                fetch.cancel.check()
+                held = self._fetch(fetch, open_blob)
+            finally:
+                self._slots.release()
+            fetch.state = DONE
+        except Exception as error:
+            fetch.error = error
+        with self._lock:
+            if self._under_way.get(fetch.diff_id) is fetch:
+                del self._under_way[fetch.diff_id]
+            fetch.finished.set()
+            for wake in fetch.waiters:
+                wake.set()
+        if held is not None:
+            self._images.leases.release([held.diff_id])
+
+    def _fetch(self, fetch: Fetch, open_blob: OpenBlob) -> LayerInfo:
+        digest = fetch.descriptor.digest
+        try:
+            info, blob = self._unpack(fetch, open_blob)
+        except DataLoss:
+            # What a former attempt left may be damaged, as after a power cut.
+            if not self._forget_partial(digest):
+                raise
+            info, blob = self._unpack(fetch, open_blob)
+        self._images.layers.note_blob(info.diff_id, blob)
+        failpoint.hit("pull.layer")
+        self._images.content.remove_partial(digest)
+        return info
+
+    def _unpack(self, fetch: Fetch, open_blob: OpenBlob) -> tuple[LayerInfo, Blob]:
+        """The partial file stays only if a later attempt can go on from it."""
+        fetch.offset = 0
+        self._enter(fetch, DOWNLOADING)
+        incoming = _Incoming(self._images, fetch, open_blob)
+        try:
+            info = self._images.ingest(
+                incoming.tar(), expected=fetch.diff_id, check=incoming.check_whole
+            )
+        except (Cancelled, Unavailable):
+            raise
+        except EstibaError:
+            if not incoming.was_resumed:
+                self._images.content.remove_partial(fetch.descriptor.digest)
+            raise
+        except OSError:
+            self._images.content.remove_partial(fetch.descriptor.digest)
+            raise
+        finally:
+            incoming.close()
+        return info, incoming.blob()
+
+    def _forget_partial(self, digest: Digest) -> bool:
+        path = self._images.content.partial_path(digest)
+        if not path.exists():
+            return False
+        path.unlink()
+        return True
+
+
+class _Incoming:
+    """A blob as it comes: first what a former attempt kept, then the registry's bytes."""
+
+    def __init__(self, images: Images, fetch: Fetch, open_blob: OpenBlob) -> None:
+        self._fetch = fetch
+        self._open_blob = open_blob
+        self._size = fetch.descriptor.size
+        self._hash = hashlib.new(fetch.descriptor.digest.partition(":")[0])
+        self._probe = Probe()
+        self._stream: BlobStream | None = None
+        self._file: BinaryIO | None = None
+        self._replay_bytes = 0
+        if self._size >= _KEEP_BYTES:
+            path = images.content.partial_path(fetch.descriptor.digest)
+            self._file = path.open("a+b", buffering=0)
+            kept = path.stat().st_size
+            self._replay_bytes = kept if kept <= self._size else 0
+            if not self._replay_bytes:
+                self._file.truncate(0)
+            self._file.seek(0)
+        self.was_resumed = self._replay_bytes > 0
+        self._tar: Decompressed | None = None
+
+    def tar(self) -> _Incoming:
+        """Itself: `read` gives the layer's tar."""
+        return self
+
+    def read(self, size: int = _CHUNK, /) -> bytes:
+        if self._tar is None:
+            self._tar = Decompressed(_Raw(self))
+        piece = self._tar.read(size)
+        self._probe.plain(piece)
+        if not piece:
+            self._fetch.state = EXTRACTING
+        return piece
+
+    def raw(self, size: int) -> bytes:
+        """The blob's next bytes. Raises Cancelled, Unavailable, DataLoss."""
+        self._fetch.cancel.check()
+        piece = self._replayed(size) or self._received(size)
+        self._hash.update(piece)
+        self._probe.raw(piece)
+        self._fetch.offset += len(piece)
+        return piece
+
+    def _replayed(self, size: int) -> bytes:
+        if not self._replay_bytes or self._file is None:
+            return b""
+        piece = self._file.read(min(size, self._replay_bytes))
+        self._replay_bytes -= len(piece)
+        return piece
+
+    def _received(self, size: int) -> bytes:
+        if self._fetch.offset >= self._size:
+            return b""
+        if self._stream is None:
+            self._stream = self._open_blob(self._fetch.cancel, self._fetch.offset)
+        piece = self._stream.read(size)
+        if self._file is not None and piece:
+            self._file.write(piece)
+        return piece
+
+    def check_whole(self) -> None:
+        """Before the layer appears. Raises DataLoss."""
+        while self.raw(_CHUNK):
+            pass
+        descriptor = self._fetch.descriptor
+        if self._fetch.offset != descriptor.size:
+            raise DataLoss(
+                f"layer {descriptor.digest} has {self._fetch.offset} bytes instead of "
+                f"{descriptor.size}"
+            )
+        if self._hash.hexdigest() != hex_of(descriptor.digest):
+            raise DataLoss(f"layer {descriptor.digest} came with another digest")
+
+    def blob(self) -> Blob:
+        return Blob(
+            digest=self._fetch.descriptor.digest,
+            size=self._size,
+            encoding=self._probe.encoding(),
+        )
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        if self._file is not None:
+            self._file.close()
+
+
+class _Raw:
+    def __init__(self, incoming: _Incoming) -> None:
+        self._incoming = incoming
+
+    def read(self, size: int, /) -> bytes:
+        return self._incoming.raw(size)

@@ -1,0 +1,219 @@
+"""Images into archives that are an OCI layout and a `docker save` archive in one, as Docker
+writes since 25.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from estiba.images.forms import Form, open_part, plain_form, proven_form
+from estiba.images.images import Images
+from estiba.images.record import ImageRecord
+from estiba.model.digest import Digest, digest_of
+from estiba.model.errors import EstibaError, InvalidArgument, NotFound
+from estiba.model.image import MEDIA_INDEX, Descriptor, Index, Platform
+from estiba.model.reference import parse_reference
+
+_REF_NAME = "org.opencontainers.image.ref.name"
+_IMAGE_NAME = "io.containerd.image.name"
+BOTH, DOCKER, OCI = "", "docker", "oci"
+FORMATS = (BOTH, DOCKER, OCI)
+
+
+@dataclass(slots=True)
+class _Chosen:
+    """What goes under the same tags: one image a platform."""
+
+    records: list[ImageRecord]
+    tags: list[str] = field(default_factory=list)
+
+
+def save(
+    images: Images, names: list[str], platforms: tuple[Platform, ...] = (), form: str = BOTH
+) -> Iterator[bytes]:
+    """The archive of the images that `names` name, of all platforms that are here or of
+    `platforms`. `form` leaves one half of its indexes out.
+
+    Raises NotFound or InvalidArgument before the first byte.
+    """
+    if form not in FORMATS:
+        raise InvalidArgument(f"unknown archive format {form[:32]!r}: use docker or oci")
+    chosen = choose(images, names, platforms)
+    records = {record.id: record for one in chosen for record in one.records}.values()
+    needed = [digest for record in records for digest in (*record.layers, *record.blobs)]
+    needed += [digest for record in records for origin in record.origins
+               for digest in (origin.target, origin.manifest)]  # fmt: skip
+    with images.leases.held(needed):
+        yield from _Archive(images).write(chosen, form)
+        for record in records:
+            images.usage.note(record.id)
+            images.announce(record, "save")
+
+
+def choose(images: Images, names: list[str], platforms: tuple[Platform, ...] = ()) -> list[_Chosen]:
+    """Each set of images once, with the tags asked for; a bare repository means all its tags."""
+    chosen: dict[tuple[Digest, ...], _Chosen] = {}
+    for name in names:
+        for wanted in images.tags_of(name) or [name]:
+            records = _records(images, wanted, platforms)
+            one = chosen.setdefault(tuple(r.id for r in records), _Chosen(records))
+            try:
+                tag = parse_reference(wanted).tagged.familiar
+            except EstibaError:
+                continue
+            if tag in records[0].repo_tags and tag not in one.tags:
+                one.tags.append(tag)
+    return list(chosen.values())
+
+
+def _records(images: Images, name: str, platforms: tuple[Platform, ...]) -> list[ImageRecord]:
+    first = images.resolve(name)
+    found = [first]
+    if images.id_of(name) is None:
+        found += [r for r in images.named(parse_reference(name)) if r.id != first.id]
+    if not platforms:
+        return found
+    kept = [r for r in found if any(r.platform.serves(wanted) for wanted in platforms)]
+    if not kept:
+        asked = ", ".join(map(str, platforms))
+        raise NotFound(
+            f"image with reference {name} was found but its platform ({first.platform}) does not "
+            f"match the specified platform ({asked})"
+        )
+    return kept
+
+
+class _Archive:
+    """Writes each blob once."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+        self._written: set[Digest] = set()
+        self._entries: list[Descriptor] = []
+        self._docker: list[dict[str, object]] = []
+
+    def write(self, chosen: list[_Chosen], form: str) -> Iterator[bytes]:
+        yield _directory("blobs/")
+        yield _directory("blobs/sha256/")
+        for one in chosen:
+            yield from self._write_chosen(one)
+        index = Index(schema_version=2, media_type=MEDIA_INDEX, manifests=self._entries)
+        if form != DOCKER:
+            yield _file("index.json", msgspec.json.encode(index))
+            yield _file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        if form != OCI:
+            yield _file("manifest.json", json.dumps(self._docker).encode())
+        yield bytes(tarfile.BLOCKSIZE * 2)
+
+    def _write_chosen(self, one: _Chosen) -> Iterator[bytes]:
+        entries = []
+        for record in one.records:
+            form = proven_form(self._images, record) or plain_form(self._images, record)
+            yield from self._write_image(record, form)
+            entries.append(_descriptor(record, form))
+            if not record.artifact:
+                self._docker.append(
+                    {
+                        "Config": _blob(record.id),
+                        "RepoTags": one.tags or None,
+                        "Layers": [_blob(part.descriptor.digest) for part in form.parts],
+                    }
+                )
+        top = entries[0]
+        if len(entries) > 1:
+            body, media_type = self._index_over(one.records, entries)
+            top = Descriptor(media_type=media_type, digest=digest_of(body), size=len(body))
+            yield from self._write_blob(top.digest, iter([body]), len(body), 0)
+        self._entries += _named(top, one.tags)
+
+    def _write_image(self, record: ImageRecord, form: Form) -> Iterator[bytes]:
+        created_s = max(0, record.created_ns // 10**9)
+        for part in form.parts:
+            size = part.descriptor.size
+            pieces = open_part(self._images, part)
+            yield from self._write_blob(part.descriptor.digest, pieces, size, created_s)
+        if form.config:
+            config = form.config
+            yield from self._write_blob(record.id, iter([config]), len(config), created_s)
+        document = form.document
+        size = len(document.body)
+        yield from self._write_blob(document.digest, iter([document.body]), size, created_s)
+
+    def _write_blob(
+        self, digest: Digest, pieces: Iterator[bytes], size: int, time_s: int
+    ) -> Iterator[bytes]:
+        if digest in self._written:
+            return
+        self._written.add(digest)
+        yield _header(_blob(digest), size, time_s)
+        yield from pieces
+        yield _padding(size)
+
+    def _index_over(
+        self, records: list[ImageRecord], entries: list[Descriptor]
+    ) -> tuple[bytes, str]:
+        """The index that all came from, or one of our own where there is none."""
+        targets = [{origin.target for origin in record.origins} for record in records]
+        wanted = {entry.digest for entry in entries}
+        for target in sorted(set.intersection(*targets)):
+            body = self._images.content.read(target)
+            try:
+                index = msgspec.json.decode(body, type=Index)
+            except msgspec.DecodeError:
+                continue
+            if wanted <= {entry.digest for entry in index.manifests}:
+                return body, index.media_type or MEDIA_INDEX
+        own = Index(schema_version=2, media_type=MEDIA_INDEX, manifests=entries)
+        return msgspec.json.encode(own), MEDIA_INDEX
+
+
+def _descriptor(record: ImageRecord, form: Form) -> Descriptor:
+    return Descriptor(
+        media_type=form.document.media_type,
+        digest=form.document.digest,
+        size=len(form.document.body),
+        platform=None if record.artifact else record.platform,
+        artifact_type=record.artifact,
+    )
+
+
+def _named(descriptor: Descriptor, tags: list[str]) -> list[Descriptor]:
+    entries = []
+    for tag in tags:
+        reference = parse_reference(tag)
+        names = {_IMAGE_NAME: str(reference), _REF_NAME: reference.tag or ""}
+        entries.append(msgspec.structs.replace(descriptor, annotations=names))
+    return entries or [descriptor]
+
+
+def _blob(digest: Digest) -> str:
+    algorithm, _, encoded = digest.partition(":")
+    return f"blobs/{algorithm}/{encoded}"
+
+
+def _header(name: str, size: int, time_s: int = 0) -> bytes:
+    """The same image gives the same bytes: its members bear the time that it was made at."""
+    info = tarfile.TarInfo(name)
+    info.size = size
+    info.mtime = time_s
+    info.mode = 0o644
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def _directory(name: str) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.mode = tarfile.DIRTYPE, 0o755
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def _file(name: str, data: bytes, time_s: int = 0) -> bytes:
+    return _header(name, len(data), time_s) + data + _padding(len(data))
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % tarfile.BLOCKSIZE)
