@@ -98,7 +98,7 @@ def _main(words: list[str]) -> int:
     if given.debug:
         os.environ["ESTIBA_DEBUG"] = "1"
     if given.config:
-        os.environ["DOCKER_CONFIG"] = given.config
+        os.environ["ESTIBA_CONFIG"] = given.config
     if given.autostart:
         os.environ["ESTIBA_AUTOSTART"] = "1"
     if given.version:
@@ -127,7 +127,9 @@ def _main(words: list[str]) -> int:
     command, path, rest = commands.find(wanted)
     if command is None:
         raise _unknown(wanted, is_group=name in commands.GROUPS)
-    if helping or _asks_for_help(command, rest):
+    if command.passes and helping:
+        rest = ["--help", *rest]
+    elif not command.passes and (helping or _asks_for_help(command, rest)):
         from estiba.cli.parse import help_text
 
         print(help_text(command, path))
@@ -176,7 +178,8 @@ def _asks_for_help(command: Command, words: list[str]) -> bool:
 
 def _run(command: Command, path: str, rest: list[str], given: Arguments) -> int:
     try:
-        arguments = Parser(command.flags()).parse(rest, interspersed=command.interspersed)
+        words = ["--", *rest] if command.passes else rest
+        arguments = Parser(command.flags()).parse(words, interspersed=command.interspersed)
         check_count(command, path, len(arguments.words))
         arguments.path = path
         return _call(command, given, arguments)

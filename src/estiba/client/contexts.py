@@ -10,8 +10,9 @@ import hashlib
 import os
 import shutil
 
+from estiba.client.configfile import update_config
 from estiba.client.errors import ClientError
-from estiba.client.host import Tls, config_directory, read_config
+from estiba.client.host import Tls, config_directory
 from estiba.client.jsonlite import dumps, loads
 
 TYPE_CHECKING = False
@@ -118,11 +119,13 @@ def remove(name: str) -> None:
 
 def choose(name: str) -> None:
     """Makes it the current context; `default` is none."""
-    config = read_config()
-    config.pop("currentContext", None)
-    if name != "default":
-        config["currentContext"] = name
-    _write(os.path.join(config_directory(), "config.json"), dumps(config, indent="\t").encode())
+
+    def change(config: dict[str, Any]) -> None:
+        config.pop("currentContext", None)
+        if name != "default":
+            config["currentContext"] = name
+
+    update_config(change)
 
 
 def _write(path: str, data: bytes) -> None:

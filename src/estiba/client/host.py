@@ -95,7 +95,12 @@ def tls_of(directory: str) -> Tls:
 
 
 def config_directory() -> str:
-    return os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    chosen = os.environ.get("ESTIBA_CONFIG") or os.environ.get("DOCKER_CONFIG")
+    return chosen or os.path.expanduser("~/.docker")
+
+
+def config_path() -> str:
+    return os.path.join(config_directory(), "config.json")
 
 
 _config: dict[str, dict[str, object]] = {}
@@ -103,7 +108,7 @@ _config: dict[str, dict[str, object]] = {}
 
 def read_config() -> dict[str, object]:
     """The user's config.json; empty when there is none or it is damaged."""
-    path = os.path.join(config_directory(), "config.json")
+    path = config_path()
     if path not in _config:
         try:
             with open(path, "rb") as file:
@@ -118,6 +123,11 @@ def read_config() -> dict[str, object]:
             content = None
         _config[path] = content if isinstance(content, dict) else {}
     return _config[path]
+
+
+def forget_config() -> None:
+    """The file has changed: it is read again."""
+    _config.clear()
 
 
 def _current_context() -> str:

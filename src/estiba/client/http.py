@@ -10,7 +10,7 @@ import os
 
 from estiba.client.connection import Connection, connect
 from estiba.client.errors import ApiError, ClientError
-from estiba.client.host import Host
+from estiba.client.host import Host, read_config
 from estiba.client.jsonlite import dumps, loads
 
 TYPE_CHECKING = False
@@ -192,7 +192,8 @@ class Client:
         headers: dict[str, str] | None = None,
     ) -> Response:
         lines = [f"{method} {target} HTTP/1.1", f"Host: {self._authority()}"]
-        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        sent = {**_own_headers(), **(headers or {})}
+        lines += [f"{name}: {value}" for name, value in sent.items()]
         lines += ["Connection: Upgrade", "Upgrade: tcp"] if upgrade else ["Connection: close"]
         data = b""
         if source is not None:
@@ -214,6 +215,21 @@ class Client:
             return "localhost"
         name = f"[{host.address}]" if ":" in host.address else host.address
         return f"{name}:{host.port}"
+
+
+def _own_headers() -> dict[str, str]:
+    """`HttpHeaders` of the user's config.json. Raises ClientError for what is no header."""
+    wanted = read_config().get("HttpHeaders")
+    if not isinstance(wanted, dict):
+        return {}
+    for name, value in wanted.items():
+        text = f"{name}{value}"
+        if not isinstance(value, str) or not name or not text.isprintable() or not text.isascii():
+            raise ClientError(f"HttpHeaders of config.json: {name!r} cannot be sent as a header")
+        if ":" in name or " " in name:
+            raise ClientError(f"HttpHeaders of config.json: {name!r} is no name of a header")
+    # As docker has it, nobody else speaks in this client's name.
+    return {name: value for name, value in wanted.items() if name.lower() != "user-agent"}
 
 
 def version_key(text: str) -> tuple[int, ...]:
