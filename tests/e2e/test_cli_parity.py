@@ -7,16 +7,12 @@ Output, messages and exit codes are compared byte by byte, with the program's na
 
 from __future__ import annotations
 
-import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pytest
 from tests.support.daemon import needs_docker, wait_until
 from tests.support.dockerd import GenuineDockerd
+from tests.support.parity import compare
 
 pytestmark = [
     pytest.mark.e2e,
@@ -24,13 +20,6 @@ pytestmark = [
     # Messages are compared byte by byte, and those of older clients differ.
     needs_docker(28),
 ]
-_ESTIBA = [sys.executable, "-m", "estiba.cli.main"]
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(scope="module")
@@ -64,49 +53,6 @@ def _populate(engine: GenuineDockerd) -> None:
     (engine.root / "env").write_text("# comment\n\nA=1\n  B=two words\nHOME\nNOT_SET_ANYWHERE\n")
     (engine.root / "tree" / "sub").mkdir(parents=True)
     (engine.root / "tree" / "sub" / "leaf").write_text("leaf")
-
-
-def run(engine: GenuineDockerd, program: list[str], line: str, stdin: bytes = b"") -> Result:
-    done = subprocess.run(
-        [*program, *shlex.split(line)], input=stdin, capture_output=True, cwd=engine.root,
-        env={**engine.environment(), "COLUMNS": "200"}, timeout=60, check=False,
-    )  # fmt: skip
-    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
-# The genuine client packs what it copies in a goroutine of its own. When the engine refuses the
-# archive, that goroutine may or may not log the pipe that was closed under it before the client
-# gives its answer: such a line is a race of its logger, not part of the answer.
-_PACKING_LOG = re.compile(
-    r"^time=\S+ level=\w+ msg=.*(?:closed pipe|Can't (?:add file|close|stat)).*\n", re.MULTILINE
-)
-
-
-def neutral(result: Result) -> Result:
-    """Without the programs' names, and without what the genuine client's logger may add."""
-    return Result(
-        result.code,
-        result.out.replace("estiba", "docker"),
-        _PACKING_LOG.sub("", result.err).replace("estiba", "docker"),
-    )
-
-
-def compare(engine: GenuineDockerd, line: str, stdin: bytes = b"") -> Result:
-    """Times are rough ("3 seconds ago") and can move on between two calls: asked again then."""
-    for _ in range(3):
-        theirs = run(engine, ["docker"], line, stdin)
-        ours = run(engine, _ESTIBA, line, stdin)
-        if neutral(ours) == neutral(theirs):
-            break
-    if line == "system df -v":
-        # The engine lists volumes in an order that differs from call to call.
-        theirs, ours = (
-            r._replace(out="\n".join(sorted(r.out.splitlines()))) for r in (theirs, ours)
-        )
-    assert neutral(ours).out == neutral(theirs).out
-    assert neutral(ours).err == neutral(theirs).err
-    assert ours.code == theirs.code
-    return ours
 
 
 READS = """\

@@ -5,15 +5,17 @@ The short form of a command (`estiba ps`) and its long one (`estiba container ls
 
 from __future__ import annotations
 
+from estiba.cli.imagecommands import (
+    FILTER,
+    FORMAT,
+    IMAGE,
+    INSPECT,
+    NO_TRUNC,
+    PRUNED,
+    QUIET,
+)
 from estiba.cli.parse import Command
 
-_FILTER = "-f --filter LIST…  filter the output (key=value)\n"
-_FORMAT = "--format TEMPLATE  table, json, a Go template, or `table TEMPLATE`\n"
-_INSPECT = "-f --format TEMPLATE  json or a Go template\n"
-_QUIET = "-q --quiet  only show ids\n"
-_NO_TRUNC = "--no-trunc  do not shorten the output\n"
-_FORCE = "-f --force  do not ask\n"
-_PRUNED = "--filter LIST…  only those that match (until=TIME, label=KEY[=VALUE])\n" + _FORCE
 _KEYS = "--detach-keys KEYS  key sequence that detaches (default ctrl-p,ctrl-q)\n"
 _STOP = """\
 -s --signal SIGNAL  signal to send
@@ -66,7 +68,7 @@ CONTAINER = {
         "-o --output FILE  write to a file instead of STDOUT", least=1, most=1),
     "inspect": Command(
         f"[OPTIONS] {_CONTAINERS}", "Details of containers", "inspect:containers",
-        _INSPECT + "-s --size  sizes too", least=1),
+        INSPECT + "-s --size  sizes too", least=1),
     "kill": Command(
         f"[OPTIONS] {_CONTAINERS}", "Send containers a signal", "containers:kill",
         "-s --signal SIGNAL  signal to send (default KILL)", least=1),
@@ -81,7 +83,7 @@ CONTAINER = {
         --truncate  throw away what has been logged so far
         """, least=1, most=1),
     "ls": Command(
-        "[OPTIONS]", "List containers", "lists:ps", _FILTER + _FORMAT + _NO_TRUNC + _QUIET + """\
+        "[OPTIONS]", "List containers", "lists:ps", FILTER + FORMAT + NO_TRUNC + QUIET + """\
         -a --all  not only those that run
         -n --last N  the last N created, in any state
         -l --latest  the latest created, in any state
@@ -91,7 +93,7 @@ CONTAINER = {
     "port": Command(
         "CONTAINER [PRIVATE_PORT[/PROTO]]", "Published ports", "containers:port", least=1, most=2),
     "prune": Command(
-        "[OPTIONS]", "Remove all stopped containers", "prune:containers", _PRUNED, most=0),
+        "[OPTIONS]", "Remove all stopped containers", "prune:containers", PRUNED, most=0),
     "rename": Command(
         "CONTAINER NEW_NAME", "Rename a container", "containers:rename", least=2, most=2),
     "restart": Command(
@@ -114,7 +116,7 @@ CONTAINER = {
         """, least=1),
     "stats": Command(
         "[OPTIONS] [CONTAINER...]", "Live resource usage", "stats:stats",
-        _FORMAT + _NO_TRUNC + """\
+        FORMAT + NO_TRUNC + """\
         -a --all  not only those that run
         --no-stream  only the first result
         """),
@@ -130,59 +132,6 @@ CONTAINER = {
     "wait": Command(
         _CONTAINERS, "Wait until containers stop, then print their exit codes", "containers:wait",
         least=1),
-}  # fmt: skip
-
-_PLATFORM = "--platform NAME  os/arch[/variant]\n"
-_IMAGE = "[OPTIONS] IMAGE [IMAGE...]"
-
-IMAGE = {
-    "bootstrap": Command(
-        "busybox|debian[:SUITE]",
-        "Make a base image from the distribution's packages, without a registry",
-        "image_bootstrap:bootstrap", least=1, most=1),
-    "history": Command(
-        "[OPTIONS] IMAGE", "An image's layers", "images:history",
-        _FORMAT + _NO_TRUNC + _QUIET + _PLATFORM + "-H --human=true  human sizes and dates",
-        least=1, most=1),
-    "import": Command(
-        "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", "Make an image of a file system's tar",
-        "images:import_", _PLATFORM + """\
-        -c --change LIST…  apply a Dockerfile instruction
-        -m --message TEXT  message
-        """, least=1, most=2),
-    "inspect": Command(_IMAGE, "Details of images", "inspect:images",
-        _INSPECT + _PLATFORM, least=1),
-    "load": Command(
-        "[OPTIONS]", "Load images from an archive", "images:load", _PLATFORM + """\
-        -i --input FILE  read from a file instead of STDIN
-        -q --quiet  no progress
-        """, most=0),
-    "ls": Command(
-        "[OPTIONS] [REPOSITORY[:TAG]]", "List images", "lists:images",
-        _FILTER + _FORMAT + _NO_TRUNC + _QUIET + """\
-        -a --all  intermediate ones too
-        --digests  show digests
-        --tree  platforms of an image as a tree (to come: image indexes)
-        """, most=1),
-    "prune": Command(
-        "[OPTIONS]", "Remove unused images", "prune:images",
-        _PRUNED + "-a --all  all unused ones, not only those without a name", most=0),
-    "pull": Command(
-        "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", "images:pull",
-        _PLATFORM + """\
-        -a --all-tags  all tags of the repository (to come: registries)
-        -q --quiet  no progress
-        """, least=1, most=1),
-    "rm": Command(_IMAGE, "Remove images", "images:rm", """\
-        -f --force  force removal
-        --no-prune  keep parents without a name
-        --platform NAME…  only that platform of an image (os/arch[/variant])
-        """, least=1),
-    "save": Command(_IMAGE, "Save images to an archive", "images:save",
-        _PLATFORM + "-o --output FILE  write to a file instead of STDOUT", least=1),
-    "tag": Command(
-        "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Give an image another name", "images:tag",
-        least=2, most=2),
 }  # fmt: skip
 
 NETWORK = {
@@ -220,11 +169,11 @@ NETWORK = {
         "networks:disconnect", "-f --force  force", least=2, most=2),
     "inspect": Command(
         "[OPTIONS] NETWORK [NETWORK...]", "Details of networks", "inspect:networks",
-        _INSPECT + "-v --verbose  for diagnostics", least=1),
+        INSPECT + "-v --verbose  for diagnostics", least=1),
     "ls": Command(
-        "[OPTIONS]", "List networks", "lists:networks", _FILTER + _FORMAT + _NO_TRUNC + _QUIET,
+        "[OPTIONS]", "List networks", "lists:networks", FILTER + FORMAT + NO_TRUNC + QUIET,
         most=0),
-    "prune": Command("[OPTIONS]", "Remove unused networks", "prune:networks", _PRUNED, most=0),
+    "prune": Command("[OPTIONS]", "Remove unused networks", "prune:networks", PRUNED, most=0),
     "rm": Command(
         "NETWORK [NETWORK...]", "Remove networks", "networks:rm",
         "-f --force  no error for one that does not exist", least=1),
@@ -249,12 +198,12 @@ VOLUME = {
         -o --opt LIST…  driver options
         """, most=1),
     "inspect": Command(
-        "[OPTIONS] VOLUME [VOLUME...]", "Details of volumes", "inspect:volumes", _INSPECT, least=1),
+        "[OPTIONS] VOLUME [VOLUME...]", "Details of volumes", "inspect:volumes", INSPECT, least=1),
     "ls": Command("[OPTIONS]", "List volumes", "lists:volumes",
-        _FILTER + _FORMAT + _QUIET + f"--cluster  only those of a cluster {_CLUSTER}", most=0),
+        FILTER + FORMAT + QUIET + f"--cluster  only those of a cluster {_CLUSTER}", most=0),
     "prune": Command(
         "[OPTIONS]", "Remove unused volumes", "prune:volumes",
-        _PRUNED + "-a --all  those with a name too", most=0),
+        PRUNED + "-a --all  those with a name too", most=0),
     "rm": Command(
         "[OPTIONS] VOLUME [VOLUME...]", "Remove volumes", "volumes:rm",
         "-f --force  no error for one that does not exist", least=1),
@@ -264,16 +213,16 @@ VOLUME = {
 }  # fmt: skip
 
 SYSTEM = {
-    "df": Command("[OPTIONS]", "Disk usage", "usage:df", _FORMAT + "-v --verbose  details", most=0),
+    "df": Command("[OPTIONS]", "Disk usage", "usage:df", FORMAT + "-v --verbose  details", most=0),
     "dial-stdio": Command(
         "", "Join STDIN and STDOUT to the daemon's socket, for ssh://", "system:dial_stdio", most=0),
     "events": Command("[OPTIONS]", "What happens, as it happens", "system:events",
-        _FILTER + _FORMAT + """\
+        FILTER + FORMAT + """\
         --since TIME-OR-DURATION  since
         --until TIME-OR-DURATION  until
         """, most=0),
-    "info": Command("[OPTIONS]", "The daemon and its host", "system:info", _INSPECT, most=0),
-    "prune": Command("[OPTIONS]", "Remove what is unused", "prune:system", _PRUNED + """\
+    "info": Command("[OPTIONS]", "The daemon and its host", "system:info", INSPECT, most=0),
+    "prune": Command("[OPTIONS]", "Remove what is unused", "prune:system", PRUNED + """\
         -a --all  all unused images, not only those without a name
         --volumes  anonymous volumes too
         """, most=0),
@@ -290,8 +239,8 @@ CONTEXT = {
     "import": Command(
         "CONTEXT FILE|-", "Make a context of an archive", "contexts:import_", least=2, most=2),
     "inspect": Command(
-        "[OPTIONS] [CONTEXT] [CONTEXT...]", "Details of contexts", "contexts:inspect", _INSPECT),
-    "ls": Command("[OPTIONS]", "List contexts", "contexts:ls", _FORMAT + _QUIET, most=0),
+        "[OPTIONS] [CONTEXT] [CONTEXT...]", "Details of contexts", "contexts:inspect", INSPECT),
+    "ls": Command("[OPTIONS]", "List contexts", "contexts:ls", FORMAT + QUIET, most=0),
     "rm": Command(
         "CONTEXT [CONTEXT...]", "Remove contexts", "contexts:rm",
         "-f --force  even the current one", least=1),
@@ -311,10 +260,11 @@ GROUPS = {
     "system": SYSTEM,
     "volume": VOLUME,
 }
+_SHORT_IMAGE = ("history", "import", "load", "pull", "push", "save", "tag")
 ALIASES = {"list": "ls", "remove": "rm"}
 SHORT = {
     **{name: ("container", name) for name in CONTAINER if name not in ("ls", "prune", "inspect")},
-    **{name: ("image", name) for name in ("history", "import", "load", "pull", "save", "tag")},
+    **{name: ("image", name) for name in _SHORT_IMAGE},
     "ps": ("container", "ls"),
     "images": ("image", "ls"),
     "rmi": ("image", "rm"),
@@ -327,28 +277,38 @@ TOP = {
         least=1, most=1),
     "inspect": Command(
         "[OPTIONS] NAME|ID [NAME|ID...]", "Details of any object", "inspect:anything",
-        _INSPECT + """\
+        INSPECT + """\
         -s --size  sizes of containers too
         --type TYPE  container, image, network or volume
         """, least=1),
+    "login": Command(
+        "[OPTIONS] [SERVER]", "Log in to a registry, Docker Hub by default", "login:login", """\
+        -p --password TEXT  password or token; others can see it: --password-stdin is better
+        --password-stdin  take the password or token from STDIN
+        -u --username NAME  user name
+        """, most=1),
+    "logout": Command("[SERVER]", "Log out of a registry", "login:logout", most=1),
+    "registry": Command(
+        "serve|gc [OPTIONS]", "Run a registry of one's own", "registry:registry", passes=True),
+    "search": Command("[OPTIONS] TERM", "Search Docker Hub, or the registry of HOST/TERM",
+        "search:search", FILTER + FORMAT + NO_TRUNC + "--limit N  the most results", least=1,
+        most=1),
     "version": Command(
-        "[OPTIONS]", "Versions of client and daemon", "system:version", _INSPECT, most=0),
+        "[OPTIONS]", "Versions of client and daemon", "system:version", INSPECT, most=0),
 }  # fmt: skip
 _BUILDING = (
     "building images is to come: make one with `estiba image bootstrap`, `estiba import` or "
-    "`estiba commit`, or bring one with `estiba load`"
+    "`estiba commit`, or bring one with `estiba pull` or `estiba load`"
 )
-_REGISTRIES = "registries are to come: move images with `estiba save` and `estiba load`"
 _CLUSTERS = "clusters are to come"
 NOT_BUILT = {
     **dict.fromkeys(("build", "builder", "buildx", "image build"), _BUILDING),
-    **dict.fromkeys(
-        ("image push", "login", "logout", "manifest", "push", "search", "trust"), _REGISTRIES
-    ),
     **dict.fromkeys(("config", "node", "secret", "service", "stack", "swarm"), _CLUSTERS),
     "checkpoint": "checkpoints are to come",
     "compose": "Compose files are to come",
     "plugin": "plugins are to come",
+    "manifest": "manifest lists are to come",
+    "trust": "signed images are to come",
 }
 """Words of docker's that are not there yet, and what to do instead."""
 

@@ -91,6 +91,9 @@ def _candidates(before: list[str], current: str) -> list[str]:
     command, _, rest = commands.find(words)
     if command is None:
         return []
+    if command.passes:
+        # The first alternative of the usage; the rest is for the program that it becomes.
+        return [] if rest else command.usage.split()[0].split("|")
     own = command.flags()
     if current.startswith("-"):
         return _flag_names(own)
@@ -120,12 +123,15 @@ _WORDS = {
     "--restart": "no always unless-stopped on-failure on-unhealthy",
     "--pull": "always missing never",
     "--format": "json table",
+    "images:save --format": "docker oci",
     "--type": "container image network volume",
     "--log-driver": "json-file local journald syslog none",
     "--ipc": "private shareable host none",
     "--pid": "host",
     "--cgroupns": "host private",
     "--log-level": "debug info warn error fatal",
+    "--platform": "linux/amd64 linux/arm64 linux/arm/v7 linux/386 linux/ppc64le linux/riscv64 "
+    "linux/s390x",
 }
 """What a flag may be given, where that is a short list."""
 _STATES = {
@@ -147,7 +153,7 @@ def _objects(
     table = {name: flag for flag in flags for name in flag.names}
     last = table.get(rest[-1]) if rest else None
     if last is not None and last.value:
-        words = _WORDS.get(last.long)
+        words = _WORDS.get(f"{command.function} {last.long}") or _WORDS.get(last.long)
         return words.split() if words else _names(_FLAG_VALUES.get(last.long, ""), connection)
     given = sum(not word.startswith("-") for word in rest)
     if not command.interspersed and given and command.function != "run:exec_":
@@ -157,13 +163,14 @@ def _objects(
     kinds = {
         "CONTAINER": "container", "IMAGE": "image", "NETWORK": "network", "VOLUME": "volume",
         "CONTEXT": "context", "SOURCE_IMAGE:TAG": "image", "NAME|ID": "any",
+        "NAME:TAG": "image", "REPOSITORY:TAG": "image", "SERVER": "server",
     }  # fmt: skip
     wanted = [
         kinds[word.removesuffix("...")] for word in usage if word.removesuffix("...") in kinds
     ]
     if module == "cp":
         return [f"{found}:" for found in _names("container", connection)]
-    if not wanted or name.startswith("create"):
+    if not wanted or name.startswith(("create", "import")):
         return []
     states = _STATES.get(command.function, ())
     return _names(wanted[min(given, len(wanted) - 1)], connection, states)
@@ -174,6 +181,10 @@ def _names(kind: str, connection: list[str], states: tuple[str, ...] = ()) -> li
         from estiba.client import contexts
 
         return ["default", *contexts.names()]
+    if kind == "server":
+        from estiba.client import credentials
+
+        return credentials.servers()
     if not kind:
         return []
     from estiba.cli.main import GLOBAL, make_client

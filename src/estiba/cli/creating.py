@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_NO_PULL = ("always", "never")
+"""Policies under which an image that is missing stays so."""
 _API_SOCKET = "/var/run/docker.sock"
 _PROXIES = {
     "httpProxy": "HTTP_PROXY", "httpsProxy": "HTTPS_PROXY", "noProxy": "NO_PROXY",
@@ -105,18 +107,20 @@ def _mount_socket(client: Client, body: dict[str, Any]) -> None:
 
 
 def _created(client: Client, given: Arguments, body: dict[str, Any]) -> str:
-    query = {"name": given.name or None, "platform": given.platform or None}
+    asked = given.platform or os.environ.get("DOCKER_DEFAULT_PLATFORM", "")
+    query = {"name": given.name or None, "platform": asked or None}
     image = body["Image"]
     if given.pull == "always":
         _pull(client, given, image)
     try:
         answer = client.post("/containers/create", query, body)
     except ApiError as error:
-        if error.status != 404 or "o such image" not in str(error) or given.pull == "never":
+        if error.status == 400 and "invalid reference format" in str(error):
+            raise _bad_name(image, error) from error
+        if error.status != 404 or "o such image" not in str(error) or given.pull in _NO_PULL:
             raise
-        if given.pull == "always":
-            raise
-        print(f"Unable to find image '{_with_tag(image)}' locally", file=sys.stderr)
+        if not given.quiet:
+            print(f"Unable to find image '{_with_tag(image)}' locally", file=sys.stderr)
         _pull(client, given, image)
         answer = client.post("/containers/create", query, body)
     for warning in answer.get("Warnings") or []:
@@ -124,11 +128,25 @@ def _created(client: Client, given: Arguments, body: dict[str, Any]) -> str:
     return str(answer["Id"])
 
 
-def _pull(client: Client, given: Arguments, image: str) -> None:
-    from estiba.cli.images import pull_image
+def _bad_name(image: str, error: ApiError) -> ClientError:
+    """Docker's client has looked at the name first, and says more of it."""
+    from estiba.cli.refs import reference
 
-    pull_image(client, _with_tag(image), given.platform, quiet=given.quiet, err=True)
+    try:
+        reference(image)
+    except ClientError as own:
+        return ClientError(str(own))
+    return error
+
+
+def _pull(client: Client, given: Arguments, image: str) -> None:
+    from estiba.cli.transfer import pull_missing
+
+    pull_missing(client, image, given.platform, quiet=given.quiet)
 
 
 def _with_tag(image: str) -> str:
-    return image if ":" in image.rpartition("/")[2] or "@" in image else f"{image}:latest"
+    """As people write it: no docker.io, no library/."""
+    from estiba.cli.refs import reference
+
+    return reference(image).tagged.familiar

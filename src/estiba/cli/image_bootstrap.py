@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from estiba.cli.images import print_progress
 from estiba.cli.parse import Arguments, UsageError
+from estiba.cli.progress import show_progress
 from estiba.client import bootstrap as making
 from estiba.client.http import Client
 
@@ -28,6 +28,6 @@ def bootstrap(client: Client, given: Arguments) -> int:
     }
     _ = client.version
     response = client.call("POST", "/images/create", query, source=pieces)
-    print_progress(response.lines(), quiet=True)
+    show_progress(response.lines(), quiet=True)
     print(f"{name}:{tag}")
     return 0

@@ -1,4 +1,4 @@
-"""Images: history, archives in and out, names, removal, pull."""
+"""Images: history, archives in and out, names, removal."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import sys
 from estiba.cli.containers import check_output, save_stream, split_tag
 from estiba.cli.cp import read_pieces
 from estiba.cli.output import ago, human_size, print_rows, short_id, shorten
-from estiba.cli.parse import Arguments
+from estiba.cli.parse import Arguments, UsageError
+from estiba.cli.progress import show_progress
+from estiba.cli.refs import default_platform, platform
 from estiba.client.errors import ApiError, ClientError
 from estiba.client.http import Client, image_part
 from estiba.client.jsonlite import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
 
-_NO_REGISTRY = (
-    "pulling from a registry is not built yet: make a base image with "
-    "`estiba image bootstrap busybox`, or load one with `estiba load`"
-)
+
+_FORMS = ("", "docker", "oci")
 
 
 def history(client: Client, given: Arguments) -> int:
     rows = []
-    for view in client.get(f"/images/{image_part(given.words[0])}/history"):
+    query = _one_platform(client, given)
+    for view in client.get(f"/images/{image_part(given.words[0])}/history", query):
         created = _rfc3339(view["Created"])
         by = view["CreatedBy"].replace("\t", " ")
         rows.append({
@@ -55,6 +55,14 @@ def _rfc3339(unix_time: int) -> str:
     return text.replace("+0000", "Z") if text.endswith("+0000") else f"{text[:-2]}:{text[-2:]}"
 
 
+def _one_platform(client: Client, given: Arguments) -> dict[str, Any]:
+    """The query's `platform`. Raises ClientError for a daemon that would not heed it."""
+    if not given.platform:
+        return {}
+    client.require("1.48", "--platform")
+    return {"platform": platform(given.platform)}
+
+
 def tag(client: Client, given: Arguments) -> int:
     source, target = given.words
     repository, name = split_tag(target)
@@ -66,7 +74,9 @@ def rm(client: Client, given: Arguments) -> int:
     query = {"force": given.force, "noprune": given.no_prune}
     if given.platform:
         client.require("1.50", "--platform")
-        query["platforms"] = [dumps(platform(text)) for text in given.platform]
+        query["platforms"] = [
+            dumps(platform(word)) for text in given.platform for word in text.split(",")
+        ]
     code = 0
     for name in given.words:
         try:
@@ -82,18 +92,12 @@ def rm(client: Client, given: Arguments) -> int:
 
 
 def save(client: Client, given: Arguments) -> int:
+    if given.format not in _FORMS:
+        raise UsageError(f"--format {given.format}: an archive is docker or oci")
+    query = {"names": given.words, "format": given.format or None, **_one_platform(client, given)}
     check_output(given.output, "save image")
-    query = {"names": given.words, "platform": platform(given.platform)}
     save_stream(client.call("GET", "/images/get", query).pieces(), given.output)
     return 0
-
-
-def platform(text: str) -> dict[str, str] | None:
-    """`linux/arm64/v8` as the API wants it."""
-    if not text:
-        return None
-    parts = dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False))
-    return {key: value for key, value in parts.items() if value}
 
 
 def _open_file(path: str) -> int:
@@ -110,8 +114,8 @@ def load(client: Client, given: Arguments) -> int:
     if not given.input and os.isatty(0):
         raise ClientError("requested load from stdin, but stdin is empty")
     pieces = read_pieces(_open_file(given.input or "-"))
-    query = {"quiet": given.quiet or not os.isatty(1), "platform": platform(given.platform)}
-    print_progress(client.call("POST", "/images/load", query, source=pieces).lines())
+    query = {"quiet": given.quiet or not os.isatty(1), **_one_platform(client, given)}
+    show_progress(client.call("POST", "/images/load", query, source=pieces).lines())
     return 0
 
 
@@ -125,51 +129,9 @@ def import_(client: Client, given: Arguments) -> int:
         "tag": name or None,
         "message": given.message or None,
         "changes": given.change or None,
-        "platform": given.platform or None,
+        "platform": default_platform(given.platform).lower() or None,
     }
     pieces = None if remote else read_pieces(_open_file(source))
     response = client.call("POST", "/images/create", query, source=pieces)
-    print_progress(response.lines())
+    show_progress(response.lines())
     return 0
-
-
-def print_progress(lines: Iterable[Any], *, quiet: bool = False, err: bool = False) -> None:
-    """A progress stream's messages, each once. Raises ClientError when it reports a failure."""
-    last: dict[str, str] = {}
-    for line in lines:
-        if "error" in line:
-            raise ClientError(line["error"])
-        text = (line.get("stream") or line.get("status") or "").rstrip("\n")
-        what = line.get("id", "")
-        if not text or quiet or (what and last.get(what) == text):
-            continue
-        last[what] = text
-        shown = f"{what}: {text}" if what else text
-        print(shown, file=sys.stderr if err else sys.stdout, flush=True)
-
-
-def pull(client: Client, given: Arguments) -> int:
-    reference = given.words[0]
-    if "@" not in reference and not split_tag(reference)[1]:
-        if not given.quiet:
-            print("Using default tag: latest")
-        reference += ":latest"
-    pull_image(client, reference, given.platform, quiet=given.quiet)
-    print(reference)
-    return 0
-
-
-def pull_image(
-    client: Client, reference: str, wanted: str, *, quiet: bool, err: bool = False
-) -> None:
-    """Raises ClientError saying what to do when the daemon cannot pull."""
-    name, at, digest = reference.partition("@")
-    repository, tag_name = (name, digest) if at else split_tag(name)
-    query = {"fromImage": repository, "tag": tag_name or "latest", "platform": wanted or None}
-    try:
-        response = client.call("POST", "/images/create", query)
-    except ApiError as error:
-        if error.status != 501:
-            raise
-        raise ClientError(f"{reference}: {_NO_REGISTRY}") from error
-    print_progress(response.lines(), quiet=quiet, err=err)

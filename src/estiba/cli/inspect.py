@@ -24,7 +24,7 @@ def _fetcher(client: Client, kind: str, given: Arguments) -> Callable[[str], Any
 
     wanted = None
     if given.get("platform"):
-        from estiba.cli.images import platform
+        from estiba.cli.refs import platform
 
         client.require("1.49", "--platform")
         wanted = {"platform": platform(given.platform)}

@@ -201,7 +201,7 @@ def image_rows(view: dict[str, Any], *, full: bool, digests: bool) -> list[dict[
 def _image_row(view: dict[str, Any], name: tuple[str, str, str], *, full: bool) -> dict[str, Any]:
     containers, shared = view.get("Containers", -1), view.get("SharedSize", -1)
     virtual = view.get("VirtualSize", view["Size"])
-    return {
+    row = {
         "ID": view["Id"] if full else short_id(view["Id"]),
         "Repository": name[0],
         "Tag": name[1],
@@ -214,6 +214,18 @@ def _image_row(view: dict[str, Any], name: tuple[str, str, str], *, full: bool) 
         "SharedSize": "N/A" if shared == -1 else human_size(shared),
         "UniqueSize": "N/A" if shared == -1 else human_size(virtual - shared),
     }
+    if "LastUsedAt" in view:
+        # The daemon's own; docker's rows have no such key.
+        row["LastUsed"] = _last_used(view["LastUsedAt"])
+    return row
+
+
+def _last_used(moment: str) -> str:
+    """Rough, as docker shows when something was made."""
+    from estiba.cli.quantities import timestamp
+
+    seconds = float(timestamp(moment)) if moment else 0.0
+    return ago(seconds) if seconds > 0 else "never"
 
 
 # -- networks and volumes ------------------------------------------------------------------

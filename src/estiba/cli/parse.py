@@ -90,7 +90,7 @@ class Flag:
 class Command:
     """One command: how it is used, its flags, and where its function is."""
 
-    __slots__ = ("function", "help", "interspersed", "least", "most", "text", "usage")
+    __slots__ = ("function", "help", "interspersed", "least", "most", "passes", "text", "usage")
 
     def __init__(
         self,
@@ -102,6 +102,7 @@ class Command:
         least: int = 0,
         most: int | None = None,
         interspersed: bool = True,
+        passes: bool = False,
     ) -> None:
         self.usage = usage
         self.help = help
@@ -113,6 +114,8 @@ class Command:
         self.most = most
         self.interspersed = interspersed
         """Flags may follow positional words; not so where these are another's command line."""
+        self.passes = passes
+        """All its words, flags and `--help` included, are for the program that it becomes."""
 
     def flags(self) -> list[Flag]:
         text = self.text

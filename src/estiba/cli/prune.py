@@ -31,10 +31,27 @@ def volumes(client: Client, given: Arguments) -> int:
 
 
 def images(client: Client, given: Arguments) -> int:
+    if given.lru or given.keep:
+        return _least_recently_used(client, given)
     warning = "This will remove all dangling images."
     if given.all:
         warning = "This will remove all images without at least one container associated to them."
     return _one(client, given, "images", warning, _dangling(given))
+
+
+def _least_recently_used(client: Client, given: Arguments) -> int:
+    """Raises UsageError for half of what it needs."""
+    if not given.lru or not given.keep:
+        raise UsageError("--lru and --keep need each other: --lru --keep 10GB")
+    if given.all:
+        raise UsageError("conflicting options: cannot specify both --all and --lru")
+    warning = (
+        "This will remove the images used least recently, until those left take no more than "
+        f"{given.keep}.\nImages that a container uses stay."
+    )
+    return _one(
+        client, given, "images", warning, {"lru": {"true": True}, "keep": {given.keep: True}}
+    )
 
 
 def _dangling(given: Arguments) -> dict[str, dict[str, bool]]:
