@@ -204,6 +204,24 @@ class ImageTransfers(Protocol):
     ) -> AsyncIterator[Json]: ...
 
 
+class Registries(Protocol):
+    """`auth` is the header X-Registry-Auth as it came."""
+
+    def pull(
+        self, image: str, tag: str, platform: Platform | None, auth: str
+    ) -> AsyncIterator[Json]:
+        """Without tag and digest all tags. Raises InvalidArgument before the first line."""
+
+    def push(
+        self, image: str, tag: str, platform: Platform | None, auth: str
+    ) -> AsyncIterator[Json]:
+        """Raises InvalidArgument, NotFound before the first line."""
+
+    async def inspect(self, name: str, auth: str) -> Json: ...
+
+    async def search(self, term: str, limit: int, filters: Filters, auth: str) -> list[Json]: ...
+
+
 class System(Protocol):
     async def version(self) -> Json: ...
 
@@ -255,6 +273,7 @@ class Backends:
     execs: Execs
     images: Images
     transfers: ImageTransfers
+    registries: Registries
     system: System
     networks: Networks
     volumes: Volumes

@@ -9,7 +9,7 @@ from estiba.api.ports import Backends
 from estiba.api.router import Router
 from estiba.http1 import HttpResponse
 from estiba.model.container import Config
-from estiba.model.errors import InvalidArgument, NotFound
+from estiba.model.errors import InvalidArgument
 from estiba.model.image import Platform
 
 _TAR = "application/x-tar"
@@ -21,6 +21,7 @@ class ImageRoutes:
     def __init__(self, backends: Backends) -> None:
         self._images = backends.images
         self._transfers = backends.transfers
+        self._registries = backends.registries
 
     def register(self, router: Router) -> None:
         for operation, handler in (
@@ -34,6 +35,9 @@ class ImageRoutes:
             ("ImageGet", self.save),
             ("ImageGetAll", self.save),
             ("ImageCreate", self.create),
+            ("ImagePush", self.push),
+            ("ImageSearch", self.search),
+            ("DistributionInspect", self.inspect_remote),
         ):
             router.add(operation, handler)
 
@@ -101,12 +105,9 @@ class ImageRoutes:
     async def create(self, context: Context) -> HttpResponse:
         source = context.text("fromSrc")
         image = context.text("fromImage")
-        platform = self._transfers.platform(context.text("platform"))
         if image:
-            raise NotFound(
-                f"cannot pull {image}: registries are not built yet; make a base image with "
-                "`estiba image bootstrap busybox`, or load one"
-            )
+            return await self._pull(context, image)
+        platform = self._transfers.platform(context.text("platform"))
         if not source:
             raise InvalidArgument("either fromImage or fromSrc must be given")
         lines = self._transfers.import_(
@@ -120,6 +121,35 @@ class ImageRoutes:
         )
         # Clients take the answer's head for the end of an import that has nothing to tell before.
         return stream(progress(await first(lines)), "application/json")
+
+    async def _pull(self, context: Context, image: str) -> HttpResponse:
+        asked = context.text("platform")
+        platform = self._transfers.platform(asked) if asked else None
+        lines = self._registries.pull(image, context.text("tag"), platform, _auth(context))
+        # What fails before there is anything to tell has a status of its own.
+        return stream(progress(await first(lines)), "application/json")
+
+    async def push(self, context: Context) -> HttpResponse:
+        lines = self._registries.push(
+            _name(context), context.text("tag"), _asked(context), _auth(context)
+        )
+        return stream(progress(lines), "application/json")
+
+    async def search(self, context: Context) -> HttpResponse:
+        term = context.text("term")
+        if not term:
+            raise InvalidArgument("the term to search for must be given (term=)")
+        found = await self._registries.search(
+            term, context.number("limit") or 0, context.filters(), _auth(context)
+        )
+        return answer(found)
+
+    async def inspect_remote(self, context: Context) -> HttpResponse:
+        return answer(await self._registries.inspect(_name(context), _auth(context)))
+
+
+def _auth(context: Context) -> str:
+    return context.request.headers.get("x-registry-auth", "")
 
 
 def _asked(context: Context) -> Platform | None:

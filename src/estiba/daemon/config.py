@@ -10,13 +10,17 @@ import argparse
 import ipaddress
 import json
 import logging
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from estiba.containers.validate import check_log
+from estiba.distribution.proxies import Proxies
+from estiba.distribution.settings import DEFAULT_CERTS_DIRS, RegistrySettings
 from estiba.model.container import HostConfig, LogConfig, Ulimit
 from estiba.model.errors import InvalidArgument
+from estiba.model.reference import DEFAULT_DOMAIN
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +45,8 @@ _WITHOUT_EFFECT = frozenset(
     """
     api-cors-header bridge-accept-fwmark builder cgroup-parent-mode containerd
     default-cgroupns-mode default-ipc-mode exec-opts experimental features fixed-cidr-v6 ip-forward
-    ip6tables iptables ipv6 live-restore max-concurrent-downloads max-concurrent-uploads
-    max-download-attempts oom-score-adjust selinux-enabled shutdown-timeout storage-driver
-    storage-opts userland-proxy userland-proxy-path
+    ip6tables iptables ipv6 live-restore oom-score-adjust selinux-enabled shutdown-timeout
+    storage-driver storage-opts userland-proxy userland-proxy-path
     """.split()
 )
 """Settings of dockerd's that mean nothing here: read, and named in the log."""
@@ -85,7 +88,9 @@ class DaemonConfig:
     )
     tls: TlsConfig | None = None
     allow_insecure_tcp: bool = False
-    insecure_registries: list[str] = field(default_factory=list)
+    registries: RegistrySettings = field(default_factory=RegistrySettings)
+    max_concurrent_downloads: int = 3
+    max_concurrent_uploads: int = 5
     labels: list[str] = field(default_factory=list)
     dns: list[str] = field(default_factory=list)
     dns_options: list[str] = field(default_factory=list)
@@ -151,7 +156,19 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--allow-host", action="append", metavar="NAME", help="Host header accepted on TCP")
     add("--insecure-registry", action="append", metavar="HOST")
-    add("--registry-mirror", action="append", metavar="URL")
+    add(
+        "--registry-mirror",
+        action="append",
+        metavar="[HOST=]URL",
+        help="asked before the registry HOST (default docker.io, * for all) in pulls",
+    )
+    add("--registry-certs-dir", action="append", type=Path, metavar="DIR")
+    add("--max-concurrent-downloads", type=int, metavar="N", help="layers of pulls (default 3)")
+    add("--max-concurrent-uploads", type=int, metavar="N", help="layers of pushes (default 5)")
+    add("--max-download-attempts", type=int, metavar="N", help="of one request (default 5)")
+    add("--http-proxy", metavar="URL", help="to registries; otherwise HTTP_PROXY")
+    add("--https-proxy", metavar="URL")
+    add("--no-proxy", metavar="HOSTS")
     add("--userns-remap", metavar="USER", help="not built yet: refused unless empty")
     add("--metrics-addr", metavar="ADDRESS", help="not built yet: refused unless empty")
     add("--authorization-plugin", action="append", help="not built yet: refused unless empty")
@@ -209,6 +226,10 @@ def _merge(flags: dict[str, object], content: dict[str, object]) -> dict[str, ob
         if option.startswith("--")
     }
     merged = {name.replace("_", "-"): value for name, value in flags.items()}
+    proxies = content.get("proxies")
+    if isinstance(proxies, dict):
+        content = {**content, **proxies}
+        del content["proxies"]
     for key, value in content.items():
         name = _NAMES_IN_FILE.get(key, key)
         if key in _WITHOUT_EFFECT:
@@ -282,7 +303,9 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         log=LogConfig(type=driver, config=options),
         tls=_tls(merged),
         allow_insecure_tcp=flag("allow-insecure-tcp", False),
-        insecure_registries=many("insecure-registry"),
+        registries=_registries(merged),
+        max_concurrent_downloads=max(1, int(text("max-concurrent-downloads", "3"))),
+        max_concurrent_uploads=max(1, int(text("max-concurrent-uploads", "5"))),
         labels=many("label"),
         dns=many("dns"),
         dns_options=many("dns-opt"),
@@ -296,6 +319,37 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         log_level="debug" if merged.get("debug") else text("log-level", "info"),
         allowed_hosts=many("allow-host"),
     )
+
+
+def _registries(merged: dict[str, object]) -> RegistrySettings:
+    """Raises InvalidArgument for a mirror that is no URL."""
+
+    def many(name: str) -> list[str]:
+        value = merged.get(name, [])
+        return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+    mirrors: dict[str, tuple[str, ...]] = {}
+    for item in many("registry-mirror"):
+        host, equals, url = item.partition("=")
+        if not equals or "://" in host:
+            host, url = DEFAULT_DOMAIN, item
+        mirrors[host] = (*mirrors.get(host, ()), url)
+    given = Proxies.from_environment(os.environ)
+    settings = RegistrySettings(
+        certs_dirs=tuple(map(Path, many("registry-certs-dir"))) or DEFAULT_CERTS_DIRS,
+        insecure=tuple(many("insecure-registry")),
+        mirrors=mirrors,
+        proxies=Proxies(
+            str(merged.get("http-proxy", given.http)),
+            str(merged.get("https-proxy", given.https)),
+            str(merged.get("no-proxy", given.bypass)),
+        ),
+        attempts=max(1, int(str(merged.get("max-download-attempts", "5")))),
+    )
+    for urls in mirrors.values():
+        for url in urls:
+            settings.mirror(url)
+    return settings
 
 
 def _tls(merged: dict[str, object]) -> TlsConfig | None:

@@ -14,6 +14,7 @@ from estiba.daemon.adapters.containers import ContainerCommands, ContainerQuerie
 from estiba.daemon.adapters.execs import ExecStreams
 from estiba.daemon.adapters.images import ImageQueries
 from estiba.daemon.adapters.networks import NetworkAdapter, VolumeAdapter
+from estiba.daemon.adapters.registries import Registries
 from estiba.daemon.adapters.stats import StatsReader
 from estiba.daemon.adapters.streams import ContainerStreams
 from estiba.daemon.adapters.system import System
@@ -71,6 +72,12 @@ def _backends(core: Core) -> Backends:
         execs=ExecStreams(engine, core.execs),
         images=image_queries,
         transfers=ImageTransfers(images, config.data_root / "tmp", architecture),
+        registries=Registries(
+            images,
+            config.registries,
+            config.max_concurrent_downloads,
+            config.max_concurrent_uploads,
+        ),
         system=_system(core, image_queries),
         networks=NetworkAdapter(core.networks),
         volumes=VolumeAdapter(core.volumes, engine),

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+import msgspec
+
 from estiba.distribution.blobs import BlobStream
 from estiba.distribution.cancel import CancelToken
 from estiba.images.images import Images
@@ -42,6 +44,9 @@ class Fetch:
 
     descriptor: Descriptor
     diff_id: Digest
+    place: str
+    """The repository that it comes from."""
+
     state: str = WAITING
     offset: int = 0
     waiters: list[threading.Event] = field(default_factory=list)
@@ -61,15 +66,12 @@ class Fetches:
         self._lock = threading.Lock()
         self._under_way: dict[Digest, Fetch] = {}
 
-    def join(
-        self, descriptor: Descriptor, diff_id: Digest, open_blob: OpenBlob, wake: threading.Event
-    ) -> Fetch:
-        """The fetch of this layer, begun unless it is under way; the caller leaves it later."""
+    def join(self, wanted: Fetch, open_blob: OpenBlob, wake: threading.Event) -> Fetch:
+        """`wanted`, begun, or the same layer's fetch that is under way; the caller leaves it."""
         with self._lock:
-            fetch = self._under_way.get(diff_id)
+            fetch = self._under_way.get(wanted.diff_id)
             if fetch is None or fetch.cancel.cancelled:
-                fetch = Fetch(descriptor, diff_id)
-                self._under_way[diff_id] = fetch
+                fetch = self._under_way[wanted.diff_id] = wanted
                 threading.Thread(
                     target=self._run, args=(fetch, open_blob), name="layer-fetch", daemon=True
                 ).start()
@@ -122,6 +124,7 @@ class Fetches:
             if not self._forget_partial(digest):
                 raise
             info, blob = self._unpack(fetch, open_blob)
+        blob = msgspec.structs.replace(blob, places=[fetch.place])
         self._images.layers.note_blob(info.diff_id, blob)
         failpoint.hit("pull.layer")
         self._images.content.remove_partial(digest)
@@ -236,6 +239,7 @@ class _Incoming:
         return Blob(
             digest=self._fetch.descriptor.digest,
             size=self._size,
+            media_type=self._fetch.descriptor.media_type,
             encoding=self._probe.encoding(),
         )
 

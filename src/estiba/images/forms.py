@@ -95,15 +95,8 @@ def prove(images: Images, diff_id: Digest, blob: Blob) -> bool:
     for piece in encoded(images.layers.tar(diff_id), blob.encoding):
         state.update(piece)
     is_same = f"sha256:{state.hexdigest()}" == blob.digest
-    settled(images, diff_id, blob, is_same=is_same)
+    images.layers.settle_blob(diff_id, blob.digest, is_same=is_same)
     return is_same
-
-
-def settled(images: Images, diff_id: Digest, blob: Blob, *, is_same: bool) -> None:
-    """Remembers whether `blob` was made again as it was."""
-    encoding = blob.encoding if is_same else UNKNOWN
-    known = msgspec.structs.replace(blob, encoding=encoding, is_proven=is_same)
-    images.layers.note_blob(diff_id, known)
 
 
 def plain_form(images: Images, record: ImageRecord) -> Form:

@@ -266,6 +266,15 @@ class Images:
                 if events:
                     self.write([*losers, tagged], events)
 
+    def note_pushed(self, image: Digest, origin: Origin, event: Event) -> None:
+        """Where the image is now too. Nothing when it was removed meanwhile."""
+        with self.lock:
+            record = self._records.get(image)
+            if record is not None:
+                origins = [known for known in record.origins if known != origin]
+                record = msgspec.structs.replace(record, origins=[*origins, origin])
+                self.write([record], [event])
+
     def announce(self, record: ImageRecord, action: str) -> None:
         """Records an event that changes nothing, such as save."""
         event = _event(action, record)

@@ -10,7 +10,14 @@ import msgspec
 from estiba.images.changes import apply_changes
 from estiba.images.images import Images, Naming, NewImage
 from estiba.images.record import ImageRecord, now_text
-from estiba.model.image import HistoryEntry, ImageConfig, ImageProcessConfig, Platform, RootFs
+from estiba.model.image import (
+    HistoryEntry,
+    ImageConfig,
+    ImageProcessConfig,
+    Platform,
+    RootFs,
+    encode_config,
+)
 from estiba.model.reference import Reference
 from estiba.storage.compress import Decompressed
 from estiba.storage.tar import Source
@@ -108,7 +115,7 @@ def _add_layer(
             rootfs=RootFs(diff_ids=[info.diff_id for info in infos]),
             history=[*before.history, entry],
         )
-        new = NewImage(msgspec.json.encode(config), infos, parent=base.id if base else "")
+        new = NewImage(encode_config(config), infos, parent=base.id if base else "")
         return images.add(new, Naming(tuple(tags)), action)
     finally:
         images.leases.release([layer.diff_id])

@@ -60,21 +60,29 @@ class Puller:
     fetches: Fetches
 
     def pull(
-        self, reference: Reference, platform: Platform | None, credentials: Credentials
+        self,
+        reference: Reference,
+        platform: Platform | None,
+        credentials: Credentials,
+        cancel: CancelToken,
     ) -> Iterator[Progress]:
-        """Blocks between the steps; closing the iterator cancels the pull.
+        """Blocks between the steps; `cancel`, or closing the iterator, ends the pull.
 
         Raises NotFound, Unauthorized, Unavailable, InvalidArgument, LimitExceeded, DataLoss.
         """
-        with Repository(reference, self.settings, credentials) as repository:
+        with Repository(reference, self.settings, credentials, cancel=cancel) as repository:
             job = _Pull(self, repository, reference.tagged, platform, credentials)
             yield from job.run()
 
     def pull_all(
-        self, reference: Reference, platform: Platform | None, credentials: Credentials
+        self,
+        reference: Reference,
+        platform: Platform | None,
+        credentials: Credentials,
+        cancel: CancelToken,
     ) -> Iterator[Progress]:
         """Every tag of a repository."""
-        with Repository(reference, self.settings, credentials) as repository:
+        with Repository(reference, self.settings, credentials, cancel=cancel) as repository:
             try:
                 tags = repository.tags()
             except (Unauthorized, Forbidden) as error:
@@ -178,10 +186,6 @@ class _Pull:
             return ask()
         except (Unauthorized, Forbidden) as error:
             raise _denied(self.reference, error) from error
-        except NotFound as error:
-            raise NotFound(
-                f"manifest for {self.reference.familiar} not found: {error.message}"
-            ) from error
 
     # -- blobs -----------------------------------------------------------------------------
 
@@ -269,7 +273,8 @@ class _Pull:
             repository = Repository(reference, settings, credentials, cancel=cancel)
             return repository.blob(descriptor.digest, descriptor.size, offset=offset)
 
-        return self.puller.fetches.join(descriptor, diff_id, open_blob, self.wake)
+        wanted = Fetch(descriptor, diff_id, reference.repository)
+        return self.puller.fetches.join(wanted, open_blob, self.wake)
 
     def _fetch_artifact(self, documents: list[Document], manifest: Manifest) -> Iterator[Progress]:
         unique = {blob.digest: blob for blob in (manifest.config, *manifest.layers)}

@@ -150,6 +150,12 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     docker_version: str = ""
 
 
+def encode_config(config: ImageConfig) -> bytes:
+    """With what the specification requires, also where it is the default here."""
+    required = {"architecture": config.architecture, "os": config.os}
+    return msgspec.json.encode({**required, **msgspec.to_builtins(config)})
+
+
 def parse_config(data: bytes | str) -> ImageConfig:
     """An image config; members that are null, as Docker writes them, are their zero values.
 

@@ -25,10 +25,12 @@ OWN = "gzip/isal3/1f8b08000000000000ff"
 """What the engine itself makes: a third of zlib's compression time buys a tenth of size here."""
 
 _PROBE_BYTES = 256 << 10
-_ZLIB_PROBE_BYTES = 96 << 10
+_ZLIB_STEP_BYTES = 96 << 10
 _CHUNK = 1 << 20
 _RAW = -15
-_MIN_SAME_BYTES = 256
+_MAX_PLACES = 8
+_ENOUGH_BYTES = 4096
+_MIN_SAME_BYTES = 16
 _HEADER_BYTES = 10
 
 
@@ -37,9 +39,28 @@ class Blob(msgspec.Struct, frozen=True, kw_only=True):
 
     digest: Digest
     size: int
+    media_type: str = ""
     encoding: str = UNKNOWN
     is_proven: bool = False
     """Whether making it again did give the digest."""
+
+    places: list[str] = []
+    """Repositories that have it, newest last."""
+
+    def joined(self, other: Blob) -> Blob:
+        """With what `other`, of the same digest, knows besides."""
+        places = [place for place in self.places if place not in other.places]
+        known = self if self.is_proven or not other.encoding else other
+        return msgspec.structs.replace(
+            known,
+            media_type=other.media_type or self.media_type,
+            places=[*places, *other.places][-_MAX_PLACES:],
+        )
+
+    def settled(self, *, is_same: bool) -> Blob:
+        """After it was made again, and came out as it was or not."""
+        encoding = self.encoding if is_same else UNKNOWN
+        return msgspec.structs.replace(self, encoding=encoding, is_proven=is_same)
 
 
 def _isal() -> Any:
@@ -112,13 +133,22 @@ class Probe:
             return UNKNOWN
         body = self._raw[_HEADER_BYTES:]
         for name, make in _COMPRESSORS.items():
-            # zlib's output does not depend on where its input is cut, and it is slow.
-            plain = self._plain[: _CHUNK if make is _isal else _ZLIB_PROBE_BYTES]
-            compressor = make()
-            made = compressor.compress(plain)
-            if len(plain) == len(self._plain) < _CHUNK:
-                made += compressor.flush()
+            made = self._beginning(make)
             same = min(len(made), len(body) - 8)
             if same >= min(_MIN_SAME_BYTES, len(body) - 8) and made[:same] == body[:same]:
                 return f"gzip/{name}/{header.hex()}"
         return UNKNOWN
+
+    def _beginning(self, make: Callable[[], Any]) -> bytes:
+        """Of the blob that this compressor makes, as much as tells."""
+        plain = self._plain[:_CHUNK]
+        # zlib's output does not depend on where its input is cut, and it is slow.
+        step = _CHUNK if make is _isal else _ZLIB_STEP_BYTES
+        compressor = make()
+        made = b""
+        for start in range(0, len(plain), step):
+            made += compressor.compress(plain[start : start + step])
+            if len(made) >= _ENOUGH_BYTES:
+                return made
+        rest: bytes = compressor.flush() if len(plain) < _CHUNK else b""
+        return made + rest

@@ -37,7 +37,7 @@ from estiba.kernel.files import write_atomic
 from estiba.kernel.inode_flags import spread_subdirectories
 from estiba.model.digest import Digest, hex_of
 from estiba.model.errors import DataLoss, InvalidArgument, NotFound
-from estiba.storage.encoding import Blob
+from estiba.storage.encoding import UNKNOWN, Blob
 from estiba.storage.tar import Entry, Source, TarReader
 from estiba.storage.unpack import Limits, Unpacker, UnpackOptions
 
@@ -180,15 +180,38 @@ class LayerStore:
         return msgspec.json.decode(body, type=list[Blob])
 
     def note_blob(self, diff_id: Digest, blob: Blob) -> None:
-        """Remembers a form of the layer; what is proven stays so. Lost when the layer is gone."""
+        """Remembers a form of the layer, beside what is known of it already.
+
+        It is lost with the layer, or in a power cut.
+        """
         with self._blobs_lock, contextlib.suppress(FileNotFoundError):
-            known = self.blobs(diff_id)
-            same = next((other for other in known if other.digest == blob.digest), None)
-            if same is not None and (same.is_proven or same == blob):
-                return
-            rest = [other for other in known if other.digest != blob.digest]
-            body = msgspec.json.encode([*rest, blob][-_MAX_BLOBS:])
-            write_atomic(self._path(diff_id) / "blobs.json", body, durable=False)
+            known = {other.digest: other for other in self.blobs(diff_id)}
+            before = known.pop(blob.digest, None)
+            joined = before.joined(blob) if before else blob
+            if joined != before:
+                self._write_blobs(diff_id, [*known.values(), joined])
+
+    def forget_places(self, diff_id: Digest, digest: Digest) -> None:
+        """A form that nobody gives any more."""
+        with self._blobs_lock, contextlib.suppress(FileNotFoundError):
+            blobs = self.blobs(diff_id)
+            kept = [b for b in blobs if b.digest != digest or b.encoding != UNKNOWN]
+            self._write_blobs(diff_id, kept)
+
+    def settle_blob(self, diff_id: Digest, digest: Digest, *, is_same: bool) -> None:
+        """Remembers whether a form that was made again came out as it was."""
+        with self._blobs_lock, contextlib.suppress(FileNotFoundError):
+            self._write_blobs(
+                diff_id,
+                [
+                    blob.settled(is_same=is_same) if blob.digest == digest else blob
+                    for blob in self.blobs(diff_id)
+                ],
+            )
+
+    def _write_blobs(self, diff_id: Digest, blobs: list[Blob]) -> None:
+        body = msgspec.json.encode(blobs[-_MAX_BLOBS:])
+        write_atomic(self._path(diff_id) / "blobs.json", body, durable=False)
 
     def remove(self, diff_id: Digest) -> None:
         """Removes it at once; the files go in the background. Harmless when it is gone."""

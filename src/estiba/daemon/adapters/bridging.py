@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from estiba.kernel.blocking import run_apart, run_blocking
@@ -60,7 +60,7 @@ async def iterate(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
         await run_blocking(source.close)
 
 
-async def each(values: Iterator[T]) -> AsyncIterator[T]:
+async def each(values: Iterator[T]) -> AsyncGenerator[T, None]:
     """A blocking iterator of values, which may wait for the client, drawn one by one."""
     source = _Exclusive(values)
     end: Any = object()

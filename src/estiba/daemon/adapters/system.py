@@ -72,7 +72,7 @@ class System:
             given.get("username", ""), given.get("password", ""), given.get("serveraddress", "")
         )
         await run_apart(
-            functools.partial(check_credentials, insecure=self.config.insecure_registries), asked
+            functools.partial(check_credentials, insecure=self.config.registries.insecure), asked
         )
         return {"Status": "Login Succeeded", "IdentityToken": ""}
 

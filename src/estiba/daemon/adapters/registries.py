@@ -1,0 +1,150 @@
+"""Registries for the routes: pull, push, what a name stands for, search."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from estiba.daemon.adapters.bridging import each
+from estiba.distribution.cancel import CancelToken
+from estiba.distribution.credentials import Credentials, decode_auth_header
+from estiba.distribution.settings import RegistrySettings
+from estiba.images.images import Images
+from estiba.images.progress import Progress
+from estiba.kernel.blocking import run_apart
+from estiba.model.errors import InvalidArgument
+from estiba.model.image import Platform
+from estiba.model.reference import Reference, parse_reference
+
+if TYPE_CHECKING:
+    from estiba.images.pulling import Puller
+
+Json = dict[str, Any]
+_MAX_FOUND = 100
+
+
+@dataclass(slots=True)
+class Registries:
+    """`api.ports.Registries`. The parts that speak with registries are imported when used."""
+
+    images: Images
+    settings: RegistrySettings
+    downloads: int
+    uploads: int
+    _puller: Puller | None = None
+
+    def pull(
+        self, image: str, tag: str, platform: Platform | None, auth: str
+    ) -> AsyncIterator[Json]:
+        from estiba.images.fetching import Fetches
+        from estiba.images.pulling import Puller
+
+        reference = _with_tag(parse_reference(image), tag)
+        credentials = decode_auth_header(auth)
+        if self._puller is None:
+            fetches = Fetches(self.images, self.downloads)
+            self._puller = Puller(self.images, self.settings, fetches)
+        is_one = reference.tag or reference.digest
+        work = self._puller.pull if is_one else self._puller.pull_all
+        cancel = CancelToken()
+        return _lines(work(reference, platform, credentials, cancel), cancel)
+
+    def push(
+        self, image: str, tag: str, platform: Platform | None, auth: str
+    ) -> AsyncIterator[Json]:
+        from estiba.images.pushing import Pusher
+
+        reference = _with_tag(parse_reference(image), tag)
+        credentials = decode_auth_header(auth)
+        pusher = Pusher(self.images, self.settings, self.uploads)
+        pusher.check(reference, platform)
+        cancel = CancelToken()
+        return _lines(pusher.push(reference, platform, credentials, cancel), cancel)
+
+    async def inspect(self, name: str, auth: str) -> Json:
+        reference = parse_reference(name).tagged
+        return await run_apart(self._inspect, reference, decode_auth_header(auth))
+
+    def _inspect(self, reference: Reference, credentials: Credentials) -> Json:
+        from estiba.distribution.repository import Repository
+        from estiba.images.manifests import is_image, parse
+        from estiba.model.image import Index, parse_config
+
+        with Repository(reference, self.settings, credentials) as repository:
+            fetched = repository.manifest(reference.digest or reference.tag or "")
+            content = fetched.content
+            value = parse(fetched.body, content.digest, content.media_type).value
+            if isinstance(value, Index):
+                platforms = [e.platform for e in value.manifests if e.platform is not None]
+            elif is_image(value):
+                config = value.config
+                found = parse_config(repository.read_blob(config.digest, config.size))
+                platforms = [
+                    Platform(os=found.os, architecture=found.architecture, variant=found.variant)
+                ]
+            else:
+                platforms = []
+        return {
+            "Descriptor": {
+                "mediaType": content.media_type,
+                "digest": content.digest,
+                "size": content.size,
+            },
+            "Platforms": [_platform_view(platform) for platform in platforms],
+        }
+
+    async def search(self, term: str, limit: int, filters: Any, auth: str) -> list[Json]:
+        return await run_apart(self._search, term, limit or 25, decode_auth_header(auth))
+
+    def _search(self, term: str, limit: int, credentials: Credentials) -> list[Json]:
+        from estiba.distribution.search import search
+
+        if not 0 < limit <= _MAX_FOUND:
+            raise InvalidArgument(f"the limit of a search is between 1 and {_MAX_FOUND}")
+        return [msgspec.to_builtins(one) for one in search(term, limit, self.settings, credentials)]
+
+
+def _with_tag(reference: Reference, tag: str) -> Reference:
+    """The API gives tag or digest apart. Raises InvalidArgument."""
+    if not tag:
+        return reference
+    separator = "@" if tag.startswith(("sha256:", "sha512:")) else ":"
+    return parse_reference(f"{reference.familiar_name}{separator}{tag}")
+
+
+def _platform_view(platform: Platform) -> Json:
+    view: Json = {"architecture": platform.architecture, "os": platform.os}
+    if platform.variant:
+        view["variant"] = platform.variant
+    if platform.os_version:
+        view["os.version"] = platform.os_version
+    return view
+
+
+async def _lines(progress: Iterator[Progress], cancel: CancelToken) -> AsyncIterator[Json]:
+    """Docker's JSON messages. A client that leaves ends the transfer, as Docker has it."""
+    async with aclosing(each(progress)) as steps:
+        try:
+            async for one in steps:
+                yield _line(one)
+                if one.pushed is not None:
+                    tag, digest, size = one.pushed
+                    aux = {"Tag": tag, "Digest": digest, "Size": size}
+                    yield {"progressDetail": {}, "aux": aux}
+        finally:
+            # Before the iterator is closed, which waits for its step under way.
+            cancel.cancel()
+
+
+def _line(one: Progress) -> Json:
+    line: Json = {"status": one.status}
+    if one.id:
+        line["id"] = one.id
+        line["progressDetail"] = {}
+    if one.current >= 0:
+        line["progressDetail"] = {"current": one.current, "total": one.total}
+    return line
