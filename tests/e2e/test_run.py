@@ -437,6 +437,14 @@ def test_log_drivers(daemon: PrivateDaemon) -> None:
             "busybox", "echo", "over the wire",
         )  # fmt: skip
         assert receiver.recv(4096).endswith(b"over the wire")
+        for number in range(5):
+            daemon.docker(
+                "run", "--rm", "--name", "gone", "--log-driver", "syslog",
+                "--log-opt", f"syslog-address=udp://127.0.0.1:{port}",
+                "--log-opt", "tag={{.Name}}", "busybox", "echo", str(number),
+            )  # fmt: skip
+            line = receiver.recv(4096)
+            assert b" gone[" in line and line.endswith(f": {number}".encode())
     assert daemon.docker("logs", "sender").stdout == b"over the wire\n"
     if not Path("/run/systemd/journal/socket").exists():
         done = daemon.docker(

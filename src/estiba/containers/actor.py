@@ -213,6 +213,7 @@ class Actor:
         record = self.record
         await self.runs.hub.close()
         await self._world.steps.tear_down(record)
+        await self.runs.last_lines_sent()
         await self._world.steps.discard(record)
         if volumes:
             await self._world.remove_volumes(record)

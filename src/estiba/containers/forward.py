@@ -1,7 +1,8 @@
-"""Log drivers that send lines elsewhere: syslog (RFC 3164, RFC 5424) and journald.
+"""Sends a container's lines on, for log drivers whose receiver is elsewhere (see `sinks`).
 
-They follow the container's own log file, so `logs` works with every driver, an engine that
-was down sends the rest when it is back, and a slow receiver never holds the container.
+It follows the container's own log file, so `logs` works with every driver, an engine that
+was down sends the rest when it is back, and a slow receiver never holds the container. A line
+comes twice if the engine was killed within a second after it, and otherwise once.
 """
 
 from __future__ import annotations
@@ -9,170 +10,140 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
-import struct
+import secrets
+import threading
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections import deque
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
-from urllib.parse import urlsplit
 
-from estiba.containers.logs import STDERR, LogQuery, read_log
+from estiba.containers.logs import (
+    HEADER_BYTES,
+    STAMP_BYTES,
+    STREAMS,
+    LogQuery,
+    RecordFormatter,
+    read_log,
+)
 from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord
+from estiba.containers.sinks import Message, Part, Sink, open_sink
 from estiba.kernel.blocking import run_apart, run_blocking
 from estiba.kernel.files import write_atomic
-from estiba.model.errors import InvalidArgument, Unavailable
 
 _log = logging.getLogger(__name__)
 
-JOURNALD_SOCKET = Path("/run/systemd/journal/socket")
-_FACILITIES = (
-    "kern user mail daemon auth syslog lpr news uucp cron authpriv ftp ntp security console "
-    "solaris-cron local0 local1 local2 local3 local4 local5 local6 local7"
-).split()
-_ERROR, _INFO = 3, 6
+PART_BYTES = 16 * 1024
+"""Longer lines are sent in parts of this length, as Docker does."""
 _RETRY_S = 2.0
-_SEND_TIMEOUT_S = 5.0
 _SAVE_EVERY_S = 1.0
-_MAX_LINE = 60_000
-_MAX_LINE_WITH_STAMP = _MAX_LINE + 64
+_TURN_S = 0.1
+"""How long one call of the shared thread pool may send."""
 
 
-class Sink(Protocol):
-    """Where lines go. `send` blocks and raises OSError when the receiver is away."""
-
-    def send(self, stream: int, time_ns: int, line: bytes) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class SyslogSink:
-    """One syslog receiver: unix://, unixgram://, udp:// or tcp:// (RFC 6587 newline framing)."""
-
-    def __init__(self, options: Mapping[str, str], tag: str) -> None:
-        address = options.get("syslog-address", "unixgram:///dev/log")
-        self._url = urlsplit(address)
-        if self._url.scheme not in ("unix", "unixgram", "udp", "tcp"):
-            raise InvalidArgument(f"syslog-address should be unix, udp or tcp, got {address!r}")
-        self._facility = _facility(options.get("syslog-facility", "daemon"))
-        self._format = options.get("syslog-format", "rfc3164")
-        if self._format not in ("rfc3164", "rfc5424", "rfc5424micro"):
-            raise InvalidArgument(f"invalid syslog format {self._format!r}")
-        self._tag = tag
-        self._host = socket.gethostname()
-        self._socket: socket.socket | None = None
-
-    def send(self, stream: int, time_ns: int, line: bytes) -> None:
-        priority = self._facility * 8 + (_ERROR if stream == STDERR else _INFO)
-        moment = datetime.fromtimestamp(time_ns / 1e9, UTC)
-        if self._format == "rfc3164":
-            stamp = moment.strftime("%b %e %H:%M:%S")
-            header = f"<{priority}>{stamp} {self._host} {self._tag}[{os.getpid()}]: "
-        else:
-            digits = 6 if self._format == "rfc5424micro" else 0
-            stamp = moment.isoformat(timespec="microseconds" if digits else "seconds")
-            header = f"<{priority}>1 {stamp} {self._host} {self._tag} {os.getpid()} {self._tag} - "
-        message = header.encode() + line[:_MAX_LINE]
-        if self._url.scheme == "tcp":
-            message += b"\n"
-        try:
-            self._connected().sendall(message)
-        except OSError:
-            self.close()
-            raise
-
-    def _connected(self) -> socket.socket:
-        if self._socket is None:
-            if self._url.scheme in ("unix", "unixgram"):
-                connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                target: str | tuple[str, int] = self._url.path
-            else:
-                kind = socket.SOCK_DGRAM if self._url.scheme == "udp" else socket.SOCK_STREAM
-                host, port = self._url.hostname or "localhost", self._url.port or 514
-                family = socket.getaddrinfo(host, port, type=kind)[0][0]
-                connection = socket.socket(family, kind)
-                target = (host, port)
-            connection.settimeout(_SEND_TIMEOUT_S)
-            connection.connect(target)
-            self._socket = connection
-        return self._socket
-
-    def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-
-class JournaldSink:
-    """systemd's journal by its native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL)."""
-
-    def __init__(self, fields: Mapping[str, str], path: Path = JOURNALD_SOCKET) -> None:
-        if not path.exists():
-            raise Unavailable("journald is not enabled on this host: use another --log-driver")
-        self._fields = b"".join(_field(name, value.encode()) for name, value in fields.items())
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.settimeout(_SEND_TIMEOUT_S)
-        self._path = str(path)
-
-    def send(self, stream: int, time_ns: int, line: bytes) -> None:
-        priority = _ERROR if stream == STDERR else _INFO
-        entry = (
-            _field("MESSAGE", line[:_MAX_LINE])
-            + _field("PRIORITY", b"%d" % priority)
-            + _field("SYSLOG_TIMESTAMP", b"%d" % (time_ns // 1000))
-            + self._fields
-        )
-        self._socket.sendto(entry, self._path)
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-def _field(name: str, value: bytes) -> bytes:
-    if b"\n" in value:
-        return name.encode() + b"\n" + struct.pack("<Q", len(value)) + value + b"\n"
-    return name.encode() + b"=" + value + b"\n"
-
-
-def _facility(name: str) -> int:
-    if name.isdecimal() and int(name) < len(_FACILITIES):
-        return int(name)
-    if name not in _FACILITIES:
-        raise InvalidArgument(f"invalid syslog facility {name!r}")
-    return _FACILITIES.index(name)
-
-
-def open_sink(record: ContainerRecord) -> Sink | None:
-    """The sink of the container's log driver; None for drivers that keep the log here.
-
-    Raises InvalidArgument for bad options, Unavailable without a journal.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a log has been sent: all records before `stamp`, `records` with that stamp, and
+    `messages` made of what follows.
     """
-    log = record.host_config.log_config
-    tag = log.config.get("tag") or record.id[:12]
-    if log.type == "syslog":
-        return SyslogSink(log.config, tag)
-    if log.type == "journald":
-        return JournaldSink(
-            {
-                "CONTAINER_ID": record.id[:12],
-                "CONTAINER_ID_FULL": record.id,
-                "CONTAINER_NAME": record.name,
-                "CONTAINER_TAG": tag,
-                "IMAGE_NAME": record.image_name,
-                "SYSLOG_IDENTIFIER": tag,
-            }
+
+    stamp: bytes = b""
+    records: int = 0
+    messages: int = 0
+
+
+@dataclass(slots=True)
+class _Line:
+    """What has come of a line that has not ended."""
+
+    stamp: bytes
+    text: bytes = b""
+    part_id: str = ""
+    ordinal: int = 0
+
+    def part(self, *, last: bool) -> Part:
+        self.part_id = self.part_id or secrets.token_hex(32)
+        self.ordinal += 1
+        return Part(self.part_id, self.ordinal, last)
+
+
+class Assembler:
+    """From records of the log to messages, each with the place after it; begins at a place.
+
+    The messages after a place are always the same, however the records are read.
+    """
+
+    def __init__(self, start: Place) -> None:
+        self._start = start
+        self._to_skip = start.records
+        self._to_drop = start.messages
+        self._at = replace(start, messages=0)
+        self._base = self._at
+        self._made = 0
+        self._lines: dict[int, _Line] = {}
+
+    def feed(self, block: bytes) -> list[tuple[Message, Place]]:
+        """The messages of a block of whole records."""
+        found = []
+        for record in block.split(b"\n")[:-1]:
+            if self._is_new(record[:STAMP_BYTES]):
+                found += self._placed(self._messages(record))
+        return found
+
+    def rest(self) -> list[tuple[Message, Place]]:
+        """What is left at the end of a run, as the part of a line that never ended."""
+        texts = [(stream, line) for stream, line in self._lines.items() if line.text]
+        self._lines.clear()
+        return self._placed(
+            [
+                Message(stream, line.stamp, line.text, line.part(last=False))
+                for stream, line in texts
+            ]
         )
-    return None
 
+    @property
+    def place(self) -> Place:
+        """The place after all that was fed."""
+        return replace(self._base, messages=self._made) if self._lines else self._at
 
-def check_sink(record: ContainerRecord) -> None:
-    """Raises what would keep the log driver from working, before the container starts."""
-    sink = open_sink(record)
-    if sink is not None:
-        sink.close()
+    def _is_new(self, stamp: bytes) -> bool:
+        if stamp < self._start.stamp:
+            return False
+        if stamp == self._start.stamp and self._to_skip:
+            self._to_skip -= 1
+            return False
+        records = self._at.records + 1 if stamp == self._at.stamp else 1
+        self._at = Place(stamp, records)
+        return True
+
+    def _messages(self, record: bytes) -> list[Message]:
+        stream = STREAMS.get(record[36:42])
+        if stream is None:
+            return []
+        line = self._lines.setdefault(stream, _Line(record[:STAMP_BYTES]))
+        line.text += record[HEADER_BYTES:]
+        found = []
+        while len(line.text) >= PART_BYTES:
+            text, line.text = line.text[:PART_BYTES], line.text[PART_BYTES:]
+            found.append(Message(stream, line.stamp, text, line.part(last=False)))
+        if record[43:44] == b"F":
+            part = line.part(last=True) if line.part_id else None
+            found.append(Message(stream, line.stamp, line.text, part))
+            del self._lines[stream]
+        return found
+
+    def _placed(self, messages: list[Message]) -> list[tuple[Message, Place]]:
+        placed = []
+        for message in messages:
+            self._made += 1
+            placed.append((message, replace(self._base, messages=self._made)))
+        if not self._lines:
+            self._base, self._made = self._at, 0
+            if placed:
+                placed[-1] = (messages[-1], self._at)
+        dropped = min(self._to_drop, len(placed))
+        self._to_drop -= dropped
+        return placed[dropped:]
 
 
 def open_forwarder(record: ContainerRecord, paths: Paths) -> Forwarder | None:
@@ -190,38 +161,36 @@ class Forwarder:
         self._sink = sink
         self._log = log
         self._cursor = cursor
+        self._place = self._saved = Place()
         self._saved_at = 0.0
         self._is_away = False
+        self._is_closed = False
+        self._sending = threading.Lock()
 
     async def run(self, ended: asyncio.Event) -> None:
         """Returns when the container has ended and all was sent."""
-        since = await run_blocking(_read_cursor, self._cursor)
-        query = LogQuery(timestamps=True, follow=True, since_ns=since)
-        begun: dict[int, bytes] = {}
         try:
-            async for stream, data in read_log(self._log, query, ended):
-                *lines, rest = (begun.get(stream, b"") + data).split(b"\n")
-                begun[stream] = rest[:_MAX_LINE_WITH_STAMP]
-                for line in lines:
-                    if not await self._send(stream, line):
-                        return
-            for stream, rest in begun.items():
-                if rest and not await self._send(stream, rest):
+            self._place = self._saved = await run_blocking(_read_place, self._cursor)
+            assembler = Assembler(self._place)
+            query = LogQuery(follow=True)
+            async for _, block in read_log(self._log, query, ended, RecordFormatter(query)):
+                if not await self._deliver(await run_blocking(assembler.feed, block)):
                     return
+            if await self._deliver(assembler.rest()):
+                self._place = assembler.place
         finally:
-            self._sink.close()
+            self._is_closed = True
+            await run_apart(self._close)
 
-    async def _send(self, stream: int, stamped: bytes) -> bool:
+    async def _deliver(self, messages: list[tuple[Message, Place]]) -> bool:
         """Tries until it succeeds; False when the container was removed meanwhile."""
-        stamp, _, line = stamped.partition(b" ")
-        time_ns = _parse_stamp(stamp)
-        while True:
+        queue = deque(messages)
+        while queue:
+            # The shared pool is for everybody: who waits for a receiver does so once in it.
+            run = run_apart if self._is_away else run_blocking
             try:
-                # The shared pool is for everybody: who waits for a receiver does so once in it.
-                run = run_apart if self._is_away else run_blocking
-                await run(self._sink.send, stream, time_ns, line)
+                await run(self._send_some, queue)
                 self._is_away = False
-                break
             except OSError as error:
                 if not self._log.parent.exists():
                     return False
@@ -229,18 +198,37 @@ class Forwarder:
                     _log.warning("cannot forward log lines, trying on and on: %s", error)
                 self._is_away = True
                 await asyncio.sleep(_RETRY_S)
-        if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
-            self._saved_at = time.monotonic()
-            await run_blocking(write_atomic, self._cursor, str(time_ns + 1).encode(), durable=False)
         return True
 
+    def _send_some(self, queue: deque[tuple[Message, Place]]) -> None:
+        until = time.monotonic() + _TURN_S
+        with self._sending:
+            while queue and not self._is_closed and time.monotonic() < until:
+                message, place = queue[0]
+                self._sink.send(message)
+                queue.popleft()
+                self._place = place
+            if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
+                self._save()
 
-def _read_cursor(path: Path) -> int:
+    def _save(self) -> None:
+        self._saved_at = time.monotonic()
+        place = self._place
+        if place == self._saved:
+            return
+        self._saved = place
+        text = b"%s %d %d" % (place.stamp, place.records, place.messages)
+        with contextlib.suppress(OSError):  # the container was removed, or the disk is full
+            write_atomic(self._cursor, text, durable=False)
+
+    def _close(self) -> None:
+        with self._sending:
+            self._save()
+            self._sink.close()
+
+
+def _read_place(path: Path) -> Place:
     with contextlib.suppress(FileNotFoundError, ValueError):
-        return int(path.read_bytes())
-    return 0
-
-
-def _parse_stamp(stamp: bytes) -> int:
-    seconds = datetime.strptime(stamp[:19].decode(), "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
-    return int(seconds.timestamp()) * 1_000_000_000 + int(stamp[20:29])
+        stamp, records, messages = path.read_bytes().rsplit(b" ", 2)
+        return Place(stamp, int(records), int(messages))
+    return Place()

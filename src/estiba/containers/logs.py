@@ -28,11 +28,11 @@ from estiba.kernel.inotify import DirectoryWatch
 STDOUT = 1
 STDERR = 2
 
-_HEADER = 45
-_STAMP = 29
+HEADER_BYTES = 45
+STAMP_BYTES = 29
 _BLOCK_BYTES = 1 << 18
 _TAIL_BYTES = 1 << 16
-_TAGS = {b"stdout": STDOUT, b"stderr": STDERR}
+STREAMS = {b"stdout": STDOUT, b"stderr": STDERR}
 
 Chunk = tuple[int, bytes]
 """A stream number and bytes of it: one or many whole lines."""
@@ -99,7 +99,7 @@ class LogFormatter:
             return self._wanted([(STDOUT, _text(lines, whole=True))] if lines else [])
         return self._wanted(
             [
-                (_TAGS.get(tag[:6], 0), _text(list(run), whole=tag[7:] == b"F"))
+                (STREAMS.get(tag[:6], 0), _text(list(run), whole=tag[7:] == b"F"))
                 for tag, run in groupby(lines, key=lambda line: line[36:44])
             ]
         )
@@ -110,9 +110,9 @@ class LogFormatter:
 
     def _within(self, lines: list[bytes]) -> list[bytes]:
         if self._since:
-            lines = [line for line in lines if line[:_STAMP] >= self._since]
+            lines = [line for line in lines if line[:STAMP_BYTES] >= self._since]
         if self._until:
-            kept = [line for line in lines if line[:_STAMP] <= self._until]
+            kept = [line for line in lines if line[:STAMP_BYTES] <= self._until]
             self.past_until = len(kept) < len(lines)
             lines = kept
         return lines
@@ -120,16 +120,16 @@ class LogFormatter:
     def _headed(self, lines: list[bytes]) -> list[Chunk]:
         chunks: list[Chunk] = []
         for tag, run in groupby(lines, key=lambda line: line[36:42]):
-            stream = _TAGS.get(tag, 0)
+            stream = STREAMS.get(tag, 0)
             if stream == 0:
                 continue
             parts: list[bytes] = []
             for line in run:
                 if not self._in_line[stream]:
                     if self._query.timestamps:
-                        parts += (line[:_STAMP], b"Z ")
+                        parts += (line[:STAMP_BYTES], b"Z ")
                     parts.append(self._query.prefix)
-                parts.append(line[_HEADER:])
+                parts.append(line[HEADER_BYTES:])
                 self._in_line[stream] = line[43:44] == b"P"
                 if not self._in_line[stream]:
                     parts.append(b"\n")
@@ -137,10 +137,17 @@ class LogFormatter:
         return self._wanted(chunks)
 
 
+class RecordFormatter(LogFormatter):
+    """Gives the records as they stand in the log, for those who look at each."""
+
+    def format(self, block: bytes) -> list[Chunk]:
+        return [(STDOUT, block)]
+
+
 def _text(lines: list[bytes], *, whole: bool) -> bytes:
     if whole:
-        return b"\n".join([line[_HEADER:] for line in lines]) + b"\n"
-    return b"".join([line[_HEADER:] for line in lines])
+        return b"\n".join([line[HEADER_BYTES:] for line in lines]) + b"\n"
+    return b"".join([line[HEADER_BYTES:] for line in lines])
 
 
 def blocks(file: BinaryIO, carry: bytearray) -> Iterator[bytes]:
@@ -229,12 +236,14 @@ def _last_records(file: BinaryIO) -> tuple[int, list[bytes]]:
         window *= 2
 
 
-async def read_log(path: Path, query: LogQuery, ended: asyncio.Event) -> AsyncIterator[Chunk]:
+async def read_log(
+    path: Path, query: LogQuery, ended: asyncio.Event, formatter: LogFormatter | None = None
+) -> AsyncIterator[Chunk]:
     """Yields the log as the query asks; with `follow` until `ended` and no byte is left.
 
     A log that does not exist is empty.
     """
-    formatter = LogFormatter(query)
+    formatter = formatter or LogFormatter(query)
     with ExitStack() as stack:
         watch = stack.enter_context(_watch(path.parent, ended)) if query.follow else None
         files = [stack.enter_context(file) for file in await run_blocking(_open_all, path)]

@@ -16,12 +16,13 @@ import msgspec
 
 from estiba.containers.attach import AttachHub
 from estiba.containers.endings import Endings
-from estiba.containers.forward import check_sink, open_forwarder
+from estiba.containers.forward import Forwarder, open_forwarder
 from estiba.containers.health import HealthWatch, plan_health
 from estiba.containers.journal import Journal, events_down, events_up
 from estiba.containers.ports import Exit
 from estiba.containers.record import ContainerRecord, Health, ProbeResult
 from estiba.containers.restart import decide_restart, delay_s
+from estiba.containers.sinks import check_sink
 from estiba.containers.world import World
 from estiba.kernel.pidfd import ProcessIdentity, is_alive
 from estiba.model.errors import Conflict, EstibaError, NotModified
@@ -30,6 +31,7 @@ from estiba.model.state import ContainerState, move
 _log = logging.getLogger(__name__)
 
 _TEAR_DOWN_ATTEMPTS = 3
+_LAST_LINES_S = 2.0
 
 
 class RemoveIfOwed(Protocol):
@@ -60,6 +62,7 @@ class Runs:
         self._remove_if_owed = remove_if_owed
         self._tasks: list[asyncio.Task[None]] = []
         self._restart_task: asyncio.Task[None] | None = None
+        self._forwarding: asyncio.Task[None] | None = None
         self._stopped_as_unhealthy = False
         if not self.record.state.is_up:
             self.ended.set()
@@ -181,7 +184,20 @@ class Runs:
             _log.warning("container %s: its lines are not sent on: %s", self.record.name, error)
             return
         if forwarder is not None:
-            self._world.tasks.spawn(forwarder.run(self.ended), name=f"forward {self.record.name}")
+            self._forwarding = self._world.tasks.spawn(
+                self._send_on(forwarder, self._forwarding), name=f"forward {self.record.name}"
+            )
+
+    async def _send_on(self, forwarder: Forwarder, before: asyncio.Task[None] | None) -> None:
+        """One after the other: the run `before` may still wait for the receiver."""
+        if before is not None:
+            await asyncio.wait({before})
+        await forwarder.run(self.ended)
+
+    async def last_lines_sent(self) -> None:
+        """Waits until what the container wrote is sent on; not long, its receiver may be away."""
+        if self._forwarding is not None:
+            await asyncio.wait({self._forwarding}, timeout=_LAST_LINES_S)
 
     # -- the end of a run ------------------------------------------------------------------
 

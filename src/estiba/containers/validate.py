@@ -11,6 +11,7 @@ import re
 from estiba.containers.health import plan_health
 from estiba.containers.hostfacts import HostFacts
 from estiba.containers.limits import check_resources
+from estiba.containers.logdetails import check_details
 from estiba.containers.restart import check_policy
 from estiba.containers.signals import parse_signal
 from estiba.model.container import OF_CONTAINER, Config, HostConfig
@@ -164,6 +165,7 @@ def check_log(host: HostConfig) -> None:
             parse_size(value)
         if name == "max-file" and (not value.isdecimal() or int(value) < 1):
             raise InvalidArgument("max-file cannot be less than 1")
+    check_details(log.config)
 
 
 def parse_size(text: str) -> int:

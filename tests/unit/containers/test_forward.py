@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import socket
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
-from tests.support.logfiles import line, write_records
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.logfiles import BASE_NS, LogRecord, line, write_records
 
 from estiba.containers import forward, logs
-from estiba.containers.forward import Forwarder, JournaldSink
+from estiba.containers.forward import PART_BYTES, Assembler, Forwarder, Place
+from estiba.containers.sinks import Message
 
 
 @dataclass
@@ -23,14 +26,18 @@ class FakeSink:
 
     is_there: bool = True
     attempts: int = 0
-    lines: list[tuple[int, bytes]] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
     closed: bool = False
 
-    def send(self, stream: int, time_ns: int, line: bytes) -> None:
+    def send(self, message: Message) -> None:
         self.attempts += 1
         if not self.is_there:
             raise FileNotFoundError("no receiver")
-        self.lines.append((stream, line))
+        self.messages.append(message)
+
+    @property
+    def lines(self) -> list[tuple[int, bytes]]:
+        return [(message.stream, message.text) for message in self.messages]
 
     def close(self) -> None:
         self.closed = True
@@ -113,24 +120,106 @@ async def test_a_receiver_that_is_away_holds_no_thread_of_the_shared_pool(
     threads: list[str] = []
 
     class Away(FakeSink):
-        def send(self, stream: int, time_ns: int, line: bytes) -> None:
+        def send(self, message: Message) -> None:
             threads.append(threading.current_thread().name)
             self.is_there = self.attempts == 2
-            super().send(stream, time_ns, line)
+            super().send(message)
 
     async with asyncio.timeout(5):
         await Forwarder(Away(), log, log.parent / "forwarded").run(ended)
     assert [name.startswith("blocking") for name in threads] == [True, False, False]
 
 
-def test_a_journal_that_takes_nothing_more_is_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+_PIECES = st.builds(
+    LogRecord,
+    # Few times, so that many records have the same one, as those of one read of the monitor do.
+    st.just(BASE_NS),
+    st.sampled_from([1, 2]),
+    st.booleans(),
+    st.sampled_from([b"", b"a", b"bc", b"x" * 5000, b"y" * PART_BYTES, b"z" * 40_000]),
+)
+
+
+def timed(records: list[LogRecord], steps: list[int]) -> list[LogRecord]:
+    """The records with times that never go back."""
+    times = accumulate(steps)
+    return [
+        replace(record, time_ns=BASE_NS + time) for record, time in zip(records, times, strict=True)
+    ]
+
+
+def seen(messages: list[tuple[Message, Place]]) -> list[tuple[object, ...]]:
+    """Without the ids of long lines, which are random."""
+    return [
+        (one.stream, one.stamp, one.text, one.part and (one.part.ordinal, one.part.last))
+        for one, _ in messages
+    ]
+
+
+@given(st.data())
+def test_each_message_comes_once_wherever_it_is_taken_up_again(data: st.DataObject) -> None:
+    records = data.draw(st.lists(_PIECES, max_size=12))
+    steps = data.draw(st.lists(st.integers(0, 1), min_size=len(records), max_size=len(records)))
+    log = b"".join(record.encode() for record in timed(records, steps))
+    assembler = Assembler(Place())
+    whole = assembler.feed(log)
+    if whole:
+        cut = data.draw(st.integers(0, len(whole) - 1))
+        again = Assembler(whole[cut][1])
+        assert seen(again.feed(log)) == seen(whole[cut + 1 :])
+        assert again.place == assembler.place
+    again = Assembler(assembler.place)
+    assert again.feed(log) == []
+    rest = assembler.rest()
+    for stream in (1, 2):
+        texts = b"".join(
+            record.text + (b"" if record.partial else b"\n")
+            for record in records
+            if record.stream == stream
+        )
+        sent = b"".join(
+            one.text + (b"\n" if one.part is None or one.part.last else b"")
+            for one, _ in [*whole, *rest]
+            if one.stream == stream
+        )
+        assert sent == texts
+    assert Assembler(assembler.place).feed(log) == []
+
+
+async def test_a_further_run_sends_only_what_is_new(log: Path, ended: asyncio.Event) -> None:
+    """The log goes on over the runs of a container; many lines have the same time."""
+    cursor = log.parent / "forwarded"
+    for run in range(3):
+        write_records(log, [line(0, f"{run} one"), line(0, f"{run} two")])
+        write_records(log, [line(0, f"{run} end", partial=True)])
+        sink = FakeSink()
+        await Forwarder(sink, log, cursor).run(ended)
+        assert [text.decode() for _, text in sink.lines] == [
+            f"{run} {word}" for word in ("one", "two", "end")
+        ]
+
+
+async def test_an_engine_that_ends_remembers_how_far_it_came(
+    log: Path, ended: asyncio.Event
 ) -> None:
-    monkeypatch.setattr(forward, "_SEND_TIMEOUT_S", 0.01)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
-        journal.bind(str(tmp_path / "journal"))
-        sink = JournaldSink({}, tmp_path / "journal")
-        with pytest.raises(TimeoutError):
-            for _ in range(100_000):
-                sink.send(1, 0, b"x" * 4096)
-        sink.close()
+    write_records(log, [line(number, str(number)) for number in range(4)])
+
+    loop = asyncio.get_running_loop()
+
+    class Stops(FakeSink):
+        stuck = asyncio.Event()
+
+        def send(self, message: Message) -> None:
+            if len(self.messages) == 2:
+                loop.call_soon_threadsafe(self.stuck.set)
+                raise FileNotFoundError("no receiver")
+            super().send(message)
+
+    first, second = Stops(), FakeSink()
+    running = asyncio.create_task(Forwarder(first, log, log.parent / "cursor").run(ended))
+    await first.stuck.wait()
+    running.cancel()
+    await asyncio.wait({running})
+    await Forwarder(second, log, log.parent / "cursor").run(ended)
+    assert [text for _, text in first.lines + second.lines] == [b"0", b"1", b"2", b"3"]
+    assert first.closed

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from tests.support.records import make_record
 
-from estiba.containers.logdetails import details_prefix
+from estiba.containers.logdetails import check_details, details_prefix, log_tag
 from estiba.containers.logs import LogFormatter, LogQuery
 from estiba.model.container import Config, HostConfig, LogConfig
+from estiba.model.errors import InvalidArgument
 
 LABELS = {"team": "a b", "com.shop": "x", "other": "y"}
 ENV = ["STAGE=prod=1", "PATH=/bin", "EMPTY="]
@@ -32,6 +34,40 @@ def test_what_the_options_name(options: dict[str, str], expected: bytes) -> None
         host_config=HostConfig(log_config=LogConfig(config=options)),
     )
     assert details_prefix(record) == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("", "1" * 12),
+        ("plain text", "plain text"),
+        ("{{.Name}}/{{ .ImageName }}", "box/busybox:latest"),
+        ("{{.FullID}}{{- .DaemonName -}}", "1" * 64 + "estiba"),
+        ("{{.ImageID}} {{.ImageFullID}}", f"{'0' * 12} sha256:{'0' * 64}"),
+        ("{{.Command}}", "sh -c x"),
+    ],
+)
+def test_the_tag_is_filled_in(template: str, expected: str) -> None:
+    record = msgspec.structs.replace(
+        make_record(
+            config=Config(entrypoint=["sh"], cmd=["-c", "x"]),
+            host_config=HostConfig(log_config=LogConfig(config={"tag": template})),
+        ),
+        id="1" * 64,
+        name="box",
+        image_name="busybox:latest",
+        image_id="sha256:" + "0" * 64,
+    )
+    check_details({"tag": template})
+    assert log_tag(record) == expected
+
+
+@pytest.mark.parametrize(
+    "options", [{"tag": "{{.Nope}}"}, {"tag": "{{if .ID}}x{{end}}"}, {"labels-regex": "("}]
+)
+def test_what_makes_no_sense_is_refused(options: dict[str, str]) -> None:
+    with pytest.raises(InvalidArgument, match="log opt"):
+        check_details(options)
 
 
 @pytest.mark.parametrize(
