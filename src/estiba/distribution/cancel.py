@@ -61,7 +61,7 @@ class CancelToken:
             self._enders[handle] = end
         return handle
 
-    def detach(self, handle: object) -> None:
+    def detach(self, handle: object | None) -> None:
         """Once it returns, `end` is not running and will not run."""
         with self._lock:
             self._enders.pop(handle, None)

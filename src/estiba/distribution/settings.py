@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from estiba.distribution.proxies import Proxies
+from estiba.distribution.urls import Origin
 from estiba.model.errors import InvalidArgument
 from estiba.model.reference import DEFAULT_DOMAIN, parse_reference
 
@@ -25,10 +26,8 @@ class Site:
     """
 
     host: str
-    scheme: str = "https"
+    scheme: str
     prefix: str = ""
-    insecure: bool = False
-    certs_names: tuple[str, ...] = ()
     is_mirror: bool = False
 
 
@@ -64,12 +63,16 @@ class RegistrySettings:
             return False
         return address.is_loopback or any(_holds(network, address) for network in self.insecure)
 
+    def names_of(self, origin: Origin) -> tuple[str, ...]:
+        """Under which names the settings may speak of it."""
+        bare = f"[{origin.host}]" if ":" in origin.host else origin.host
+        names = (origin.authority, f"{bare}:{origin.port}")
+        return (*names, DEFAULT_DOMAIN) if bare == DEFAULT_HOST else names
+
     def site(self, domain: str) -> Site:
         """The registry itself."""
         host = DEFAULT_HOST if domain == DEFAULT_DOMAIN else domain
-        insecure = self.is_insecure(domain)
-        names = (host,) if host == domain else (host, domain)
-        return Site(host, "" if insecure else "https", insecure=insecure, certs_names=names)
+        return Site(host, "" if self.is_insecure(host) else "https")
 
     def sites(self, domain: str) -> list[Site]:
         """In the order in which a pull asks: mirrors, then the registry itself."""
@@ -92,9 +95,7 @@ class RegistrySettings:
                 raise ValueError("no host")
         except (ValueError, InvalidArgument) as error:
             raise InvalidArgument(f"invalid mirror {url[:128]!r}: {error}") from error
-        return Site(
-            host, parts.scheme, prefix, self.is_insecure(host), certs_names=(host,), is_mirror=True
-        )
+        return Site(host, parts.scheme, prefix, is_mirror=True)
 
 
 def _holds(network: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from estiba.daemon.adapters.system_views import EngineFacts, info_view, version_
 from estiba.daemon.config import DaemonConfig
 from estiba.daemon.hostinfo import HostInfo
 from estiba.images.images import Images
-from estiba.images.login import Credentials, check_credentials
 from estiba.kernel.blocking import run_apart, run_blocking
 from estiba.model.errors import InvalidArgument
 from estiba.model.event import Event
@@ -68,13 +66,14 @@ class System:
             given = msgspec.convert(credentials, dict[str, str])
         except msgspec.ValidationError as error:
             raise InvalidArgument(f"invalid JSON: {error}") from error
-        asked = Credentials(
-            given.get("username", ""), given.get("password", ""), given.get("serveraddress", "")
-        )
-        await run_apart(
-            functools.partial(check_credentials, insecure=self.config.registries.insecure), asked
-        )
-        return {"Status": "Login Succeeded", "IdentityToken": ""}
+        # Not before somebody logs in: the client of registries is large.
+        from estiba.distribution.credentials import credentials_from
+        from estiba.distribution.login import check_credentials
+
+        server = given.get("serveraddress", "")
+        settings = self.config.registries
+        token = await run_apart(check_credentials, server, credentials_from(given), settings)
+        return {"Status": "Login Succeeded", "IdentityToken": token}
 
     # -- events ----------------------------------------------------------------------------
 

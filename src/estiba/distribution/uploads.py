@@ -1,0 +1,248 @@
+"""Uploading a blob: in one request, or in chunks; resumed after a break (distribution-spec 1.1,
+"Pushing blobs").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import quote
+
+from estiba.distribution.answer import Answer
+from estiba.distribution.auth import Scopes
+from estiba.distribution.session import Session
+from estiba.distribution.transport import Streamed
+from estiba.distribution.urls import Url, parse_url
+from estiba.model.digest import Digest
+from estiba.model.errors import DataLoss, EstibaError, NotFound, Unauthorized, Unavailable
+
+CHUNK_BYTES = 8 << 20
+_MAX_CHUNK_BYTES = 64 << 20
+_PIECE_BYTES = 256 << 10
+_RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
+
+
+class _Unrepeatable(Unavailable):
+    """The upload broke where its source cannot go back to."""
+
+
+class Source(Protocol):
+    """What is uploaded. One that also has `seek(offset)` can be resumed anywhere."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A repository `name` at a site; `what` names the blob in messages."""
+
+    session: Session
+    name: str
+    scopes: Scopes
+    what: str
+
+
+def upload_whole(
+    to: Destination, source: Source, size: int, digest: Digest, progress: Callable[[int], None]
+) -> None:
+    """One PUT; after a break the rest, where the source can be read again from there."""
+    upload = _Upload(to, progress)
+    seek = getattr(source, "seek", None)
+    position = 0
+
+    def feed(offset: int) -> Iterator[bytes]:
+        nonlocal position
+        if offset != position:
+            if seek is None:
+                raise _Unrepeatable(
+                    f"{to.what}: the upload broke and its source cannot be read again"
+                )
+            seek(offset)
+            position = offset
+        while position < size:
+            piece = source.read(min(_PIECE_BYTES, size - position))
+            if not piece:
+                raise DataLoss(f"{to.what}: its source ends after {position} of {size} bytes")
+            position += len(piece)
+            yield piece
+
+    with upload:
+        upload.send(feed, size, digest)
+
+
+def upload_chunks(
+    to: Destination, source: Source, algorithm: str, progress: Callable[[int], None]
+) -> tuple[Digest, int]:
+    """Digest and size, which nobody knew before; a chunk is kept in memory until it arrived."""
+    upload = _Upload(to, progress)
+    hasher = hashlib.new(algorithm)
+    with upload:
+        size = upload.chunk_bytes
+        chunk = _fill(source, size)
+        while True:
+            hasher.update(chunk)
+            following = b"" if len(chunk) < size else _fill(source, size)
+            digest = None if following else f"{algorithm}:{hasher.hexdigest()}"
+            feed = functools.partial(_slices, memoryview(chunk), upload.offset, to.what)
+            upload.send(feed, upload.offset + len(chunk), digest)
+            if digest is not None:
+                return digest, upload.offset
+            chunk = following
+
+
+def _slices(chunk: memoryview, start: int, what: str, offset: int) -> Iterator[bytes]:
+    """The pieces of a chunk that stands at `start`, from `offset` on."""
+    if offset < start:
+        raise _Unrepeatable(f"{what}: the registry lost a part of the upload")
+    for at in range(offset - start, len(chunk), _PIECE_BYTES):
+        yield bytes(chunk[at : at + _PIECE_BYTES])
+
+
+def _fill(source: Source, size: int) -> bytes:
+    pieces, left = [], size
+    while left and (piece := source.read(min(left, _PIECE_BYTES))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+class _Upload:
+    """An upload session; `offset` bytes have arrived. Leaving by an exception abandons it."""
+
+    def __init__(self, to: Destination, progress: Callable[[int], None]) -> None:
+        self._to = to
+        self._progress = progress
+        self._url: Url | None = None
+        self.offset = 0
+        self.chunk_bytes = CHUNK_BYTES
+
+    def __enter__(self) -> _Upload:
+        self._begin()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._url is not None:
+            with contextlib.suppress(EstibaError):
+                self._call("DELETE", self._url, once=True).close()
+
+    def _begin(self) -> None:
+        to = self._to
+        answer = self._call("POST", to.session.url(f"{to.name}/blobs/uploads/"))
+        self.offset = 0
+        self._url = self._located(answer)
+        least = answer.header("OCI-Chunk-Min-Length")
+        if least.isascii() and least.isdecimal() and len(least) < 12:
+            self.chunk_bytes = min(max(CHUNK_BYTES, int(least)), _MAX_CHUNK_BYTES)
+
+    def _located(self, answer: Answer) -> Url:
+        url = self._to.session.located(answer)
+        answer.close()
+        return url
+
+    def send(self, feed: Callable[[int], Iterator[bytes]], end: int, digest: Digest | None) -> None:
+        """All up to `end`; with `digest` that is all of the blob, and the upload is complete."""
+        settings = self._to.session.transport.settings
+        failures = 0
+        while digest is not None or self.offset < end:
+            before = self.offset
+            try:
+                self._attempt(feed, end, digest)
+                if digest is not None:
+                    return
+            except _Unrepeatable:
+                raise
+            except (Unavailable, Unauthorized):
+                failures = 1 if self.offset > before else failures + 1
+                if failures >= settings.attempts:
+                    raise
+                self._to.session.transport.cancel.wait(settings.backoff_s * 2 ** (failures - 1))
+                if self._resume(end, digest):
+                    return
+
+    def _attempt(
+        self, feed: Callable[[int], Iterator[bytes]], end: int, digest: Digest | None
+    ) -> None:
+        assert self._url is not None
+        headers = {"Content-Type": "application/octet-stream"}
+        if self.offset < end and (self.offset or digest is None):
+            headers["Content-Range"] = f"{self.offset}-{end - 1}"
+        body = Streamed(end - self.offset, self._counted(feed(self.offset)))
+        if digest is None:
+            answer = self._call("PATCH", self._url, headers, body)
+            self._url = self._located(answer)
+            before, self.offset = self.offset, self._arrived(answer, end, unsaid=end)
+            if self.offset <= before:
+                raise Unavailable(f"{self._to.what}: the registry takes nothing of the upload")
+            return
+        joint = "&" if "?" in self._url.target else "?"
+        url = parse_url(
+            f"{self._url.origin}{self._url.target}{joint}digest={quote(digest, safe='')}"
+        )
+        self._call("PUT", url, headers, body).close()
+        self.offset, self._url = end, None
+
+    def _resume(self, end: int, digest: Digest | None) -> bool:
+        """Asks how much arrived; True when the blob turns out to be complete."""
+        assert self._url is not None
+        try:
+            answer = self._call("GET", self._url)
+        except NotFound:
+            to = self._to
+            if digest is not None and _has(to, digest):
+                self.offset, self._url = end, None
+                return True
+            self._begin()
+            return False
+        self._url = self._located(answer)
+        self.offset = self._arrived(answer, end, unsaid=0)
+        return False
+
+    def _arrived(self, answer: Answer, end: int, unsaid: int) -> int:
+        """From the Range header, whose end is inclusive; `0-0` of older registries is nothing."""
+        match = _RANGE.fullmatch(answer.header("Range"))
+        if match is None:
+            return unsaid
+        arrived = int(match[1]) + 1 if match[1] != "0" else 0
+        if arrived > end:
+            raise DataLoss(f"{self._to.what}: the registry has {arrived} bytes, {end} were sent")
+        return arrived
+
+    def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        sent = self.offset
+        for piece in pieces:
+            yield piece
+            sent += len(piece)
+            self._progress(sent)
+
+    def _call(
+        self,
+        method: str,
+        url: Url,
+        headers: dict[str, str] | None = None,
+        body: bytes | Streamed = b"",
+        *,
+        once: bool = False,
+    ) -> Answer:
+        to = self._to
+        timeout = to.session.transport.settings.commit_timeout_s if body else None
+        return to.session.call(
+            method,
+            url,
+            what=to.what,
+            scopes=to.scopes,
+            headers=headers,
+            body=body,
+            answer_timeout_s=timeout,
+            once=once,
+        )
+
+
+def _has(to: Destination, digest: Digest) -> bool:
+    url = to.session.url(f"{to.name}/blobs/{digest}")
+    with to.session.call("HEAD", url, what=to.what, scopes=to.scopes, allow=(404,)) as answer:
+        return answer.status == 200
