@@ -6,13 +6,13 @@ import base64
 from pathlib import Path
 
 import pytest
+from tests.support.registries import Authority
+from tests.support.scripted import Ask, Reply, Script, scripted
 
 from estiba.distribution.credentials import Credentials
 from estiba.distribution.login import check_credentials, domain_of
 from estiba.distribution.settings import RegistrySettings
 from estiba.model.errors import Internal, InvalidArgument, Unauthorized
-from tests.support.registries import Authority
-from tests.support.scripted import Ask, Reply, Script, scripted
 
 BASIC = f"Basic {base64.b64encode(b'ann:secret').decode()}"
 ANN = Credentials("ann", "secret")
