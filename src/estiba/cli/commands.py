@@ -10,6 +10,7 @@ from estiba.cli.imagecommands import (
     FORMAT,
     IMAGE,
     INSPECT,
+    MANIFEST,
     NO_TRUNC,
     PRUNED,
     QUIET,
@@ -256,6 +257,7 @@ GROUPS = {
     "container": CONTAINER,
     "context": CONTEXT,
     "image": IMAGE,
+    "manifest": MANIFEST,
     "network": NETWORK,
     "system": SYSTEM,
     "volume": VOLUME,
@@ -307,7 +309,6 @@ NOT_BUILT = {
     "checkpoint": "checkpoints are to come",
     "compose": "Compose files are to come",
     "plugin": "plugins are to come",
-    "manifest": "manifest lists are to come",
     "trust": "signed images are to come",
 }
 """Words of docker's that are not there yet, and what to do instead."""

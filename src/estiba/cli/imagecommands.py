@@ -43,7 +43,7 @@ IMAGE = {
         FILTER + FORMAT + NO_TRUNC + QUIET + """\
         -a --all  intermediate ones too
         --digests  show digests
-        --tree  platforms of an image as a tree (to come: image indexes)
+        --tree  the platforms of each image below it
         """, most=1),
     "outdated": Command(
         "[OPTIONS] [REPOSITORY[:TAG]...]", "Images with a newer one behind their tag",

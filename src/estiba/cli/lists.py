@@ -163,6 +163,10 @@ def _host(address: str) -> str:
 
 
 def images(client: Client, given: Arguments) -> int:
+    if given.tree:
+        from estiba.cli.tree import tree
+
+        return tree(client, given)
     filters = filters_of(given.filter) or {}
     if given.words:
         filters.setdefault("reference", {})[given.words[0]] = True

@@ -7,7 +7,7 @@ import sys
 
 from estiba.cli.parse import Arguments, UsageError
 from estiba.client import credentials
-from estiba.client.errors import ApiError, ClientError
+from estiba.client.errors import ApiError, ClientError, NoDaemon
 from estiba.client.host import config_path
 from estiba.client.http import Client
 
@@ -44,7 +44,7 @@ def login(client: Client, given: Arguments) -> int:
     user = user or _ask_user(known.get("username", ""))
     password = password or _ask_password()
     auth = {"username": user, "password": password, "serveraddress": server}
-    answer = client.post("/auth", None, auth) or {}
+    answer = _checked(client, auth)
     _keep(auth, answer)
     print(answer.get("Status") or "Login Succeeded")
     return 0
@@ -83,7 +83,7 @@ def _with_stored(client: Client, server: str) -> tuple[dict[str, str], str | Non
     print(_OTHER_ACCOUNT, file=sys.stderr)
     auth = {**known, "serveraddress": server}
     try:
-        answer = client.post("/auth", None, auth) or {}
+        answer = _checked(client, auth)
     except ApiError as error:
         if error.status == _UNAUTHORIZED:
             print("Stored credentials invalid or expired", file=sys.stderr)
@@ -93,6 +93,30 @@ def _with_stored(client: Client, server: str) -> tuple[dict[str, str], str | Non
         return known, None
     _keep(auth, answer)
     return known, str(answer.get("Status") or "")
+
+
+def _checked(client: Client, auth: dict[str, str]) -> dict[str, Any]:
+    """The registry's answer, asked for by the daemon; by this program where no daemon is.
+
+    Raises ClientError when it refuses.
+    """
+    try:
+        return dict(client.post("/auth", None, auth) or {})
+    except NoDaemon:
+        if os.environ.get("ESTIBA_AUTOSTART") == "1":
+            raise
+    from estiba.distribution.credentials import credentials_from
+    from estiba.distribution.login import check_credentials
+    from estiba.distribution.proxies import Proxies
+    from estiba.distribution.settings import RegistrySettings
+    from estiba.model.errors import EstibaError
+
+    settings = RegistrySettings(proxies=Proxies.from_environment(os.environ))
+    try:
+        token = check_credentials(auth["serveraddress"], credentials_from(auth), settings)
+    except EstibaError as error:
+        raise ClientError(str(error)) from error
+    return {"IdentityToken": token}
 
 
 def _keep(auth: dict[str, str], answer: dict[str, Any]) -> None:

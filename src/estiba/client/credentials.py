@@ -38,17 +38,19 @@ def hostname(server: str) -> str:
 
 
 def header(registry: str) -> dict[str, str]:
-    """The X-Registry-Auth header for requests that lead to a registry.
-
-    What cannot be had is left out: the registry may do without.
-    """
-    try:
-        found = find(server_of(registry))
-    except ClientError:
-        found = {}
+    """The X-Registry-Auth header for requests that lead to a registry."""
+    found = usable(registry)
     ordered = {name: found[name] for name in _FIELDS if found.get(name)}
     text = binascii.b2a_base64(dumps(ordered).encode(errors="surrogateescape"), newline=False)
     return {"X-Registry-Auth": text.decode().translate({ord("+"): "-", ord("/"): "_"})}
+
+
+def usable(registry: str) -> dict[str, str]:
+    """What there is for a registry; it may do without what cannot be had."""
+    try:
+        return find(server_of(registry))
+    except ClientError:
+        return {}
 
 
 def find(server: str) -> dict[str, str]:
