@@ -11,6 +11,7 @@ from tests.support.s3server import S3Server, s3_server
 from estiba.registry.storage.file_driver import FileDriver
 from estiba.registry.storage.ports import Driver
 from estiba.registry.storage.s3_driver import S3Driver
+from estiba.registry.storage.store import Store
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +51,8 @@ def make_driver(
 @pytest.fixture
 def driver(make_driver: MakeDriver) -> Driver:
     return make_driver()
+
+
+@pytest.fixture
+def store(driver: Driver) -> Store:
+    return Store(driver)

@@ -100,6 +100,9 @@ def test_a_list_is_one_level(driver: Driver) -> None:
     assert names(driver, "r") == ["a/", "ab/", "b"]
     assert names(driver, "r/a") == ["x", "y/"]
     assert [e.stat.size for e in driver.list("r") if e.stat] == [2]
+    assert sorted(key for key, _ in driver.walk("r")) == ["r/a/x", "r/a/y/z", "r/ab/x", "r/b"]
+    assert {stat.size for _, stat in driver.walk("r/a")} == {2}
+    assert list(driver.walk("none")) == []
 
 
 def test_a_long_list_comes_in_pages_and_goes_at_once(driver: Driver) -> None:

@@ -72,6 +72,9 @@ class FileAppender:
         if fd is not None:
             os.close(fd)
 
+    def abandon(self) -> None:
+        self.close()
+
 
 @dataclass(slots=True)
 class FileDriver:
@@ -140,8 +143,8 @@ class FileDriver:
         finally:
             os.close(fd)
 
-    def _place(self, directory: int, name: str, key: str) -> None:
-        """Renames `name` of `directory` to `key`, flushing the directory it comes to.
+    def _place(self, directory: int, name: str, key: str, *, durable: bool = True) -> None:
+        """Renames `name` of `directory` to `key`; `durable` flushes the directory it comes to.
 
         Raises FileNotFoundError when the source is gone.
         """
@@ -153,7 +156,8 @@ class FileDriver:
                 continue
             try:
                 os.rename(name, last, src_dir_fd=directory, dst_dir_fd=parent)
-                os.fsync(parent)
+                if durable:
+                    os.fsync(parent)
                 return
             except FileNotFoundError:
                 # Another thread took the empty directory away, or the source is gone.
@@ -182,7 +186,7 @@ class FileDriver:
             raise FileNotFoundError(errno.ENOENT, "no such object", key)
         return OpenedFile(fd, status.st_size, offset)
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, data: bytes, *, durable: bool = True) -> None:
         check_key(key)
         temporary = self._directory(TEMPORARY)
         name = secrets.token_hex(8)
@@ -192,10 +196,11 @@ class FileDriver:
             try:
                 with os.fdopen(fd, "wb") as file:
                     file.write(data)
-                    file.flush()
-                    os.fsync(fd)
+                    if durable:
+                        file.flush()
+                        os.fsync(fd)
                 failpoint.hit("registry.write")
-                self._place(temporary, name, key)
+                self._place(temporary, name, key, durable=durable)
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=temporary)
@@ -221,6 +226,8 @@ class FileDriver:
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
                     if entry.is_dir(follow_symlinks=False):
                         yield Entry(entry.name, None)
                     elif entry.is_file(follow_symlinks=False):
@@ -229,6 +236,14 @@ class FileDriver:
                             yield Entry(entry.name, Stat(status.st_size, status.st_mtime))
         finally:
             os.close(fd)
+
+    def walk(self, prefix: str) -> Iterator[tuple[str, Stat]]:
+        for entry in self.list(prefix):
+            key = f"{prefix}/{entry.name}"
+            if entry.stat is not None:
+                yield key, entry.stat
+            else:
+                yield from self.walk(key)
 
     def delete(self, key: str) -> None:
         """Harmless when there is nothing."""

@@ -176,6 +176,10 @@ class S3Appender:
         self._tail_begin, self._tail_size = self._parts_end, len(self._buffer)
         self._buffer.clear()
 
+    def abandon(self) -> None:
+        self._changed = False
+        self._buffer.clear()
+
 
 def _tail(key: str, offset: int) -> str:
     return f"{key}.tail.{offset}"
@@ -223,7 +227,7 @@ class S3Driver:
             answer = self._client.get_object(**self._where(key), **extra)
         return OpenedObject(answer["Body"], offset + int(answer["ContentLength"]), key)
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, data: bytes, *, durable: bool = True) -> None:
         with _translated(key):
             self._client.put_object(**self._where(key), Body=data)
 
@@ -240,6 +244,12 @@ class S3Driver:
             for item in page.get("Contents", ()):
                 if name := item["Key"][len(start) :]:
                     yield Entry(name, Stat(int(item["Size"]), item["LastModified"].timestamp()))
+
+    def walk(self, prefix: str) -> Iterator[tuple[str, Stat]]:
+        for page in self._pages(f"{self._prefix}{check_key(prefix)}/"):
+            for item in page.get("Contents", ()):
+                found = Stat(int(item["Size"]), item["LastModified"].timestamp())
+                yield item["Key"].removeprefix(self._prefix), found
 
     def _pages(self, start: str, **arguments: str) -> Iterator[dict[str, Any]]:
         paginator = self._client.get_paginator("list_objects_v2")
