@@ -21,6 +21,9 @@ def environment(daemon: PrivateDaemon) -> Iterator[dict[str, str]]:
     """With `estiba` on PATH, a container that runs and one that does not."""
     daemon.docker("run", "-d", "--network", "none", "--name", "up", "busybox", "sleep", "1000")
     daemon.docker("create", "--network", "none", "--name", "down", "busybox")
+    config = daemon.root / "docker-config" / "config.json"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text('{"auths": {"known.example": {}}}')
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     yield {**daemon.client_environment(), "PATH": path, "TERM": "dumb", "PS1": "> "}
     daemon.docker("rm", "-f", "up", "down")
@@ -35,6 +38,11 @@ _CASES = [
     ("estiba rmi busybox:", ["busybox:latest"]),
     ("estiba cp u", ["up:"]),
     ("estiba run --pull ", ["always", "missing", "never"]),
+    ("estiba push ", ["busybox:latest"]),
+    ("estiba logout ", ["known.example"]),
+    ("estiba registry ", ["gc", "serve"]),
+    ("estiba save --format ", ["docker", "oci"]),
+    ("estiba manifest an", ["annotate"]),
 ]
 
 

@@ -8,26 +8,21 @@ wants a password.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import http.client
-import io
 import json
 import os
 import shutil
 import subprocess
-import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 from tests.support.daemon import needs_docker
 from tests.support.dockerd import GenuineDockerd
-from tests.support.parity import ESTIBA, Result, compare, neutral, run
-from tests.support.registries import GenuineRegistry, genuine_registry
+from tests.support.parity import ESTIBA, compare, neutral, run
+from tests.support.peers import Peers, genuine_peers
+from tests.support.registries import GenuineRegistry
 from tests.support.terminal import Terminal
 
 pytestmark = [
@@ -47,16 +42,6 @@ cat >/dev/null
 echo "credentials not found in native keychain"
 exit 1
 """
-
-
-class Peers(NamedTuple):
-    engine: GenuineDockerd
-    plain: str
-    auth: str
-    index: str
-
-    def line(self, text: str) -> str:
-        return text.format(plain=self.plain, auth=self.auth, index=self.index)
 
 
 class _Index(BaseHTTPRequestHandler):
@@ -82,38 +67,19 @@ class _Index(BaseHTTPRequestHandler):
         """Nothing on the test's output."""
 
 
-def _layer() -> bytes:
-    """A tar with something that cannot be compressed."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        info = tarfile.TarInfo("data")
-        info.size = 4 << 20
-        tar.addfile(info, io.BytesIO(os.urandom(info.size)))
-    return buffer.getvalue()
+@pytest.fixture(scope="module")
+def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
+    with genuine_peers(tmp_path_factory.mktemp("peers")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
-    root = tmp_path_factory.mktemp("peers")
-    with contextlib.ExitStack() as stack:
-        plain = stack.enter_context(genuine_registry(root / "plain"))
-        auth = stack.enter_context(genuine_registry(root / "auth", users={"joe": "s3cret"}))
-        index = ThreadingHTTPServer(("127.0.0.1", 0), _Index)
-        stack.callback(index.server_close)
-        stack.callback(index.shutdown)
-        threading.Thread(target=index.serve_forever, daemon=True).start()
-        engine = GenuineDockerd(root)
-        stack.callback(engine.close)
-        engine.start()
-        made = Peers(engine, plain.host, auth.host, f"127.0.0.1:{index.server_port}")
-        for name in ("{plain}/team/app:1", "{plain}/team/app:2", "{plain}/gone:1", "{auth}/app"):
-            engine.docker("tag", "busybox", made.line(name))
-        own = made.line("{plain}/own:1")
-        engine.docker("import", "-", own, stdin=_layer())
-        for name in ("{plain}/team/app:1", "{plain}/gone:1", "{plain}/own:1"):
-            engine.docker("push", "-q", made.line(name))
-        engine.docker("rmi", own)
-        yield made
+def index() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Index)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 WITHOUT_LOGIN = """\
@@ -166,19 +132,9 @@ create {plain}/nosuch
 create -q {plain}/nosuch
 create --pull always {plain}/nosuch
 create a:b:c
-search {index}/x
-search --no-trunc {index}/x
-search --limit 1 {index}/x
-search --filter is-official=true {index}/x
-search --filter stars=50 {index}/x
-search --format json {index}/x
-search --format '{{{{.Name}}}} {{{{.StarCount}}}} {{{{.IsOfficial}}}} {{{{.Description}}}}' {index}/x
-search --format 'table {{{{.Name}}}}\\t{{{{.StarCount}}}}' {index}/x
 search {plain}/x
 search --limit x a
-search --limit 1000 {index}/a
 search --filter foo a
-search --filter foo=bar {index}/a
 search
 search a b
 save --platform linux/amd64 busybox
@@ -206,6 +162,25 @@ logout
 @pytest.mark.parametrize("line", WITHOUT_LOGIN.splitlines())
 def test_answers(peers: Peers, line: str) -> None:
     compare(peers.engine, peers.line(line))
+
+
+SEARCHES = """\
+search HOST/x
+search --no-trunc HOST/x
+search --limit 1 HOST/x
+search --filter is-official=true HOST/x
+search --filter stars=50 HOST/x
+search --format json HOST/x
+search --format '{{.Name}} {{.StarCount}} {{.IsOfficial}} {{.Description}}' HOST/x
+search --format 'table {{.Name}}\\t{{.StarCount}}' HOST/x
+search --limit 1000 HOST/a
+search --filter foo=bar HOST/a
+"""
+
+
+@pytest.mark.parametrize("line", SEARCHES.splitlines())
+def test_searches(peers: Peers, index: str, line: str) -> None:
+    compare(peers.engine, line.replace("HOST", index))
 
 
 def test_a_missing_image_is_pulled(peers: Peers) -> None:
@@ -341,142 +316,6 @@ def _move(engine: GenuineDockerd, source: str, target: str) -> None:
     engine.docker("push", "-q", target)
     engine.docker("rmi", target)
     engine.docker("tag", before, target)
-
-
-MANIFESTS = """\
-manifest create --insecure {plain}/multi/x:all {plain}/team/app:1 {plain}/multi/x:amd64
-manifest create --insecure {plain}/multi/x:all {plain}/multi/x:amd64
-manifest create --insecure --amend {plain}/multi/x:all {plain}/multi/x:other
-manifest inspect {plain}/multi/x:all
-manifest inspect -v {plain}/multi/x:all
-manifest inspect {plain}/multi/x:all {plain}/multi/x:amd64
-manifest inspect -v {plain}/multi/x:all {plain}/multi/x:amd64
-manifest inspect {plain}/multi/x:all {plain}/multi/x:nosuch
-manifest inspect --insecure {plain}/multi/x:amd64
-manifest inspect --insecure -v {plain}/multi/x:amd64
-manifest annotate --arch arm64 --variant v8 --os-version 10 --os-features a --os-features b,c {plain}/multi/x:all {plain}/multi/x:other
-manifest annotate --arch bogus {plain}/multi/x:all {plain}/multi/x:other
-manifest annotate --arch arm64 {plain}/multi/x:all {plain}/multi/x:nosuch
-manifest annotate --arch arm64 {plain}/multi/x:nosuch {plain}/multi/x:other
-manifest annotate --os linux UPPER {plain}/multi/x:other
-manifest inspect {plain}/multi/x:all
-manifest push --insecure {plain}/multi/x:all
-manifest push --insecure --purge {plain}/multi/x:all
-manifest inspect --insecure {plain}/multi/x:all
-manifest inspect -v --insecure {plain}/multi/x:all
-manifest push --insecure {plain}/multi/x:all
-manifest create --insecure {plain}/multi/z:1 {plain}/nosuch:1
-manifest create --insecure {plain}/multi/z:2 {plain}/team/app:1
-manifest push --insecure {plain}/multi/z:2
-manifest create --insecure other.example/z:1 {plain}/team/app:1
-manifest push other.example/z:1
-manifest inspect other.example/z:1
-manifest create --insecure {plain}/multi/z:3 {plain}/multi/x:all
-manifest rm {plain}/multi/z:2 nosuch other.example/z:1
-manifest create --insecure {plain}/oci/z:1 {plain}/oci/x:1
-manifest inspect {plain}/oci/z:1
-manifest push --insecure {plain}/oci/z:1
-manifest inspect --insecure {plain}/oci/z:1
-manifest inspect --insecure -v {plain}/oci/index:1
-manifest inspect --insecure {plain}/oci/index:1
-manifest create UPPER a
-manifest create x:1 UPPER
-manifest create x:1
-manifest rm
-manifest inspect UPPER
-manifest create --insecure {plain}/multi/left:1 {plain}/multi/x:amd64 {plain}/oci/x:1
-"""
-
-
-def test_manifest_lists(peers: Peers, tmp_path: Path) -> None:
-    """The same answers, the same files left behind, and in the registry the same digests."""
-    for name, text in (("amd64", "1"), ("other", "2")):
-        image = f"{peers.plain}/multi/x:{name}"
-        peers.engine.docker("import", "-c", f"LABEL n={text}", "-", image, stdin=_layer())
-        peers.engine.docker("push", "-q", image)
-    _put_oci(peers.plain)
-    shown: list[list[Result]] = []
-    left = []
-    for program in (["docker"], ESTIBA):
-        folder = tmp_path / program[-1]
-        folder.mkdir()
-        env = {"DOCKER_CONFIG": str(folder)}
-        shown.append([
-            neutral(run(peers.engine, program, peers.line(line), env=env))
-            for line in MANIFESTS.splitlines()
-        ])  # fmt: skip
-        left.append({
-            str(path.relative_to(folder)): json.loads(path.read_text())
-            for path in folder.glob("manifests/*/*")
-        })  # fmt: skip
-    for line, theirs, ours in zip(MANIFESTS.splitlines(), *shown, strict=True):
-        assert ours == theirs, line
-    assert left[0] == left[1] and len(left[0]) == 3
-
-
-def test_a_manifest_list_with_a_password(peers: Peers, tmp_path: Path) -> None:
-    env = {"DOCKER_CONFIG": str(tmp_path)}
-    line = f"manifest inspect --insecure {peers.auth}/app"
-    refused = run(peers.engine, ESTIBA, line, env=env)
-    assert refused.code == 1 and "unauthorized" in refused.err
-    login = f"login -u joe --password-stdin {peers.auth}"
-    assert run(peers.engine, ESTIBA, login, b"s3cret", env=env).code == 0
-    assert run(peers.engine, ESTIBA, f"push -q {peers.auth}/app", env=env).code == 0
-    assert json.loads(run(peers.engine, ESTIBA, line, env=env).out)["schemaVersion"] == 2
-    # No daemon is needed, neither for this nor for logging in.
-    away = {**env, "DOCKER_HOST": f"unix://{tmp_path}/nosuch"}
-    assert run(peers.engine, ESTIBA, line, env=away).code == 0
-    shutil.rmtree(tmp_path)
-    wrong = run(peers.engine, ESTIBA, login, b"wrong", env=away)
-    assert (wrong.code, wrong.out) == (1, "") and "unauthorized" in wrong.err
-    assert run(peers.engine, ESTIBA, login, b"s3cret", env=away).out == "Login Succeeded\n"
-    assert run(peers.engine, ESTIBA, line, env=away).code == 0
-
-
-def _put_oci(host: str) -> None:
-    """An OCI image for arm64 without layers, and an index that names it."""
-    config = json.dumps({"architecture": "arm64", "os": "linux", "variant": "v8"}).encode()
-    described = _descriptor("application/vnd.oci.image.config.v1+json", config)
-    _send(host, "oci/x", "blob", config)
-    kind = "application/vnd.oci.image.manifest.v1+json"
-    manifest = json.dumps({
-        "schemaVersion": 2, "mediaType": kind, "config": described, "layers": [],
-        "annotations": {"a": "<b>&\u00e9"},
-    }, ensure_ascii=False).encode()  # fmt: skip
-    _send(host, "oci/x", "1", manifest, kind)
-    _send(host, "oci/index", "blob", config)
-    _send(host, "oci/index", _descriptor(kind, manifest)["digest"], manifest, kind)
-    index = "application/vnd.oci.image.index.v1+json"
-    platform = {"architecture": "arm", "os": "linux", "variant": "v7"}
-    content = {
-        "schemaVersion": 2, "mediaType": index, "annotations": {"x": "y"},
-        "manifests": [_descriptor(kind, manifest) | {"platform": platform}],
-    }  # fmt: skip
-    _send(host, "oci/index", "1", json.dumps(content).encode(), index)
-
-
-def _descriptor(kind: str, data: bytes) -> dict[str, Any]:
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    return {"mediaType": kind, "digest": digest, "size": len(data)}
-
-
-def _send(host: str, repository: str, target: str, data: bytes, kind: str = "") -> None:
-    """A blob, or a manifest under a tag or its digest."""
-    connection = http.client.HTTPConnection(host, timeout=30)
-    base = f"/v2/{repository}"
-    if target == "blob":
-        connection.request("POST", f"{base}/blobs/uploads/")
-        response = connection.getresponse()
-        response.read()
-        place = response.headers["Location"]
-        join = "&" if "?" in place else "?"
-        path = f"{place}{join}digest={_descriptor('', data)['digest']}"
-    else:
-        path = f"{base}/manifests/{target}"
-    connection.request("PUT", path, data, {"Content-Type": kind or "application/octet-stream"})
-    response = connection.getresponse()
-    assert response.status == 201, response.read()
-    connection.close()
 
 
 def test_headers_of_the_user_are_sent(tmp_path: Path) -> None:
