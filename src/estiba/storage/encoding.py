@@ -147,7 +147,8 @@ class Probe:
         compressor = make()
         made = b""
         for start in range(0, len(plain), step):
-            made += compressor.compress(plain[start : start + step])
+            more: bytes = compressor.compress(plain[start : start + step])
+            made += more
             if len(made) >= _ENOUGH_BYTES:
                 return made
         rest: bytes = compressor.flush() if len(plain) < _CHUNK else b""
