@@ -308,6 +308,22 @@ def test_mounts_and_variables_that_docker_does_not_take(daemon: PrivateDaemon) -
     assert daemon.docker("volume", "ls", "-f", "dangling=no", check=False).returncode == 1
 
 
+def test_dangling_networks_are_those_of_nobody(daemon: PrivateDaemon) -> None:
+    def listed(value: str) -> set[str]:
+        done = daemon.docker("network", "ls", "-f", f"dangling={value}", "--format", "{{.Name}}")
+        return set(done.stdout.decode().split())
+
+    for name in ("busy", "idle", "over"):
+        daemon.docker("network", "create", name)
+    daemon.docker("run", "-d", "--name", "one", "--net", "busy", "busybox", "sleep", "1000")
+    daemon.docker("run", "--name", "two", "--net", "over", "busybox", "true")
+    assert listed("true") == listed("1") == {"idle", "over"}
+    assert listed("false") == {"busy", "bridge", "host", "none"}
+    assert daemon.docker("network", "ls", "-f", "dangling=no", check=False).returncode == 1
+    daemon.docker("rm", "-f", "one", "two")
+    daemon.docker("network", "rm", "busy", "idle", "over")
+
+
 def test_one_that_starts_again_and_again_is_removed_by_force(daemon: PrivateDaemon) -> None:
     for number in range(5):
         name = f"again{number}"

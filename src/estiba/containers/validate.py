@@ -16,6 +16,7 @@ from estiba.containers.restart import check_policy
 from estiba.containers.signals import parse_signal
 from estiba.model.container import OF_CONTAINER, Config, HostConfig
 from estiba.model.errors import InvalidArgument
+from estiba.network.resolv import parse_extra_host
 
 LOG_DRIVERS = ("json-file", "local", "journald", "syslog", "none")
 _LOG_OPTIONS = {
@@ -94,11 +95,7 @@ def check_host(host: HostConfig, facts: HostFacts) -> None:
     for address in host.dns:
         _check_address(address, "DNS server")
     for entry in host.extra_hosts:
-        name, colon, address = entry.partition(":")
-        if not colon or not _DNS_WORD.fullmatch(name):
-            raise InvalidArgument(f'bad format for add-host: "{entry}"')
-        if address != "host-gateway":
-            _check_address(address.strip("[]"), "IP address in add-host")
+        parse_extra_host(entry)
     check_log(host)
 
 

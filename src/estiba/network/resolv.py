@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -12,6 +13,7 @@ HOST_GATEWAY = "host-gateway"
 FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
 """Docker's choice too, for hosts whose only resolver listens on loopback."""
 
+_PRINTABLE = re.compile(r"[!-~]+")
 _LOCAL_NAMES = """\
 127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
@@ -117,18 +119,21 @@ def render_hosts(
 
 
 def parse_extra_host(entry: str) -> tuple[str, str]:
-    """Name and address of `name:address` or `name=address`. Raises InvalidArgument."""
-    separator = "=" if "=" in entry else ":"
-    name, found, address = entry.partition(separator)
-    bare = address.removeprefix("[").removesuffix("]")
-    if found and name and not any(character.isspace() for character in entry):
-        if address == HOST_GATEWAY:
-            return name, address
-        try:
-            return name, str(ip_address(bare))
-        except ValueError:
-            pass
-    raise InvalidArgument(f"bad format for add-host: {entry[:128]!r}: use name:address")
+    """Name and address of `name:address`; the address may be HOST_GATEWAY, or in brackets.
+
+    Raises InvalidArgument.
+    """
+    name, _, address = entry.partition(":")
+    if not name or not address or not _PRINTABLE.fullmatch(entry):
+        raise InvalidArgument(f"bad format for add-host: {entry[:128]!r}: use name:address")
+    if address == HOST_GATEWAY:
+        return name, address
+    try:
+        return name, str(ip_address(address.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        raise InvalidArgument(
+            f"invalid IP address in add-host: {address[:64]!r} is not an IP address"
+        ) from None
 
 
 def _is_in_reach(server: str) -> bool:

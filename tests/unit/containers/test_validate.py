@@ -164,6 +164,8 @@ def test_hosts_accepted(fields: dict[str, Any]) -> None:
         ({"port_bindings": {"80": [PortBinding(host_ip="localhost")]}}, "is not an IP address"),
         ({"dns": ["resolver"]}, "invalid DNS server: 'resolver'"),
         ({"extra_hosts": ["a"]}, "bad format for add-host"),
+        ({"extra_hosts": ["a:"]}, "bad format for add-host"),
+        ({"extra_hosts": ["a=1.1.1.1"]}, "bad format for add-host"),
         ({"extra_hosts": [":1.1.1.1"]}, "bad format for add-host"),
         ({"extra_hosts": ["a:b"]}, "invalid IP address in add-host"),
         ({"extra_hosts": ["a\nb:1.1.1.1"]}, "bad format for add-host"),

@@ -60,7 +60,7 @@ def test_hosts() -> None:
         "web",
         domainname="example.org",
         addresses=["172.17.0.2", "", "10.0.0.2"],
-        extra_hosts=["db:10.0.0.9", "six=[::2]", "me:host-gateway"],
+        extra_hosts=["db:10.0.0.9", "six:[::2]", "me:host-gateway"],
         host_gateway="172.17.0.1",
     )
     assert text.splitlines()[:2] == [
@@ -78,7 +78,10 @@ def test_hosts() -> None:
     assert render_hostname("web") == "web\n"
 
 
-@pytest.mark.parametrize("entry", ["", "name", "name:", ":1.2.3.4", "a b:1.2.3.4", "n:1.2.3.4\nx"])
+@pytest.mark.parametrize(
+    "entry",
+    ["", "name", "name:", ":1.2.3.4", "a b:1.2.3.4", "n:1.2.3.4\nx", "n:fe80::1%\n", "n=1.2.3.4"],
+)
 def test_extra_hosts_that_are_none(entry: str) -> None:
     with pytest.raises(InvalidArgument, match="bad format for add-host"):
         parse_extra_host(entry)

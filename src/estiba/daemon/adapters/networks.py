@@ -12,6 +12,7 @@ import msgspec
 from estiba.containers.engine import Engine
 from estiba.daemon.adapters.container_filters import matches_label, parse_until
 from estiba.daemon.adapters.container_views import timestamp
+from estiba.daemon.adapters.image_filters import parse_bool
 from estiba.kernel.blocking import run_blocking
 from estiba.model import errors
 from estiba.model.container import EndpointSettings
@@ -33,13 +34,19 @@ class NetworkAdapter:
 
     async def list_all(self, filters: Filters) -> list[Json]:
         records = self.networks.networks()
+        tests = {**_NETWORK_TESTS, "dangling": self._matches_dangling}
         for name, values in filters.items():
-            test = _NETWORK_TESTS.get(name)
+            test = tests.get(name)
             if test is None:
                 raise InvalidArgument(f"invalid filter '{name}'")
             combine = all if name == "label" else any
             records = [r for r in records if combine(test(r, value) for value in values)]
         return [self._view(record) for record in records]
+
+    def _matches_dangling(self, record: NetworkRecord, value: str) -> bool:
+        """No container is connected to it; what the engine itself has made is never dangling."""
+        dangling = not record.predefined and not self.networks.endpoints(record.id)
+        return dangling is parse_bool("dangling", value)
 
     async def inspect(self, ref: str, *, verbose: bool) -> Json:
         record = self.networks.network(ref)
@@ -155,7 +162,6 @@ _NETWORK_TESTS: dict[str, Callable[[NetworkRecord, str], bool]] = {
     "scope": lambda record, value: record.scope == value,
     "type": lambda record, value: value == ("builtin" if record.predefined else "custom"),
     "label": lambda record, value: matches_label(record.labels, value),
-    "dangling": lambda record, value: True,
 }
 
 
@@ -172,9 +178,6 @@ def volume_view(record: VolumeRecord, volumes: Volumes) -> Json:
     }
 
 
-_BOOLEANS = frozenset({"true", "1", "false", "0"})
-
-
 @dataclass(slots=True)
 class VolumeAdapter:
     """`api.ports.Volumes`."""
@@ -187,8 +190,9 @@ class VolumeAdapter:
         for name, values in filters.items():
             if name not in ("name", "driver", "label", "dangling"):
                 raise InvalidArgument(f"invalid filter '{name}'")
-            if name == "dangling" and not _BOOLEANS.issuperset(v.lower() for v in values):
-                raise InvalidArgument(f"invalid filter 'dangling=[{' '.join(values)[:64]}]'")
+            if name == "dangling":
+                for value in values:
+                    parse_bool(name, value)
             combine = all if name == "label" else any
             records = [r for r in records if combine(self._test(r, name, v) for v in values)]
         return {"Volumes": [self._view(record) for record in records], "Warnings": None}
@@ -200,7 +204,7 @@ class VolumeAdapter:
             return value == "local"
         if name == "label":
             return matches_label(record.labels, value)
-        return (value.lower() in ("true", "1")) is not bool(self.engine.volume_users(record.name))
+        return parse_bool(name, value) is not bool(self.engine.volume_users(record.name))
 
     def _view(self, record: VolumeRecord) -> Json:
         return volume_view(record, self.volumes)
