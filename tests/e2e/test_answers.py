@@ -72,6 +72,36 @@ def test_an_exec_without_its_standard_error_still_says_why(daemon: PrivateDaemon
     assert b"executable file not found" in content
 
 
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+@pytest.mark.parametrize("flags", ["", "-i", "-t"])
+def test_an_attached_exec_says_why_in_dockers_words_alone(
+    daemon: PrivateDaemon, runtime: str, flags: str
+) -> None:
+    """As dockerd does on standard output; the exit codes are those of its newer versions."""
+    started(daemon, HostConfig={"Runtime": runtime})
+    begin = "OCI runtime exec failed: exec failed: unable to start container process: "
+    for program, code, why in (
+        ("nosuch", 127, 'exec: "nosuch": executable file not found in $PATH'),
+        ("/no/such", 127, 'exec: "/no/such": stat /no/such: no such file or directory'),
+        ("/etc/passwd", 126, 'exec: "/etc/passwd": permission denied'),
+        ("/etc", 126, 'exec: "/etc": permission denied'),
+        ("", 127, 'exec: "": executable file not found in $PATH'),
+    ):
+        done = daemon.docker("exec", *flags.split(), "box", program, check=False)
+        assert done.stdout.decode().rstrip() == f"{begin}{why}: unknown"
+        assert (done.stderr, done.returncode) == (b"", code)
+    done = daemon.docker("exec", "-w", "/nosuch", "box", "true", check=False)
+    assert done.stdout.decode().startswith(f"{begin}chdir ") and done.returncode == 126
+
+
+def test_a_program_that_ends_at_once_loses_no_output(daemon: PrivateDaemon) -> None:
+    started(daemon)
+    script = "echo out; echo err >&2; exit 3"
+    for _ in range(20):
+        done = daemon.docker("exec", "box", "sh", "-c", script, check=False)
+        assert (done.stdout, done.stderr, done.returncode) == (b"out\n", b"err\n", 3)
+
+
 def test_inspect_shows_an_exec_as_it_was_made(daemon: PrivateDaemon) -> None:
     started(daemon)
     exec_id = exec_made(

@@ -11,6 +11,8 @@ from estiba.http1 import HttpResponse
 from estiba.model.container import ProcessSpec
 from estiba.model.errors import EstibaError
 
+_STDOUT = 1
+
 
 class ExecRoutes:
     """Registers itself with a router."""
@@ -51,7 +53,8 @@ class ExecRoutes:
         try:
             await self._execs.start(exec_id, hijacked, size)
         except EstibaError as error:
-            await hijacked.write(1 if tty else 2, f"{error.message}\r\n".encode())
+            # Where and how Docker says it.
+            await hijacked.write(_STDOUT, f"{error.message}\r\n".encode())
         finally:
             await hijacked.close()
         return HttpResponse(hijacked=True)

@@ -33,6 +33,8 @@ from estiba.runtime.streams import Input, Output
 _PIPE_BYTES = 1 << 20
 _AFTER_EXIT_S = 0.05
 _PID_POLL_S = 0.005
+_START_S = 5.0
+"""By then a program has started. One that is the runtime itself cannot be told from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,7 @@ class Execution:
         self._stdin = stdin
         self._terminal = terminal
         self._identity: ProcessIdentity | None = None
+        self._is_the_programs = False
         self._error: EstibaError | None = None
         self._exit = asyncio.create_task(self._watch(), name=f"exec {request.exec_id}")
 
@@ -94,10 +97,22 @@ class Execution:
             has_ended = self._exit.done()
             patience_s = _AFTER_EXIT_S if has_ended else None
             chunks = await self._output.read(patience_s=patience_s)
-            for chunk in chunks:
-                yield chunk
+            if chunks and await self._is_from_program():
+                for chunk in chunks:
+                    yield chunk
             if not chunks and (has_ended or self._output.is_finished):
                 return
+
+    async def _is_from_program(self) -> bool:
+        """Whether output is the program's own: on the same stream the runtime says in its words
+        why it could not start one, which `wait` raises in ours.
+        """
+        if not self._is_the_programs:
+            with contextlib.suppress(EstibaError, TimeoutError):
+                async with asyncio.timeout(_START_S):
+                    await self.wait_started()
+            self._is_the_programs = self._error is None
+        return self._is_the_programs
 
     async def wait(self) -> int:
         """The program's exit code.

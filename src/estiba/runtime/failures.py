@@ -2,7 +2,7 @@
 
 Docker's client derives the exit code of `run` and `exec` from the text: "executable file not
 found" and "no such file or directory" are 127, "permission denied" and "is a directory" 126.
-So the text says the same whichever runtime wrote it.
+So the text says the same whichever runtime wrote it, and of an exec the same as Docker's.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from estiba.model.errors import (
 )
 
 _START = "unable to start container process: "
+_EXEC = f"OCI runtime exec failed: exec failed: {_START}"
 _NOT_FOUND = re.compile(
     r"executable file [`'].*[`'] not found in \$PATH"  # crun
     r'|exec: ".*": (?:executable file not found in \$PATH|stat .*: no such file or directory)'
@@ -41,7 +42,9 @@ _WRONG_STATE = re.compile(
     r"|exec\.fifo`|No such process|process not running|already finished|stopped container"
 )
 _NOT_A_DIRECTORY = re.compile(r"mount.*[Nn]ot a directory")
-_PREAMBLE = re.compile(r"^(?:runc \w+ failed: )?(?:unable to start container process: )?")
+_PREAMBLE = re.compile(
+    r"^(?:runc \w+ failed: |exec failed: )?(?:unable to start container process: )?"
+)
 _REQUEST = re.compile(
     r"cpuset|memory limit|sysctl|/proc/sys/|setrlimit|rlimit|mount |mounting|chdir|pids|blkio"
     r"|[Ii]nvalid argument|out of range|cgroup config|device|[Nn]o such file"
@@ -70,11 +73,13 @@ def explain(message: str, *, program: str = "", doing: str = "start") -> EstibaE
 
     `doing` says what was tried, for the errors that are neither the program's nor the request's.
     """
-    if _NOT_FOUND.search(message):
-        return CommandNotFound(f"{_START}{_missing(program)}")
-    if _NOT_EXECUTABLE.search(message):
+    begin, end = (_EXEC, ": unknown") if doing == "exec" else (_START, "")
+    is_not_executable = _NOT_EXECUTABLE.search(message) is not None
+    if _NOT_FOUND.search(message) or (is_not_executable and not program):
+        return CommandNotFound(f"{begin}{_missing(program)}{end}")
+    if is_not_executable:
         reason = "exec format error" if "format error" in message.lower() else "permission denied"
-        return CommandNotExecutable(f'{_START}exec: "{program}": {reason}')
+        return CommandNotExecutable(f'{begin}exec: "{program}": {reason}{end}')
     if _NO_CONTAINER.search(message):
         return NotFound(f"cannot {doing}: the runtime does not know the container: {message}")
     if _WRONG_STATE.search(message):
@@ -86,9 +91,10 @@ def explain(message: str, *, program: str = "", doing: str = "start") -> EstibaE
             "Check if the specified host path exists and is the expected type"
         )
     if message.startswith("OOM:"):
-        return InvalidArgument(f"{_START}{message}: raise the memory limit")
+        return InvalidArgument(f"{begin}{message}: raise the memory limit")
     if _REQUEST.search(message):
-        return InvalidArgument(_START + message if doing == "start" else message)
+        is_program = doing in ("start", "exec")
+        return InvalidArgument(f"{begin}{message}{end}" if is_program else message)
     return Internal(f"the runtime failed to {doing}: {message or 'it gave no reason'}")
 
 

@@ -111,6 +111,30 @@ def test_text_of_requests_that_failed() -> None:
     assert "trying to mount" not in str(explain("chdir `/etc/passwd`: Not a directory"))
 
 
+@pytest.mark.parametrize(
+    ("program", "message", "expected"),
+    [
+        (
+            "foo",
+            "executable file `foo` not found in $PATH: No such file or directory",
+            'exec: "foo": executable file not found in $PATH',
+        ),
+        ("", "open executable: Operation not permitted", 'exec: "": executable file not found in'),
+        ("/tmp", "open executable: Operation not permitted", 'exec: "/tmp": permission denied'),
+        (
+            "true",
+            'exec failed: unable to start container process: chdir to cwd ("/a") set in '
+            "config.json failed: no such file or directory",
+            'chdir to cwd ("/a") set in config.json failed: no such file or directory',
+        ),
+    ],
+)
+def test_an_exec_fails_in_dockers_words(program: str, message: str, expected: str) -> None:
+    text = str(explain(message, program=program, doing="exec"))
+    begin = "OCI runtime exec failed: exec failed: unable to start container process: "
+    assert text.startswith(begin + expected) and text.endswith(": unknown")
+
+
 def test_the_last_error_of_a_log_counts() -> None:
     log = b"""
 {"level":"warning","msg":"careful","time":"x"}

@@ -103,12 +103,7 @@ class ExecStreams:
         async def output() -> None:
             async for number, data in process:
                 await stream.write(number, data)
-            try:
-                await process.wait()
-            except EstibaError:
-                # Without a terminal the runtime has said it on the program's own stderr.
-                if instance.spec.tty or not instance.spec.attach_stderr:
-                    raise
+            await process.wait()
 
         async def input_() -> None:
             keys = b""
