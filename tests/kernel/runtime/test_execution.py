@@ -110,14 +110,14 @@ async def test_input_for_a_program_that_ended_is_dropped(running) -> None:
 
 
 async def test_a_slow_reader_holds_back_its_own_exec_only(running) -> None:
-    slow = await running.exec("sh", "-c", "head -c 50000000 /dev/zero; echo end >&2")
+    slow = await running.exec("sh", "-c", "head -c 10000000 /dev/zero; echo end >&2")
     other = await running.exec("echo", "quick")
     assert (await read_all(other))[0][STDOUT] == b"quick\n"
     waiting = asyncio.create_task(slow.wait())
     done, _ = await asyncio.wait([waiting], timeout=0.3)
     assert not done
     output, code = await read_all(slow)
-    assert (len(output[STDOUT]), output[STDERR], code) == (50_000_000, b"end\n", 0)
+    assert (len(output[STDOUT]), output[STDERR], code) == (10_000_000, b"end\n", 0)
     await waiting
 
 
