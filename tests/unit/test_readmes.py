@@ -27,6 +27,6 @@ def test_a_page_names_all_modules(page: Path) -> None:
 
 def test_all_packages_of_the_daemon_have_a_page() -> None:
     assert {page.parent.name for page in PAGES} >= {
-        "api", "containers", "daemon", "http1", "images", "kernel", "network", "runtime",
-        "security", "storage", "store", "volumes",
+        "api", "containers", "daemon", "http1", "images", "kernel", "network", "registry",
+        "runtime", "security", "storage", "store", "volumes",
     }  # fmt: skip

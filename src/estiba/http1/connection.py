@@ -63,6 +63,12 @@ class Connection(asyncio.Protocol):
         self.on_made: Callable[[], None] = lambda: None
         self.on_closed: Callable[[], None] = lambda: None
 
+    @property
+    def address(self) -> str:
+        """The client's address; "" on a UNIX socket."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return str(name[0]) if isinstance(name, tuple) else ""
+
     # -- transport -------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -332,6 +338,11 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
+
+    def abort(self) -> None:
+        """Ends the connection without sending what is still to be sent."""
+        if self._transport is not None:
+            self._transport.abort()
 
     # -- the flow of bodies ----------------------------------------------------------------
 

@@ -222,10 +222,15 @@ class Catalog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """What a server serves: a store of its own, or a cache of another registry."""
+    """What a server serves: a store of its own, or a cache of another registry.
+
+    `local`: `Blobs.stat`, `Blobs.open` and `Manifests.get` take microseconds, so the event loop
+    itself may call them.
+    """
 
     blobs: Blobs
     uploads: Uploads
     manifests: Manifests
     catalog: Catalog
     read_only: bool = False
+    local: bool = False

@@ -43,7 +43,9 @@ class Store:
     @property
     def registry(self) -> Registry:
         """What a server serves."""
-        return Registry(self.blobs, self.uploads, self.manifests, self.catalog)
+        return Registry(
+            self.blobs, self.uploads, self.manifests, self.catalog, local=self.driver.local
+        )
 
     def close(self) -> None:
         self.driver.close()

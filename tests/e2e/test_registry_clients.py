@@ -1,0 +1,236 @@
+"""The registry as docker, podman and skopeo use it: with passwords, tokens and TLS."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import bcrypt
+import pytest
+from tests.support.busybox import busybox_tar
+from tests.support.daemon import wait_until
+from tests.support.dockerd import GenuineDockerd
+from tests.support.registry import OwnRegistry
+
+needs = pytest.mark.skipif(
+    not all(shutil.which(name) for name in ("podman", "skopeo")),
+    reason="needs podman and skopeo",
+)
+
+
+@pytest.fixture
+def htpasswd(tmp_path: Path) -> Path:
+    """`ana` and `ben`, whose passwords are their names backwards."""
+    path = tmp_path / "htpasswd"
+    hashes = {
+        name: bcrypt.hashpw(name[::-1].encode(), bcrypt.gensalt(4)) for name in ("ana", "ben")
+    }
+    path.write_text("".join(f"{name}:{hashed.decode()}\n" for name, hashed in hashes.items()))
+    return path
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.toml"
+    path.write_text(
+        "[[repository]]\nmatch = 'public/**'\nread = ['anonymous']\nwrite = ['*']\n"
+        "[[repository]]\nmatch = 'ana/**'\nread = ['ana']\nwrite = ['ana']\ndelete = ['ana']\n"
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GenuineDockerd]:
+    if not GenuineDockerd.is_installed():
+        pytest.skip("needs dockerd")
+    made = GenuineDockerd(tmp_path_factory.mktemp("dockerd"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+class Containers:
+    """podman and skopeo with storage and credentials of their own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.environment = {
+            **os.environ,
+            "REGISTRY_AUTH_FILE": str(root / "auth.json"),
+            "TMPDIR": str(root),
+        }
+        # At most 50 characters.
+        self.run_root = Path(f"/run/estiba-test-podman-{secrets.token_hex(3)}")
+        self._storage = ["--root", str(root / "storage"), "--runroot", str(self.run_root)]
+
+    def run(self, *command: str, status: int = 0) -> str:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=self.environment, timeout=120, check=False
+        )
+        assert done.returncode == status, (command, done.stdout, done.stderr)
+        return done.stdout + done.stderr
+
+    def skopeo(self, *arguments: str, status: int = 0) -> str:
+        return self.run("skopeo", "--insecure-policy", *arguments, status=status)
+
+    def podman(self, *arguments: str, status: int = 0) -> str:
+        drivers = ["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]
+        return self.run("podman", *self._storage, *drivers, *arguments, status=status)
+
+
+@pytest.fixture
+def containers(tmp_path: Path) -> Iterator[Containers]:
+    root = tmp_path / "containers"
+    root.mkdir()
+    (root / "auth.json").write_text("{}")
+    made = Containers(root)
+    yield made
+    shutil.rmtree(made.run_root, ignore_errors=True)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., OwnRegistry]]:
+    made: list[OwnRegistry] = []
+
+    def start(*flags: str) -> OwnRegistry:
+        made.append(OwnRegistry(tmp_path / f"registry{len(made)}", flags))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for registry in made:
+        assert registry.stop() == 0
+        assert "Traceback" not in registry.log.read_text()
+
+
+def docker_fails(dockerd: GenuineDockerd, *arguments: str) -> str:
+    done = subprocess.run(
+        ["docker", *arguments], capture_output=True, text=True, env=dockerd.environment(),
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0, done.stdout
+    return done.stderr
+
+
+def login(dockerd: GenuineDockerd, host: str, user: str) -> None:
+    words = ["login", "-u", user, "--password-stdin", host]
+    assert b"Login Succeeded" in dockerd.docker(*words, stdin=user[::-1].encode())
+
+
+def test_docker_pushes_and_pulls(
+    dockerd: GenuineDockerd, start: Callable[..., OwnRegistry]
+) -> None:
+    registry = start()
+    name = f"{registry.host}/some/busybox"
+    dockerd.docker("tag", "busybox", f"{name}:v1")
+    pushed = dockerd.docker("push", f"{name}:v1").decode()
+    digest = pushed.rpartition("digest: ")[2].split()[0]
+    dockerd.docker("rmi", f"{name}:v1")
+    dockerd.docker("pull", f"{name}@{digest}")
+    dockerd.docker("rmi", f"{name}@{digest}")
+    dockerd.docker("tag", "busybox", f"{name}:v2")
+    assert "Layer already exists" in dockerd.docker("push", f"{name}:v2").decode()
+    other = f"{registry.host}/other/name:v1"
+    dockerd.docker("tag", "busybox", other)
+    assert "Mounted from some/busybox" in dockerd.docker("push", other).decode()
+    found = json.loads(dockerd.docker("manifest", "inspect", "--insecure", "-v", f"{name}:v1"))
+    assert found["Descriptor"]["digest"] == digest
+    missing = docker_fails(dockerd, "pull", f"{name}:v9")
+    assert "manifest v9 is not known" in missing or "not found" in missing
+
+
+@pytest.mark.parametrize("kind", ["basic", "token"])
+def test_docker_with_a_password(
+    dockerd: GenuineDockerd, start: Callable[..., OwnRegistry], htpasswd: Path, policy: Path,
+    kind: str,
+) -> None:  # fmt: skip
+    registry = start("--htpasswd", str(htpasswd), "--policy", str(policy), "--auth", kind)
+    mine, public = f"{registry.host}/ana/busybox:{kind}", f"{registry.host}/public/busybox:{kind}"
+    for name in (mine, public):
+        dockerd.docker("tag", "busybox", name)
+    refused = docker_fails(dockerd, "push", mine)
+    assert "denied" in refused or "no basic auth credentials" in refused
+    wrong = subprocess.run(
+        ["docker", "login", "-u", "ana", "--password-stdin", registry.host],
+        input=b"wrong", capture_output=True, env=dockerd.environment(), timeout=60, check=False,
+    )  # fmt: skip
+    assert wrong.returncode != 0
+    login(dockerd, registry.host, "ana")
+    for name in (mine, public):
+        dockerd.docker("push", name)
+        dockerd.docker("pull", name)
+    dockerd.docker("logout", registry.host)
+    login(dockerd, registry.host, "ben")
+    dockerd.docker("push", public)
+    assert "denied" in docker_fails(dockerd, "push", mine)
+    assert "denied" in docker_fails(dockerd, "pull", mine)
+    dockerd.docker("logout", registry.host)
+    if kind == "token":
+        dockerd.docker("pull", public)
+    wait_until(lambda: '"user":"ben"' in registry.log.read_text(), what="the access log")
+    assert "neb" not in registry.log.read_text()
+
+
+@needs
+def test_podman_and_skopeo(
+    containers: Containers, start: Callable[..., OwnRegistry], htpasswd: Path
+) -> None:
+    registry = start("--htpasswd", str(htpasswd), "--auth", "token")
+    plain = ["--tls-verify=false"]
+    tar = containers.root / "busybox.tar"
+    tar.write_bytes(busybox_tar())
+    containers.podman("import", str(tar), "localhost/busybox:local")
+    name = f"{registry.host}/some/busybox:v1"
+    refused = containers.podman("push", *plain, "localhost/busybox:local", name, status=125)
+    assert "denied" in refused or "unauthorized" in refused
+    containers.podman("login", *plain, "-u", "ben", "-p", "neb", registry.host)
+    containers.podman("push", *plain, "localhost/busybox:local", name)
+    containers.podman("rmi", "localhost/busybox:local")
+    containers.podman("pull", *plain, name)
+    remote = ["--tls-verify=false"]
+    found = json.loads(containers.skopeo("inspect", *remote, f"docker://{name}"))
+    assert found["RepoTags"] == ["v1"]
+    layout = containers.root / "layout"
+    containers.skopeo("copy", "--src-tls-verify=false", f"docker://{name}", f"oci:{layout}:v1")
+    copy = f"docker://{registry.host}/copied/again:v1"
+    containers.skopeo("copy", "--dest-tls-verify=false", f"oci:{layout}:v1", copy)
+    again = json.loads(containers.skopeo("inspect", *remote, copy))
+    assert again["Digest"] == found["Digest"] and again["Layers"] == found["Layers"]
+    synced = containers.root / "synced"
+    words = ["sync", "--src-tls-verify=false", "--src", "docker", "--dest", "dir"]
+    containers.skopeo(*words, f"{registry.host}/some/busybox", str(synced))
+    assert (synced / "busybox:v1" / "manifest.json").exists()
+    listed = json.loads(containers.skopeo("list-tags", *remote, copy.removesuffix(":v1")))
+    assert listed["Tags"] == ["v1"]
+    containers.skopeo("delete", *remote, copy)
+    assert "manifest" in containers.skopeo("inspect", *remote, copy, status=1)
+
+
+@needs
+def test_tls_of_its_own(
+    containers: Containers, start: Callable[..., OwnRegistry], tmp_path: Path
+) -> None:
+    registry = start("--self-signed")
+    ca = tmp_path / "registry0" / "estiba" / "tls" / "ca.pem"
+    assert str(ca) in registry.log.read_text()
+    certs = tmp_path / "certs"
+    certs.mkdir()
+    layout, remote = f"oci:{tmp_path / 'layout'}:v1", f"docker://localhost:{registry.port}/a/b:v1"
+    tar = tmp_path / "busybox.tar"
+    tar.write_bytes(busybox_tar())
+    containers.podman("import", str(tar), "localhost/busybox:local")
+    containers.podman("push", "localhost/busybox:local", layout)
+    refused = containers.skopeo("copy", layout, remote, status=1)
+    assert "certificate" in refused
+    shutil.copy(ca, certs / "ca.crt")
+    containers.skopeo("copy", "--dest-cert-dir", str(certs), layout, remote)
+    containers.podman("pull", "--cert-dir", str(certs), remote)
+    assert registry.process is not None
+    wait_until(lambda: '"path":"/v2/a/b/manifests/v1"' in registry.log.read_text(), what="the log")
