@@ -12,6 +12,7 @@ An error while marking ends the collection before anything is swept.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
 import threading
@@ -96,12 +97,15 @@ class Collection:
         return self._contents.clock() - mtime >= self._contents.grace
 
     def _expire_uploads(self, repository: str) -> None:
-        driver = self._contents.driver
-        for entry in list(driver.list(keys.uploads(repository))):
-            key = f"{keys.uploads(repository)}/{entry.name}"
-            last = max((stat.mtime for _, stat in driver.walk(key)), default=0.0)
-            if self._is_old(last) and self.uploads.expire(repository, entry.name):
+        for entry in list(self._contents.driver.list(keys.uploads(repository))):
+            is_idle = functools.partial(self._is_idle, repository, entry.name)
+            if is_idle() and self.uploads.expire(repository, entry.name, is_idle):
                 self.report.uploads_expired += 1
+
+    def _is_idle(self, repository: str, upload: str) -> bool:
+        """Its last byte is long ago. What is empty is just being made."""
+        found = list(self._contents.driver.walk(keys.upload(repository, upload)))
+        return bool(found) and self._is_old(max(stat.mtime for _, stat in found))
 
     def _mark(self, repository: str) -> None:
         """Notes what the repository needs, and lets go of what it does not."""
@@ -212,11 +216,15 @@ class Collection:
             self.report.bytes_deleted += stat.size
 
     def _sweep_doomed(self) -> None:
-        for key, stat in list(self._contents.driver.walk(keys.DOOMED)):
+        driver = self._contents.driver
+        for key, _ in list(driver.walk(keys.DOOMED)):
             path, dot, since = key.removeprefix(f"{keys.DOOMED}/").partition(".")
-            if (dot and since == "since") and (self.alone or self._is_old(stat.mtime)):
+            if dot and since == "since":
                 self._pause_point()
-                self._end_doom(path.replace("/", ":", 1))
+                with contextlib.suppress(FileNotFoundError):
+                    doomed = driver.read(key, limit=MAX_LINK_BYTES)
+                    if self.alone or not doomed.isdigit() or self._is_old(int(doomed)):
+                        self._end_doom(path.replace("/", ":", 1))
 
     def _end_doom(self, digest: Digest) -> None:
         driver = self._contents.driver
@@ -230,7 +238,7 @@ class Collection:
                 driver.delete(keys.doomed(digest))
                 self.report.blobs_deleted += 1
                 self.report.bytes_deleted += size
-            driver.delete(f"{keys.doomed(digest)}.since")
+            driver.delete(keys.doomed_since(digest))
 
 
 class PeriodicCollection:
@@ -247,7 +255,8 @@ class PeriodicCollection:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval):

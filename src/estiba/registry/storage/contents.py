@@ -111,9 +111,10 @@ class Contents:
     def doom(self, digest: Digest) -> None:
         """Takes the blob out of use. Hold its lock."""
         with contextlib.suppress(FileNotFoundError):
-            # A young file: its age there is the time since it was doomed.
-            self.driver.write(f"{keys.doomed(digest)}.since", b"")
+            since = str(int(self.clock())).encode()
+            self.driver.write(keys.doomed_since(digest), since, durable=False)
             self.driver.move(keys.blob(digest), keys.doomed(digest))
+            failpoint.hit("registry.doomed")
             self.usage.blob_removed(digest)
 
     def _revive(self, digest: Digest) -> None:
@@ -122,7 +123,7 @@ class Contents:
             size = self.driver.stat(keys.doomed(digest)).size
             self.driver.move(keys.doomed(digest), keys.blob(digest))
             self.usage.blob_stored(digest, size)
-            self.driver.delete(f"{keys.doomed(digest)}.since")
+            self.driver.delete(keys.doomed_since(digest))
 
 
 def unknown_blob(digest: Digest) -> BlobUnknown:

@@ -12,7 +12,8 @@ docker/registry/v2/
         _referrers/<alg>/<hex>/<alg>:<hex>             ours: a descriptor whose subject is that
         _referrers/complete                            ours: all older manifests are in there
 estiba/
-    doomed/<alg>/<hex>                                 blobs that the collection took out of use
+    doomed/<alg>/<hex>                                 a blob that the collection took out of use
+    doomed/<alg>/<hex>.since                           … and when, in seconds since 1970
     tmp/                                               files under way (file system only)
 
 A link's content is the digest. A blob is visible through a link only.
@@ -52,6 +53,10 @@ def blob(digest: Digest) -> str:
 
 def doomed(digest: Digest) -> str:
     return f"{DOOMED}/{_path(digest)}"
+
+
+def doomed_since(digest: Digest) -> str:
+    return f"{DOOMED}/{_path(digest)}.since"
 
 
 def repository(name: str) -> str:

@@ -13,6 +13,7 @@ import re
 import threading
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -175,13 +176,15 @@ class StoredUploads:
         self.blobs.contents.usage.release(upload)
         self.blobs.contents.driver.delete_tree(keys.upload(repository, upload))
 
-    def expire(self, repository: str, upload: str) -> bool:
-        """Removes an upload that nobody has written to for long; False if somebody does now."""
+    def expire(self, repository: str, upload: str, is_idle: Callable[[], bool]) -> bool:
+        """Removes an upload if nobody works on it and it still `is_idle`."""
         try:
             self._take(upload)
         except UploadInvalid:
             return False
         try:
+            if not is_idle():
+                return False
             self._discard(repository, upload)
         finally:
             self._give_back(upload)

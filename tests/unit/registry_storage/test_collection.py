@@ -1,0 +1,403 @@
+"""Garbage collection beside pushes, and of a registry that stands still."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.unit.registry_storage.pushing import (
+    descriptor,
+    index,
+    manifest,
+    push_blob,
+    push_image,
+    read_blob,
+)
+
+from estiba.model.digest import Digest, digest_of
+from estiba.model.errors import Cancelled
+from estiba.registry.storage import keys
+from estiba.registry.storage.collection import Collection, PeriodicCollection, Report
+from estiba.registry.storage.documents import DOCKER_V1, OCI_INDEX, OCI_MANIFEST
+from estiba.registry.storage.errors import BlobUnknown, ManifestUnknown, UploadUnknown
+from estiba.registry.storage.file_driver import FileDriver
+from estiba.registry.storage.ports import Driver
+from estiba.registry.storage.store import Store
+
+HOUR = 3600.0
+
+
+@dataclass
+class Clock:
+    """The time of day, moved by the test: nothing needs to wait for a grace period."""
+
+    ahead: float = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(driver: Driver, clock: Clock) -> Store:
+    return Store(driver, grace=10 * HOUR, clock=clock)
+
+
+def there(store: Store, repository: str, digest: Digest) -> bool:
+    """By its link alone, which is no use of it."""
+    return any(
+        key == keys.layer_link(repository, digest)
+        for key, _ in store.driver.walk(keys.layers(repository))
+    )
+
+
+def stored(store: Store) -> set[Digest]:
+    return {
+        f"sha256:{key.split('/')[-2]}"
+        for key, _ in store.driver.walk(keys.BLOBS)
+    }  # fmt: skip
+
+
+def test_an_image_with_a_tag_stays(store: Store, clock: Clock) -> None:
+    digest = push_image(store, "a/b", "v1", b"layer")
+    clock.ahead = 1000 * HOUR
+    report = store.collect(delete_untagged=True)
+    assert (report.repositories, report.manifests, report.blobs_kept) == (1, 1, 3)
+    assert report.blobs_doomed == report.links_deleted == report.manifests_deleted == 0
+    assert store.manifests.get("a/b", "v1").digest == digest
+    assert read_blob(store, "a/b", digest_of(b"layer")) == b"layer"
+
+
+def test_what_nothing_refers_to_goes_in_two_steps(store: Store, clock: Clock) -> None:
+    blob = push_blob(store, "a/b", b"garbage")
+    assert store.collect().links_deleted == 0
+    clock.ahead = 11 * HOUR
+    report = store.collect()
+    assert (report.links_deleted, report.blobs_doomed, report.blobs_deleted) == (1, 1, 0)
+    with pytest.raises(BlobUnknown):
+        store.blobs.stat("a/b", blob)
+    assert stored(store) == set()
+    clock.ahead = 22 * HOUR
+    report = store.collect()
+    assert (report.blobs_deleted, report.bytes_deleted) == (1, 7)
+    assert list(store.driver.walk("estiba/doomed")) == []
+    assert list(store.driver.walk("docker")) == []
+
+
+def test_alone_it_goes_at_once(store: Store, clock: Clock) -> None:
+    push_blob(store, "a/b", b"garbage")
+    push_blob(store, "a/c", b"more")
+    clock.ahead = 11 * HOUR
+    store.collect()
+    report = store.collect(alone=True)
+    assert report.blobs_deleted == 2
+    assert list(store.driver.walk("estiba/doomed")) == []
+    push_blob(store, "a/b", b"garbage")
+    clock.ahead = 30 * HOUR
+    assert store.collect(alone=True).bytes_deleted == 7
+
+
+def test_the_layers_of_a_deleted_manifest_go(store: Store, clock: Clock) -> None:
+    digest = push_image(store, "a/b", "v1", b"shared", b"own")
+    push_image(store, "a/b", "v2", b"shared")
+    push_image(store, "a/c", "v1", b"own")
+    store.manifests.delete("a/b", digest)
+    clock.ahead = 11 * HOUR
+    store.collect()
+    assert there(store, "a/b", digest_of(b"shared"))
+    assert not there(store, "a/b", digest_of(b"own"))
+    assert read_blob(store, "a/c", digest_of(b"own")) == b"own"
+    assert digest not in stored(store)
+
+
+@pytest.mark.parametrize(("hours", "renewed"), [(4, False), (6, True)])
+def test_whoever_asks_for_a_blob_keeps_it(
+    store: Store, clock: Clock, hours: int, renewed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client asks, gets a yes, pushes other layers for hours, then the manifest."""
+    digest = push_blob(store, "a/b", b"base")
+    clock.ahead = hours * HOUR
+    written: list[str] = []
+    write = type(store.driver).write
+
+    def spy(driver: Driver, key: str, data: bytes) -> None:
+        written.append(key)
+        write(driver, key, data)
+
+    monkeypatch.setattr(type(store.driver), "write", spy)
+    assert store.blobs.stat("a/b", digest).size == 4
+    assert written == ([keys.layer_link("a/b", digest)] if renewed else [])
+
+
+class Midway(Collection):
+    """Something happens between mark and sweep."""
+
+    def _sweep_blobs(self) -> None:
+        midway()
+        super()._sweep_blobs()
+
+
+def midway() -> None:
+    """Replaced by the tests."""
+
+
+def between(store: Store, what: object, monkeypatch: pytest.MonkeyPatch) -> Report:
+    monkeypatch.setattr(f"{__name__}.midway", what)
+    return Midway(store.manifests, store.uploads).run()
+
+
+def test_a_mount_between_mark_and_sweep(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No link was there when marking; the blob is doomed, and comes back when it is used."""
+    data = b"layer"
+    push_blob(store, "a/b", data)
+    store.blobs.delete("a/b", digest_of(data))
+    clock.ahead = 11 * HOUR
+
+    def link() -> None:
+        # As another instance would: no lock is shared.
+        store.driver.write(keys.layer_link("a/c", digest_of(data)), digest_of(data).encode())
+
+    report = between(store, link, monkeypatch)
+    assert report.blobs_doomed == 1
+    assert stored(store) == set()
+    assert read_blob(store, "a/c", digest_of(data)) == data
+    assert stored(store) == {digest_of(data)}
+    assert list(store.driver.walk("estiba/doomed")) == []
+
+
+def test_a_doomed_blob_with_a_link_comes_back_by_itself(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = b"layer"
+    push_image(store, "a/x", "v1", b"other")
+    push_blob(store, "a/b", data)
+    store.blobs.delete("a/b", digest_of(data))
+    clock.ahead = 11 * HOUR
+    between(
+        store,
+        lambda: store.driver.write(
+            keys.layer_link("a/c", digest_of(data)), digest_of(data).encode()
+        ),
+        monkeypatch,
+    )
+    assert digest_of(data) not in stored(store)
+    # Its link is young by then: what it is asked for is what a manifest does.
+    body = manifest(data)
+    store.driver.write(keys.blob(digest_of(body)), body)
+    key = keys.revision_link("a/c", digest_of(body))
+    store.driver.write(key, digest_of(body).encode())
+    clock.ahead = 22 * HOUR
+    report = store.collect()
+    assert report.blobs_deleted == 0
+    assert digest_of(data) in stored(store)
+    assert read_blob(store, "a/c", digest_of(data)) == data
+
+
+def test_a_push_of_a_doomed_blob(store: Store, clock: Clock) -> None:
+    data = os.urandom(1000)
+    push_blob(store, "a/b", data)
+    clock.ahead = 11 * HOUR
+    assert store.collect().blobs_doomed == 1
+    clock.ahead = 0
+    push_image(store, "a/b", "v1", data)
+    clock.ahead = 22 * HOUR
+    store.collect()
+    assert read_blob(store, "a/b", digest_of(data)) == data
+    assert list(store.driver.walk("estiba/doomed")) == []
+
+
+def test_a_push_between_mark_and_sweep(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(1000)
+    push_blob(store, "a/b", data)
+    store.blobs.delete("a/b", digest_of(data))
+    clock.ahead = 11 * HOUR
+
+    def push() -> None:
+        clock.ahead = 0
+        push_image(store, "a/b", "v1", data)
+
+    report = between(store, push, monkeypatch)
+    assert report.blobs_doomed == 0
+    assert read_blob(store, "a/b", digest_of(data)) == data
+
+
+def test_uploads_expire(store: Store, clock: Clock) -> None:
+    old = store.uploads.begin("a/b")
+    with store.uploads.append("a/b", old) as writer:
+        writer.write(b"x")
+    busy = store.uploads.begin("a/b")
+    clock.ahead = 9 * HOUR
+    assert store.collect().uploads_expired == 0
+    clock.ahead = 11 * HOUR
+    with store.uploads.append("a/b", busy):
+        assert store.collect().uploads_expired == 1
+    with pytest.raises(UploadUnknown):
+        store.uploads.offset("a/b", old)
+    assert store.uploads.offset("a/b", busy) == 0
+
+
+def test_untagged_manifests_only_when_asked(store: Store, clock: Clock) -> None:
+    tagged = push_image(store, "a/b", "v1", b"one")
+    untagged = push_image(store, "a/b", None, b"two")
+    clock.ahead = 9 * HOUR
+    assert store.collect(delete_untagged=True).manifests_deleted == 0
+    clock.ahead = 11 * HOUR
+    assert store.collect().manifests_deleted == 0
+    assert store.collect(delete_untagged=True).manifests_deleted == 1
+    with pytest.raises(ManifestUnknown):
+        store.manifests.get("a/b", untagged)
+    assert store.manifests.get("a/b", "v1").digest == tagged
+    assert not there(store, "a/b", digest_of(b"two"))
+
+
+def test_what_a_tag_leads_to_is_not_untagged(store: Store, clock: Clock) -> None:
+    """Platforms of an index, and signatures of both, have no tags of their own."""
+    child = push_image(store, "a/b", None, b"one")
+    body = store.manifests.get("a/b", child).body
+    parent = store.manifests.put("a/b", index(body), OCI_INDEX, tag="v1").digest
+    push_blob(store, "a/b", b"{}")
+    kept = {child, parent}
+    for subject, kind in ((body, OCI_MANIFEST), (index(body), OCI_INDEX)):
+        signature = manifest(b"{}", subject=descriptor(subject, kind))
+        kept.add(store.manifests.put("a/b", signature, OCI_MANIFEST).digest)
+    stray = manifest(b"{}", subject={"mediaType": "x", "size": 1, "digest": digest_of(b"?")})
+    store.manifests.put("a/b", stray, OCI_MANIFEST)
+    clock.ahead = 11 * HOUR
+    assert store.collect(delete_untagged=True).manifests_deleted == 1
+    for digest in kept:
+        store.manifests.get("a/b", digest)
+    assert len(store.manifests.referrers("a/b", child)) == 1
+    assert store.manifests.referrers("a/b", digest_of(b"?")) == []
+
+
+def test_manifests_that_it_does_not_understand_keep_what_they_name(
+    store: Store, clock: Clock
+) -> None:
+    """docker-registry took manifests of version 1, and takes types that are unknown here."""
+    one, two = push_blob(store, "a/b", b"one"), push_blob(store, "a/b", b"two")
+    bodies = (
+        b'{"schemaVersion": 1, "fsLayers": [{"blobSum": "%s"}]}' % one.encode(),
+        b'{"schemaVersion": 2, "layers": {"strange": "%s"}}' % two.encode(),
+    )
+    for body in bodies:
+        store.driver.write(keys.blob(digest_of(body)), body)
+        key = keys.revision_link("a/b", digest_of(body))
+        store.driver.write(key, digest_of(body).encode())
+    clock.ahead = 11 * HOUR
+    assert store.collect().links_deleted == 0
+    assert store.manifests.get("a/b", digest_of(bodies[0])).media_type == DOCKER_V1
+    assert store.manifests.get("a/b", digest_of(bodies[1])).media_type == OCI_MANIFEST
+
+
+def test_a_damaged_link_stops_nothing(store: Store, clock: Clock) -> None:
+    push_image(store, "a/b", "v1", b"layer")
+    store.driver.write(f"{keys.layers('a/b')}/sha256/nonsense/link", b"nonsense")
+    store.driver.write(keys.layer_link("a/b", digest_of(b"gone")), b"")
+    store.driver.write(f"{keys.BLOBS}/sha256/ab/nonsense/data", b"")
+    clock.ahead = 11 * HOUR
+    assert store.collect().links_deleted == 1
+    assert read_blob(store, "a/b", digest_of(b"layer")) == b"layer"
+
+
+def test_a_collection_can_be_stopped(store: Store) -> None:
+    push_image(store, "a/b", "v1", b"layer")
+    with pytest.raises(Cancelled):
+        store.collect(lambda: True)
+
+
+def test_a_report_is_one_line() -> None:
+    assert str(Report(repositories=1, bytes_deleted=7)) == (
+        "1 repositories, 0 manifests, 0 uploads expired, 0 manifests deleted, 0 links deleted, "
+        "0 blobs kept, 0 blobs doomed, 0 blobs deleted, 7 bytes deleted"
+    )
+
+
+def test_collections_come_again_until_stopped() -> None:
+    ran = threading.Semaphore(0)
+
+    def collect(stopped: object) -> Report:
+        ran.release()
+        raise OSError("the first one fails")
+
+    periodic = PeriodicCollection(collect, 0.001)
+    periodic.start()
+    for _ in range(3):
+        assert ran.acquire(timeout=30)
+    periodic.stop()
+
+
+def age(root: Path) -> None:
+    """All that is there becomes an hour older than the grace period."""
+    past = time.time() - 11 * HOUR
+    for path in root.glob("docker/**/*"):
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(path, (past, past))
+
+
+def test_pushes_beside_collections_lose_nothing(tmp_path: Path) -> None:
+    """Clients that ask before they push, while all that they rely on is garbage and old."""
+    store = Store(FileDriver(tmp_path / "root"), grace=10 * HOUR)
+    layers = [b"shared", b"other", b"third"]
+    pushed = threading.Barrier(4)
+    failures: list[BaseException] = []
+    reports: list[Report] = []
+
+    def push(number: int) -> None:
+        repository = f"a/{number}"
+        config = b"{}"
+        body = manifest(config, *layers)
+        try:
+            for turn in range(12):
+                for data in (config, *layers):
+                    try:
+                        store.blobs.stat(repository, digest_of(data))
+                    except BlobUnknown:
+                        push_blob(store, repository, data)
+                digest = store.manifests.put(repository, body, OCI_MANIFEST, tag="v1").digest
+                pushed.wait(60)
+                for data in (config, *layers):
+                    assert read_blob(store, repository, digest_of(data)) == data
+                assert store.manifests.get(repository, "v1").body == body
+                if turn % 2 or number == 0:
+                    store.manifests.delete(repository, digest)
+                pushed.wait(60)
+                if number == 0:
+                    age(store.driver.root)
+                pushed.wait(60)
+        except BaseException as error:
+            failures.append(error)
+            pushed.abort()
+
+    def collect() -> None:
+        try:
+            for _ in range(12):
+                for _ in range(2):
+                    reports.append(store.collect())
+                for _ in range(3):
+                    pushed.wait(60)
+        except BaseException as error:
+            failures.append(error)
+            pushed.abort()
+
+    threads = [threading.Thread(target=push, args=(number,)) for number in range(3)]
+    threads.append(threading.Thread(target=collect))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.close()
+    assert failures == []
+    assert sum(report.links_deleted for report in reports) > 0
