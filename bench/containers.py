@@ -16,9 +16,9 @@ NAME = "containers"
 COLUMNS = ("estiba", "Docker Engine 20.10", "Podman 4.3")
 
 
-def measure(table: Table) -> dict[str, str]:
+def measure(table: Table, run: Path) -> dict[str, str]:
     """Fills the table; what there is to say about the peers."""
-    ours, docker, other = estiba(_BIN / "estibad"), docker_engine(), podman()
+    ours, docker, other = estiba(_BIN / "estibad", run), docker_engine(run), podman(run)
     notes = {
         "docker": "Docker Engine 20.10 (Debian's docker.io), the same docker client for all",
         "podman": "podman is not installed",
@@ -54,7 +54,7 @@ def prepare(engine: Engine) -> None:
 def _rows(table: Table, ours: Engine, docker: Engine, other: Engine | None) -> None:
     all_of_them = (ours, docker, other)
     engines = [engine for engine in all_of_them if engine is not None]
-    archives = material.debian_roots()
+    archives = material.debian_roots()[: material.ROUNDS]
 
     def row(name: str, title: str, ratio: float, rounds: int,
             work: Callable[[Engine], float]) -> None:  # fmt: skip

@@ -22,45 +22,34 @@ _BLOBS = 3
 _SMALL = "small/image"
 
 
-def measure(table: Table) -> dict[str, str]:
+def measure(table: Table, run: Path) -> dict[str, str]:
     """Fills the table; what there is to say about the peers."""
     table.header()
     if table.wants("load", "push", "save", "pull", "repull", "layers", "growth"):
-        _engine_rows(table)
+        _engine_rows(table, run)
     if table.wants("upload", "download", "by-tag", "by-digest", "memory"):
-        _registry_rows(table)
+        _registry_rows(table, run)
     return {
         "docker": "Docker Engine 20.10 (Debian's docker.io), the same docker client for both",
         "registry": "docker-registry 2.8.2 (Debian's), over plain HTTP on loopback",
     }
 
 
-def _engine_rows(table: Table) -> None:
-    ours, docker = estiba(_BIN / "estibad"), docker_engine()
+def _engine_rows(table: Table, run: Path) -> None:
+    source, target = material.content(run), docker_registry(run / "target")
+    ours, docker = estiba(_BIN / "estibad", run), docker_engine(run)
     with contextlib.ExitStack() as stack:
-        for engine in (ours, docker):
-            stack.callback(engine.close)
-            engine.start()
-        source = material.content(docker)
-        stack.callback(source.close)
-        target = docker_registry(material.FOLDER / "target")
-        stack.callback(target.close)
-        target.start()
+        for part in (source, target, ours, docker):
+            stack.callback(part.close)
+            part.start()
         _local_rows(table, (ours, docker), target)
         _pull_rows(table, (ours, docker), source)
 
 
 def _local_rows(table: Table, both: tuple[Engine, Engine], target: Registry) -> None:
-    """Load, push and save, of images that no engine has from a registry.
-
-    Each round has another image, and nothing is removed between: the engine that comes second
-    would pay for the first one's removal, because ext4 makes files slowly where many were
-    deleted.
-    """
-    rounds = material.DEBIANS
-    if not table.wants("load", "push", "save"):
-        return
-    if not table.wants("load"):
+    """Load, save and push, of images that no engine has from a registry."""
+    rounds = material.ROUNDS
+    if table.wants("save", "push") and not table.wants("load"):
         for engine in both:
             for number in range(rounds):
                 transfers.load(engine, material.saved(number))
@@ -69,35 +58,31 @@ def _local_rows(table: Table, both: tuple[Engine, Engine], target: Registry) -> 
         lambda engine, number: transfers.load(engine, material.saved(number)), both,
     )  # fmt: skip
     table.row(
-        "push", "push of it to an empty repository", at_most(0.7), rounds,
-        lambda engine, number: transfers.push(engine, target, number), both,
-    )  # fmt: skip
-    table.row(
         "save", "save of it", at_most(0.7), rounds,
         lambda engine, number: transfers.save(engine, f"debian:{number}"), both,
     )  # fmt: skip
-    for engine in both:
-        transfers.remove_all(engine)
+    table.row(
+        "push", "push of it to an empty repository", at_most(0.7), rounds,
+        lambda engine, number: transfers.push(engine, target, number), both,
+    )  # fmt: skip
 
 
 def _pull_rows(table: Table, both: tuple[Engine, Engine], source: Registry) -> None:
-    def debian(number: int) -> str:
-        return f"{source.address}/debian:{number}"
+    def pull(engine: Engine, number: int) -> float:
+        name = f"{source.address}/debian:{material.ROUNDS + number}"
+        return transfers.pull(engine, name)
 
-    rounds = material.DEBIANS
     table.row(
-        "pull", "pull of a Debian image, 200 MB, 6,700 files", at_most(0.5), rounds,
-        lambda engine, number: transfers.pull(engine, debian(number)), both,
+        "pull", "pull of a Debian image, 200 MB, 6,700 files", at_most(0.5), material.ROUNDS,
+        pull, both,
     )  # fmt: skip
     if table.wants("repull") and not table.wants("pull"):
         for engine in both:
-            transfers.pull(engine, debian(0))
+            pull(engine, 0)
     table.row(
         "repull", "pull of it again when up to date", at_most(0.7), 15,
-        lambda engine, _: transfers.pull(engine, debian(0)), both,
+        lambda engine, _: pull(engine, 0), both,
     )  # fmt: skip
-    for engine in both:
-        transfers.remove_all(engine)
     table.row(
         "layers", f"pull of {material.LAYERS} small layers", at_most(0.5), 9,
         lambda engine, _: transfers.pull_anew(engine, f"{source.address}/{material.SMALL}"), both,
@@ -109,9 +94,9 @@ def _pull_rows(table: Table, both: tuple[Engine, Engine], source: Registry) -> N
     )  # fmt: skip
 
 
-def _registry_rows(table: Table) -> None:
-    ours = our_registry(material.FOLDER / "ours")
-    theirs = docker_registry(material.FOLDER / "theirs")
+def _registry_rows(table: Table, run: Path) -> None:
+    ours = our_registry(run / "our-registry")
+    theirs = docker_registry(run / "docker-registry")
     with contextlib.ExitStack() as stack:
         for registry in (ours, theirs):
             stack.callback(registry.close)
@@ -121,8 +106,7 @@ def _registry_rows(table: Table) -> None:
         except RuntimeError as error:
             # Its rows fail one by one.
             print(error)
-        blob = material.FOLDER / "blob"
-        stack.callback(blob.unlink, missing_ok=True)
+        blob = run / "blob"
         _blob_rows(table, (ours, theirs), blob)
         _manifest_rows(table, (ours, theirs))
         if table.wants("memory"):

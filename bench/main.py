@@ -6,9 +6,11 @@ A whole run of a table is written as JSON, as a plot, and into the README.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 
 from bench import containers, images
+from bench.material import RUN
 from bench.rows import Table
 
 _TABLES = {table.NAME: table for table in (containers, images)}
@@ -23,14 +25,17 @@ def main() -> None:
     unknown = set(given.tables) - set(_TABLES)
     if unknown:
         parser.error(f"no such table: {', '.join(unknown)}; there are {', '.join(_TABLES)}")
-    for name in given.tables or _TABLES:
-        chosen = _TABLES[name]
-        table = Table(name, chosen.COLUMNS, frozenset(given.only or ()), given.quick)
-        try:
-            notes = chosen.measure(table)
-        except RuntimeError as error:
-            sys.exit(f"error: {error}")
-        table.write(notes)
+    shutil.rmtree(RUN, ignore_errors=True)
+    try:
+        for name in given.tables or _TABLES:
+            chosen = _TABLES[name]
+            table = Table(name, chosen.COLUMNS, frozenset(given.only or ()), given.quick)
+            notes = chosen.measure(table, RUN / name)
+            table.write(notes)
+    except RuntimeError as error:
+        sys.exit(f"error: {error}")
+    finally:
+        shutil.rmtree(RUN, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,7 @@ class Engine:
         return memory.pss_bytes(self.processes())
 
     def close(self) -> None:
+        """Ends all of it but its files."""
         with contextlib.suppress(Exception):
             connection = self.connection()
             for container in connection.call("GET", "/containers/json?all=1"):
@@ -126,12 +127,10 @@ class Engine:
             place = line.split()[4]
             if place.startswith(f"{self.root}/"):
                 subprocess.run(["umount", place], check=False)
-        shutil.rmtree(self.root, ignore_errors=True)
 
 
-def estiba(program: Path) -> Engine:
-    root = Path("/var/tmp/estiba-bench/estiba")
-    shutil.rmtree(root, ignore_errors=True)
+def estiba(program: Path, run: Path) -> Engine:
+    root = run / "estiba"
     root.mkdir(parents=True)
     command = [str(program), "-H", f"unix://{root}/api.sock", "--data-root", f"{root}/data"]
     command += ["--exec-root", f"{root}/exec", "-b", "ebench0", "--bip", "10.241.0.1/24"]
@@ -139,13 +138,12 @@ def estiba(program: Path) -> Engine:
     return Engine("estiba", root, command, "ebench0", makes_bridge=True)
 
 
-def docker_engine() -> Engine:
+def docker_engine(run: Path) -> Engine:
     """Raises RuntimeError when dockerd is not installed."""
     program = shutil.which("dockerd")
     if program is None:
         raise RuntimeError("dockerd is not installed: scripts/bench installs Debian's docker.io")
-    root = Path("/var/tmp/estiba-bench/docker")
-    shutil.rmtree(root, ignore_errors=True)
+    root = run / "docker"
     root.mkdir(parents=True)
     command = [program, "-H", f"unix://{root}/api.sock", "--data-root", f"{root}/data"]
     command += ["--exec-root", f"{root}/exec", "-p", f"{root}/pid", "-b", "dbench0"]
@@ -185,13 +183,12 @@ _PODMAN_NETWORK = {
 }
 
 
-def podman() -> Engine | None:
+def podman(run: Path) -> Engine | None:
     """Podman behind its own service of the Docker API; None when it is not installed."""
     program = shutil.which("podman")
     if program is None:
         return None
-    root = Path("/var/tmp/estiba-bench/podman")
-    shutil.rmtree(root, ignore_errors=True)
+    root = run / "podman"
     (root / "cni").mkdir(parents=True)
     (root / "containers.conf").write_text(_PODMAN_CONF.format(root=root))
     (root / "cni/87-podman.conflist").write_text(json.dumps(_PODMAN_NETWORK))

@@ -35,13 +35,11 @@ health:
 
 @dataclass
 class Registry:
-    """One registry with its own root, which outlives it when it is `kept`."""
+    """One registry with its own root."""
 
     name: str
     command: list[str]
-    root: Path
     address: str
-    kept: bool = False
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -79,11 +77,9 @@ class Registry:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        if not self.kept:
-            shutil.rmtree(self.root, ignore_errors=True)
 
 
-def docker_registry(root: Path, *, kept: bool = False) -> Registry:
+def docker_registry(root: Path) -> Registry:
     """Raises RuntimeError when it is not installed."""
     program = shutil.which("docker-registry")
     if program is None:
@@ -95,14 +91,14 @@ def docker_registry(root: Path, *, kept: bool = False) -> Registry:
     for leftover in root.glob("*.yml"):
         leftover.unlink()
     config.write_text(_CONFIG.format(root=root / "data", address=address))
-    return Registry("docker-registry", [program, "serve", str(config)], root, address, kept)
+    return Registry("docker-registry", [program, "serve", str(config)], address)
 
 
 def our_registry(root: Path) -> Registry:
     address = _free_address()
     root.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "estiba.registry", "--root", str(root / "data")]
-    return Registry("estiba", [*command, "--addr", address], root, address)
+    return Registry("estiba", [*command, "--addr", address], address)
 
 
 def _free_address() -> str:
