@@ -9,7 +9,7 @@ import json
 import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 from estiba.distribution.challenge import Challenge
@@ -39,14 +39,27 @@ class _Token:
     good_until: float
 
 
+@dataclass(slots=True)
+class Grants:
+    """What a registry wants, and the tokens for it. One thread at a time asks for another."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    service: _Service | None = None
+    basic: str = ""
+    tokens: dict[tuple[_Service, Scopes], _Token] = field(default_factory=dict)
+    widened: dict[Scopes, Scopes] = field(default_factory=dict)
+    identity_token: str = ""
+
+
 class Authorizer:
-    """Several threads may use it; one at a time asks the token service."""
+    """Several threads may use it, and several authorizers the same grants."""
 
     def __init__(
         self,
         origin: Origin,
         credentials: Credentials,
         transport: Transport,
+        grants: Grants,
         *,
         offline: bool = False,
     ) -> None:
@@ -57,12 +70,7 @@ class Authorizer:
         settings = transport.settings
         self._lenient = any(map(settings.is_insecure, settings.names_of(origin)))
         self._may_be_plain = self._lenient or origin.scheme == "http"
-        self._lock = threading.Lock()
-        self._service: _Service | None = None
-        self._basic = ""
-        self._tokens: dict[tuple[_Service, Scopes], _Token] = {}
-        self._widened: dict[Scopes, Scopes] = {}
-        self.identity_token = ""
+        self._grants = grants
 
     def header(self, scopes: Scopes) -> str:
         """The value of Authorization, as far as the registry has said what it wants.
@@ -71,10 +79,11 @@ class Authorizer:
         """
         if self._credentials.registry_token:
             return f"Bearer {self._credentials.registry_token}"
-        with self._lock:
-            if self._service is None:
-                return self._basic
-            return f"Bearer {self._token(self._service, self._widened.get(scopes, scopes))}"
+        with self._grants.lock:
+            grants = self._grants
+            if grants.service is None:
+                return grants.basic
+            return f"Bearer {self._token(grants.service, grants.widened.get(scopes, scopes))}"
 
     def answer(self, challenges: list[Challenge], scopes: Scopes, refused: str) -> str:
         """What to send after a 401 to `refused`; empty when there is nothing left to try.
@@ -84,24 +93,24 @@ class Authorizer:
         if self._credentials.registry_token:
             return ""
         by_scheme = {challenge.scheme: challenge for challenge in reversed(challenges)}
-        with self._lock:
+        with self._grants.lock:
             if "bearer" in by_scheme:
                 value = self._bearer(by_scheme["bearer"], scopes, refused)
             elif "basic" in by_scheme:
-                self._service = None
-                value = self._basic = self._credentials.basic
+                self._grants.service = None
+                value = self._grants.basic = self._credentials.basic
             else:
                 value = ""
         return "" if value == refused else value
 
     def _bearer(self, challenge: Challenge, scopes: Scopes, refused: str) -> str:
-        self._service = service = self._named_by(challenge)
+        self._grants.service = service = self._named_by(challenge)
         asked = re.findall(r"[!-~]+", challenge.parameters.get("scope", ""))
         wanted = tuple(dict.fromkeys((*scopes, *asked)))[:_MAX_SCOPES]
-        self._widened[scopes] = wanted
-        token = self._tokens.get((service, wanted))
+        self._grants.widened[scopes] = wanted
+        token = self._grants.tokens.get((service, wanted))
         if token is not None and f"Bearer {token.value}" == refused:
-            del self._tokens[service, wanted]
+            del self._grants.tokens[service, wanted]
         return f"Bearer {self._token(service, wanted)}"
 
     def _named_by(self, challenge: Challenge) -> _Service:
@@ -118,9 +127,9 @@ class Authorizer:
 
     def _token(self, service: _Service, scopes: Scopes) -> str:
         key = (service, scopes)
-        token = self._tokens.get(key)
+        token = self._grants.tokens.get(key)
         if token is None or token.good_until < time.monotonic():
-            token = self._tokens[key] = self._fetch(service, scopes)
+            token = self._grants.tokens[key] = self._fetch(service, scopes)
         return token.value
 
     def _fetch(self, service: _Service, scopes: Scopes) -> _Token:
@@ -142,7 +151,7 @@ class Authorizer:
                 raise ValueError("no token")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise Unavailable(f"{url} gave no token (status {status})") from None
-        self.identity_token = renewal or self.identity_token
+        self._grants.identity_token = renewal or self._grants.identity_token
         life = min(max(life, _SHORTEST_LIFE_S), _LONGEST_LIFE_S)
         # Renewed a little early: an upload that begins now is authorized at its end as well.
         return _Token(value, time.monotonic() + 0.9 * life)

@@ -81,13 +81,13 @@ def open_range(
 
 def _check_range(text: str, what: str, offset: int, size: int) -> None:
     match = _CONTENT_RANGE.fullmatch(text)
+    if match is not None and match[3] not in ("*", str(size)):
+        raise DataLoss(f"{what}: {size} bytes were announced, the registry has {match[3]}")
     if match is None or int(match[1]) != offset or not offset <= int(match[2]) < size:
         raise Unavailable(
             f"{what}: the registry lies about ranges: {offset}-{size - 1} was asked for and "
             f"{text[:64]!r} came"
         )
-    if match[3] not in ("*", str(size)):
-        raise DataLoss(f"{what}: {size} bytes were announced, the registry has {match[3]}")
 
 
 class BlobStream:

@@ -58,7 +58,7 @@ def check_credentials(
             raise Unauthorized(f"{what}: unauthorized: incorrect username or password")
         if status != 200:
             raise Internal(f"login attempt to {url} failed with status: {status}")
-        return session.authorizer.identity_token
+        return session.identity_token
     except (Broken, Unavailable) as error:
         raise Internal(str(error)) from error
     finally:

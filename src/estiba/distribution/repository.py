@@ -6,6 +6,7 @@ Owns which site is asked for what; the conversations are the other modules' of t
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -34,7 +35,13 @@ from estiba.distribution.referrers import find_referrers
 from estiba.distribution.session import Session
 from estiba.distribution.settings import RegistrySettings
 from estiba.distribution.transport import Transport
-from estiba.distribution.uploads import Destination, Source, upload_chunks, upload_whole
+from estiba.distribution.uploads import (
+    Destination,
+    Rewinding,
+    Source,
+    upload_chunks,
+    upload_whole,
+)
 from estiba.model.digest import Digest, parse_digest
 from estiba.model.errors import (
     Cancelled,
@@ -85,6 +92,18 @@ class Repository:
         sites = [settings.site(reference.domain)] if push else settings.sites(reference.domain)
         self._home = Session(sites[-1], credentials, self._transport)
         self._mirrors = [Session(site, ANONYMOUS, self._transport) for site in sites[:-1]]
+
+    def fork(self, cancel: CancelToken) -> Repository:
+        """The same for a part of the job that `cancel` ends.
+
+        What was learned, tokens and connections are shared; `close` is the original's affair.
+        """
+        twin = copy.copy(self)
+        twin.cancel = cancel
+        twin._transport = self._transport.fork(cancel)
+        twin._home = self._home.fork(twin._transport)
+        twin._mirrors = [session.fork(twin._transport) for session in self._mirrors]
+        return twin
 
     def close(self) -> None:
         """Closes idle connections."""
@@ -260,23 +279,29 @@ class Repository:
         size: int | None = None,
         digest: Digest | None = None,
         progress: Callable[[int], None] | None = None,
+        reopen: Callable[[], Source] | None = None,
     ) -> Content:
         """Uploads `source`; in one request when `size` and `digest` are known beforehand.
 
-        `progress` hears how many bytes of it the registry has been sent; after a break that may
-        be less than before. Raises DataLoss when `source` ends before `size`, InvalidArgument
-        when it is not what `digest` says.
+        After a break that goes on where the registry stands if `source` has `seek(offset)`, or
+        `reopen` gives it anew from its start; otherwise Unavailable. Without `size` and `digest`
+        no more than a chunk, 8 MiB, is kept in memory for that.
+
+        `progress` hears how many bytes the registry has been sent; after a break that may be
+        less than before. Raises DataLoss when `source` is not what `size` and `digest` say; the
+        registry then keeps nothing.
         """
         session = self._home
         what = self._blob_name(digest) if digest else f"a blob for {self.reference.familiar_name}"
         scopes = self._scopes(session, "pull,push")
         to = Destination(session, self._name(session), scopes, what)
         tell = progress or (lambda _: None)
+        rewinding = Rewinding(source, reopen)
         if digest is not None and size is not None:
-            upload_whole(to, source, size, parse_digest(digest), tell)
+            upload_whole(to, rewinding, size, parse_digest(digest), tell)
             return Content(_BLOB_TYPE, digest, size)
         algorithm = digest.partition(":")[0] if digest else "sha256"
-        found, length = upload_chunks(to, source, algorithm, tell)
+        found, length = upload_chunks(to, rewinding, algorithm, tell)
         if digest not in (None, found) or size not in (None, length):
             raise DataLoss(f"{what}: its source has {length} bytes and the digest {found}")
         return Content(_BLOB_TYPE, found, length)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from estiba.distribution.answer import Answer
-from estiba.distribution.auth import Authorizer, Scopes
+from estiba.distribution.auth import Authorizer, Grants, Scopes
 from estiba.distribution.challenge import parse_challenges
 from estiba.distribution.credentials import Credentials
 from estiba.distribution.refusals import refusal
@@ -15,6 +15,15 @@ from estiba.distribution.settings import Site
 from estiba.distribution.transport import Request, Streamed, Transport
 from estiba.distribution.urls import Origin, Url, follow, parse_url
 from estiba.model.errors import Unavailable
+
+
+@dataclass(slots=True)
+class _Learned:
+    """What the first requests find out for all."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    origin: Origin | None = None
+    grants: Grants = field(default_factory=Grants)
 
 
 class Session:
@@ -27,33 +36,46 @@ class Session:
         transport: Transport,
         *,
         offline: bool = False,
+        learned: _Learned | None = None,
     ) -> None:
         """`offline` as for `Authorizer`."""
         self.site = site
         self.transport = transport
         self._credentials = credentials
         self._offline = offline
-        self._lock = threading.Lock()
-        self._authorizer: Authorizer | None = None
-        self._origin: Origin | None = None
+        self._learned = learned or _Learned()
+
+    def fork(self, transport: Transport) -> Session:
+        """The same over another transport; what either learns serves both."""
+        return Session(
+            self.site,
+            self._credentials,
+            transport,
+            offline=self._offline,
+            learned=self._learned,
+        )
+
+    @property
+    def identity_token(self) -> str:
+        """What the token service gave to be kept for the password."""
+        return self._learned.grants.identity_token
 
     @property
     def origin(self) -> Origin:
         """Connects, the first time, where the scheme is still to be found out."""
-        with self._lock:
-            if self._origin is None:
-                self._origin = self.transport.find_origin(self.site)
-            return self._origin
+        with self._learned.lock:
+            if self._learned.origin is None:
+                self._learned.origin = self.transport.find_origin(self.site)
+            return self._learned.origin
 
-    @property
-    def authorizer(self) -> Authorizer:
-        origin = self.origin
-        with self._lock:
-            if self._authorizer is None:
-                self._authorizer = Authorizer(
-                    origin, self._credentials, self.transport, offline=self._offline
-                )
-            return self._authorizer
+    def _authorizer(self) -> Authorizer:
+        return Authorizer(
+            self.origin,
+            self._credentials,
+            self.transport,
+            self._learned.grants,
+            offline=self._offline,
+        )
 
     def url(self, path: str) -> Url:
         """`path` below `/v2/`, with its query."""
@@ -85,7 +107,8 @@ class Session:
         the session's own origin. With `once` nothing is retried.
         """
         own = url.origin == self.origin
-        given = self.authorizer.header(scopes) if own else ""
+        authorizer = self._authorizer()
+        given = authorizer.header(scopes) if own else ""
         request = Request(
             method=method,
             url=url,
@@ -98,7 +121,7 @@ class Session:
         answer = self.transport.request(request)
         if answer.status == 401 and own and isinstance(body, bytes):
             challenges = parse_challenges(answer.header_values("WWW-Authenticate"))
-            renewed = self.authorizer.answer(challenges, scopes, given)
+            renewed = authorizer.answer(challenges, scopes, given)
             if renewed:
                 answer.close()
                 answer = self.transport.request(replace(request, authorization=renewed))

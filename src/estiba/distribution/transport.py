@@ -9,20 +9,17 @@ from __future__ import annotations
 import http.client
 import random
 import re
-import socket
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 import estiba
 from estiba.distribution.answer import Answer
 from estiba.distribution.cancel import CancelToken
-from estiba.distribution.certs import tls_context
+from estiba.distribution.connections import Connection, Pool
 from estiba.distribution.failures import Broken, broken
 from estiba.distribution.settings import RegistrySettings, Site
 from estiba.distribution.urls import Origin, Url, follow, parse_url
-from estiba.distribution.wire import Route, Wire, open_wire
+from estiba.distribution.wire import Route
 from estiba.model.errors import InvalidArgument, Unavailable
 
 USER_AGENT = f"estiba/{estiba.__version__}"
@@ -30,7 +27,6 @@ MAX_REDIRECTS = 5
 MAX_DELAY_S = 30.0
 """A registry that asks for a longer pause is told of instead of waited for."""
 
-_MAX_IDLE = 8
 _REDIRECTS = (301, 302, 303, 307, 308)
 _WORTH_RETRYING = (429, 500, 502, 503, 504)
 _HEADER_VALUE = re.compile(r"[\t -~]*")
@@ -68,57 +64,39 @@ class Request:
         return self.repeatable and isinstance(self.body, bytes)
 
 
-class _Connection(http.client.HTTPConnection):
-    """To one origin; `wire` is what it stands on."""
-
-    def __init__(self, route: Route, timeout_s: float, cancel: CancelToken) -> None:
-        super().__init__(route.origin.host, route.origin.port)
-        self._route = route
-        self._timeout_s = timeout_s
-        self._cancel = cancel
-
-    def connect(self) -> None:
-        wire = open_wire(self._route, self._timeout_s, self._cancel)
-        self.sock = cast(socket.socket, wire)
-
-    @property
-    def wire(self) -> Wire:
-        return cast(Wire, self.sock)
-
-
 class Transport:
-    """Lives as long as a job; several threads may use it."""
+    """Ends with `cancel`; several threads may use it."""
 
-    def __init__(self, settings: RegistrySettings, cancel: CancelToken) -> None:
+    def __init__(
+        self, settings: RegistrySettings, cancel: CancelToken, pool: Pool | None = None
+    ) -> None:
         self.settings = settings
         self.cancel = cancel
-        self._lock = threading.Lock()
-        self._routes: dict[tuple[Origin, bool], Route] = {}
-        self._idle: dict[Route, list[_Connection]] = {}
-        self._closed = False
+        self._owns_pool = pool is None
+        self._pool = pool or Pool(settings)
+
+    def fork(self, cancel: CancelToken) -> Transport:
+        """One that shares the connections, which are closed with the original."""
+        return Transport(self.settings, cancel, self._pool)
 
     def close(self) -> None:
         """Connections in use are closed when their answers are."""
-        with self._lock:
-            self._closed = True
-            idle = [connection for kept in self._idle.values() for connection in kept]
-            self._idle.clear()
-        for connection in idle:
-            connection.close()
+        if self._owns_pool:
+            self._pool.close()
 
     def find_origin(self, site: Site) -> Origin:
         """HTTPS where the site may choose and speaks it, else HTTP. Raises as `request`."""
         if site.scheme:
             return parse_url(f"{site.scheme}://{site.host}/").origin
         origin = parse_url(f"https://{site.host}/").origin
-        route = self._route(origin, lenient=True)
-        connection = self._new(route)
+        route = self._pool.route(origin, lenient=True)
+        connection = self._connection(route)
         try:
             connection.connect()
         except (OSError, ValueError):
             self.cancel.check()
             return parse_url(f"http://{site.host}/").origin
-        self._keep(route, connection)
+        self._pool.keep(route, connection)
         return origin
 
     def request(self, request: Request) -> Answer:
@@ -174,17 +152,20 @@ class Transport:
     # -- one request, one answer -----------------------------------------------------------------
 
     def _exchange(self, request: Request) -> Answer:
-        route = self._route(request.url.origin, request.lenient)
-        kept = self._reuse(route)
+        route = self._pool.route(request.url.origin, lenient=request.lenient)
+        kept = self._pool.take(route)
         try:
-            return self._on(kept or self._new(route), route, request)
+            return self._on(kept or self._connection(route), route, request)
         except Broken as error:
             # The other side may have ended an idle connection as this was under way.
             if kept is None or not error.again or not request.can_repeat:
                 raise
-        return self._on(self._new(route), route, request)
+        return self._on(self._connection(route), route, request)
 
-    def _on(self, connection: _Connection, route: Route, request: Request) -> Answer:
+    def _connection(self, route: Route) -> Connection:
+        return Connection(route, self.settings.connect_timeout_s, self.cancel)
+
+    def _on(self, connection: Connection, route: Route, request: Request) -> Answer:
         patience = self.settings.read_timeout_s
         handle = None
         try:
@@ -207,13 +188,13 @@ class Transport:
         def release(whole: bool) -> None:
             self.cancel.detach(handle)
             if whole and sent:
-                self._keep(route, connection)
+                self._pool.keep(route, connection)
             else:
                 connection.close()
 
         return Answer(response, request.method, request.url, self.cancel, release, wire)
 
-    def _write(self, connection: _Connection, route: Route, request: Request) -> bool:
+    def _write(self, connection: Connection, route: Route, request: Request) -> bool:
         """False when the registry hung up before all was sent; its answer may say why."""
         target = request.url.target
         headers = {"Host": request.url.origin.authority, "User-Agent": USER_AGENT}
@@ -243,44 +224,3 @@ class Transport:
             except (BrokenPipeError, ConnectionResetError):
                 return False
         return True
-
-    # -- connections -----------------------------------------------------------------------------
-
-    def _route(self, origin: Origin, lenient: bool) -> Route:
-        key = (origin, lenient)
-        route = self._routes.get(key)
-        if route is None:
-            route = self._routes[key] = self._find_route(origin, lenient)
-        return route
-
-    def _find_route(self, origin: Origin, lenient: bool) -> Route:
-        settings = self.settings
-        proxy = settings.proxies.choose(origin.scheme, origin.host, origin.port)
-        if origin.scheme != "https":
-            return Route(origin, proxy, None)
-        names = settings.names_of(origin)
-        lenient = lenient or any(map(settings.is_insecure, names))
-        folders = [folder / name for folder in settings.certs_dirs for name in names]
-        return Route(origin, proxy, tls_context(folders, verify=not lenient))
-
-    def _new(self, route: Route) -> _Connection:
-        return _Connection(route, self.settings.connect_timeout_s, self.cancel)
-
-    def _reuse(self, route: Route) -> _Connection | None:
-        while True:
-            with self._lock:
-                kept = self._idle.get(route)
-                if not kept:
-                    return None
-                connection = kept.pop()
-            if connection.wire.is_usable():
-                return connection
-            connection.close()
-
-    def _keep(self, route: Route, connection: _Connection) -> None:
-        with self._lock:
-            kept = self._idle.setdefault(route, [])
-            if not self._closed and len(kept) < _MAX_IDLE:
-                kept.append(connection)
-                return
-        connection.close()

@@ -18,7 +18,7 @@ from estiba.distribution.auth import Scopes
 from estiba.distribution.session import Session
 from estiba.distribution.transport import Streamed
 from estiba.distribution.urls import Url, parse_url
-from estiba.model.digest import Digest
+from estiba.model.digest import Digest, hex_of
 from estiba.model.errors import DataLoss, EstibaError, NotFound, Unauthorized, Unavailable
 
 CHUNK_BYTES = 8 << 20
@@ -29,6 +29,10 @@ _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})")
 
 class _Unrepeatable(Unavailable):
     """The upload broke where its source cannot go back to."""
+
+
+class _Lost(_Unrepeatable):
+    """What the registry had acknowledged is gone."""
 
 
 class Source(Protocol):
@@ -47,63 +51,122 @@ class Destination:
     what: str
 
 
+class Rewinding:
+    """A source read from any offset, as far as `seek` or `reopen` allow."""
+
+    def __init__(self, source: Source, reopen: Callable[[], Source] | None) -> None:
+        self._source = source
+        self._reopen = reopen
+        self._rest = b""
+        self.position = 0
+
+    def go_to(self, offset: int, what: str) -> None:
+        """Raises Unavailable where it cannot."""
+        if offset == self.position:
+            return
+        seek = getattr(self._source, "seek", None)
+        if seek is not None:
+            seek(offset)
+            self._rest, self.position = b"", offset
+        elif self._reopen is not None:
+            self._source, self._rest, self.position = self._reopen(), b"", 0
+            while self.position < offset and self.read(min(offset - self.position, _PIECE_BYTES)):
+                pass
+        else:
+            raise _Unrepeatable(f"{what}: the upload broke, and its source cannot be read again")
+
+    def read(self, size: int) -> bytes:
+        """Never more than `size` bytes, whatever the source gives."""
+        try:
+            piece = self._rest or self._source.read(size)
+        except Unavailable as error:
+            raise _Unrepeatable(str(error)) from error
+        piece, self._rest = piece[:size], piece[size:]
+        self.position += len(piece)
+        return piece
+
+
 def upload_whole(
-    to: Destination, source: Source, size: int, digest: Digest, progress: Callable[[int], None]
+    to: Destination, source: Rewinding, size: int, digest: Digest, progress: Callable[[int], None]
 ) -> None:
-    """One PUT; after a break the rest, where the source can be read again from there."""
-    upload = _Upload(to, progress)
-    seek = getattr(source, "seek", None)
-    position = 0
+    """One PUT; after a break the rest. The last piece goes only if all is what it should be."""
+    hasher = hashlib.new(digest.partition(":")[0])
+    hashed = 0
+
+    def read() -> bytes:
+        nonlocal hashed
+        start, piece = source.position, source.read(_PIECE_BYTES)
+        if source.position > hashed:
+            hasher.update(memoryview(piece)[max(hashed - start, 0) :])
+            hashed = source.position
+        if hashed > size:
+            raise DataLoss(f"{to.what}: its source has more than {size} bytes")
+        return piece
 
     def feed(offset: int) -> Iterator[bytes]:
-        nonlocal position
-        if offset != position:
-            if seek is None:
-                raise _Unrepeatable(
-                    f"{to.what}: the upload broke and its source cannot be read again"
-                )
-            seek(offset)
-            position = offset
-        while position < size:
-            piece = source.read(min(_PIECE_BYTES, size - position))
-            if not piece:
-                raise DataLoss(f"{to.what}: its source ends after {position} of {size} bytes")
-            position += len(piece)
+        source.go_to(offset, to.what)
+        piece = read()
+        while piece and (following := read()):
+            yield piece
+            piece = following
+        if hashed != size or hasher.hexdigest() != hex_of(digest):
+            raise DataLoss(
+                f"{to.what}: its source has {hashed} of {size} bytes and the digest "
+                f"{hasher.hexdigest()}"
+            )
+        if piece:
             yield piece
 
-    with upload:
+    with _Upload(to, progress) as upload:
         upload.send(feed, size, digest)
 
 
 def upload_chunks(
-    to: Destination, source: Source, algorithm: str, progress: Callable[[int], None]
+    to: Destination, source: Rewinding, algorithm: str, progress: Callable[[int], None]
 ) -> tuple[Digest, int]:
-    """Digest and size, which nobody knew before; a chunk is kept in memory until it arrived."""
-    upload = _Upload(to, progress)
+    """Digest and size, which nobody knew before; a chunk is kept in memory until it arrived.
+
+    All goes once more, where the source can, if the registry loses what it had acknowledged, as
+    docker-registry does when a connection breaks.
+    """
+    attempts = to.session.transport.settings.attempts
+    while True:
+        try:
+            with _Upload(to, progress) as upload:
+                return _send_chunks(upload, to, source, algorithm)
+        except _Lost:
+            attempts -= 1
+            if attempts <= 0:
+                raise
+            source.go_to(0, to.what)
+
+
+def _send_chunks(
+    upload: _Upload, to: Destination, source: Rewinding, algorithm: str
+) -> tuple[Digest, int]:
     hasher = hashlib.new(algorithm)
-    with upload:
-        size = upload.chunk_bytes
-        chunk = _fill(source, size)
-        while True:
-            hasher.update(chunk)
-            following = b"" if len(chunk) < size else _fill(source, size)
-            digest = None if following else f"{algorithm}:{hasher.hexdigest()}"
-            feed = functools.partial(_slices, memoryview(chunk), upload.offset, to.what)
-            upload.send(feed, upload.offset + len(chunk), digest)
-            if digest is not None:
-                return digest, upload.offset
-            chunk = following
+    size = upload.chunk_bytes
+    chunk = _fill(source, size)
+    while True:
+        hasher.update(chunk)
+        following = b"" if len(chunk) < size else _fill(source, size)
+        digest = None if following else f"{algorithm}:{hasher.hexdigest()}"
+        feed = functools.partial(_slices, memoryview(chunk), upload.offset, to.what)
+        upload.send(feed, upload.offset + len(chunk), digest)
+        if digest is not None:
+            return digest, upload.offset
+        chunk = following
 
 
 def _slices(chunk: memoryview, start: int, what: str, offset: int) -> Iterator[bytes]:
     """The pieces of a chunk that stands at `start`, from `offset` on."""
     if offset < start:
-        raise _Unrepeatable(f"{what}: the registry lost a part of the upload")
+        raise _Lost(f"{what}: the registry lost a part of the upload")
     for at in range(offset - start, len(chunk), _PIECE_BYTES):
         yield bytes(chunk[at : at + _PIECE_BYTES])
 
 
-def _fill(source: Source, size: int) -> bytes:
+def _fill(source: Rewinding, size: int) -> bytes:
     pieces, left = [], size
     while left and (piece := source.read(min(left, _PIECE_BYTES))):
         pieces.append(piece)
