@@ -266,12 +266,12 @@ class _Pull:
                     self.left.append(fetch)
 
     def _join(self, descriptor: Descriptor, diff_id: Digest) -> Fetch:
-        reference, settings = self.reference, self.puller.settings
-        credentials = self.credentials
+        reference, repository = self.reference, self.repository
 
         def open_blob(cancel: CancelToken, offset: int) -> BlobStream:
-            repository = Repository(reference, settings, credentials, cancel=cancel)
-            return repository.blob(descriptor.digest, descriptor.size, offset=offset)
+            # The fetch may outlive this pull, for the sake of another one.
+            part = repository.fork(cancel)
+            return part.blob(descriptor.digest, descriptor.size, offset=offset)
 
         wanted = Fetch(descriptor, diff_id, reference.repository)
         return self.puller.fetches.join(wanted, open_blob, self.wake)

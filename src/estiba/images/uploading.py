@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import msgspec
@@ -154,28 +155,32 @@ class Uploads:
         part, descriptor = upload.part, upload.part.descriptor
         upload.state = "Pushing"
         if upload.data:
-            self._upload(upload, IteratorSource(iter([upload.data])))
+            self._upload(upload, lambda: IteratorSource(iter([upload.data])))
         elif part.blob is not None:
             try:
-                self._upload(upload, IteratorSource(open_part(self.images, part)))
+                self._upload(upload, lambda: IteratorSource(open_part(self.images, part)))
             except DataLoss:
                 self.images.layers.settle_blob(part.diff_id, descriptor.digest, is_same=False)
                 upload.is_other = True
             else:
                 self.images.layers.settle_blob(part.diff_id, descriptor.digest, is_same=True)
         elif not part.diff_id:
-            self._upload(upload, IteratorSource(open_part(self.images, part)))
+            self._upload(upload, lambda: IteratorSource(open_part(self.images, part)))
         else:
             self._send_fetched(upload)
 
-    def _upload(self, upload: Upload, source: Source) -> None:
+    def _upload(self, upload: Upload, open_source: Callable[[], Source]) -> None:
         descriptor = upload.part.descriptor
 
         def progress(sent: int) -> None:
             upload.offset = sent
 
         self.repository.upload_blob(
-            source, size=descriptor.size, digest=descriptor.digest, progress=progress
+            open_source(),
+            size=descriptor.size,
+            digest=descriptor.digest,
+            progress=progress,
+            reopen=open_source,
         )
 
     def _send_fetched(self, upload: Upload) -> None:
@@ -189,8 +194,12 @@ class Uploads:
             try:
                 with (
                     Repository(place, self.settings, credentials, cancel=token) as other,
-                    other.blob(descriptor.digest, descriptor.size) as stream,
+                    ExitStack() as opened,
                 ):
+
+                    def stream(other: Repository = other, opened: ExitStack = opened) -> Source:
+                        return opened.enter_context(other.blob(descriptor.digest, descriptor.size))
+
                     self._upload(upload, stream)
                     return
             except EstibaError as error:
@@ -210,11 +219,15 @@ class Uploads:
         upload.total = self.images.layer_info(diff_id).tar_bytes
 
         def counted() -> Iterator[bytes]:
+            upload.offset = 0
             for piece in self.images.layers.tar(diff_id):
                 upload.offset += len(piece)
                 yield piece
 
-        content = self.repository.upload_blob(IteratorSource(encoded(counted(), OWN)))
+        def open_source() -> Source:
+            return IteratorSource(encoded(counted(), OWN))
+
+        content = self.repository.upload_blob(open_source(), reopen=open_source)
         upload.made = Descriptor(media_type=_GZIP_LAYER, digest=content.digest, size=content.size)
         self._note_blob(
             diff_id,
