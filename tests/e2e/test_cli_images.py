@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,6 +137,53 @@ def test_bars_on_a_terminal(place: Place, tmp_path: Path) -> None:
             # Names and states alone, without what docker draws.
             assert b"[=" not in terminal.seen and b"\x1b[K" in terminal.seen
         place.estiba("rmi", name)
+
+
+class _Stuck(BaseHTTPRequestHandler):
+    """A daemon whose pull begins, and then ends or goes nowhere."""
+
+    protocol_version = "HTTP/1.1"
+    ends = threading.Event()
+
+    def do_POST(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        line = {"status": "Downloading", "id": "a" * 12}
+        line["progressDetail"] = {"current": 1, "total": 100}  # type: ignore[assignment]
+        data = json.dumps(line).encode() + b"\n"
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+        if not self.ends.is_set():
+            self.rfile.read(1)
+        self.close_connection = True
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nothing on the test's output."""
+
+
+def test_a_pull_that_goes_nowhere(place: Place) -> None:
+    """The interrupt ends it, and so does the daemon's end; the prompt has a line of its own."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Stuck)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    command = [*_LAUNCHED, "-H", f"tcp://127.0.0.1:{server.server_port}", "pull", "host.example/x"]
+    try:
+        with Terminal(command, place.environment()) as terminal:
+            terminal.wait_for(b"1B/100B")
+            terminal.type("\x03")
+            assert terminal.wait() == 130
+            assert b"\n\x1b[J" in terminal.seen and b"Traceback" not in terminal.seen
+        _Stuck.ends.set()
+        with Terminal(command, place.environment()) as terminal:
+            terminal.wait_for(b"in the middle of an answer")
+            assert terminal.wait() == 1
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_archives_of_either_form(place: Place, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from estiba.cli import commands
 from estiba.cli.parse import Flag, flag_lines
 
-_COMMON = ("run", "exec", "ps", "images", "logs", "stop", "rm", "version", "info")
+_COMMON = (
+    "run", "exec", "ps", "images", "pull", "push", "logs", "stop", "rm", "login", "version", "info",
+)  # fmt: skip
 
 
 def overview(flags: list[Flag]) -> str:

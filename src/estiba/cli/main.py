@@ -85,6 +85,10 @@ def _exit(code: int) -> None:
 
 def _report(error: ClientError) -> int:
     text = f"Error response from daemon: {error}" if isinstance(error, ApiError) else str(error)
+    if sys.stderr.isatty():
+        from estiba.cli.output import shown_on
+
+        text = shown_on(sys.stderr, text)
     print(text, file=sys.stderr)
     code = getattr(error, "exit_code", None)
     return 1 if code is None else int(code)

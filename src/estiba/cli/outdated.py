@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from estiba.cli.output import print_rows
+from estiba.cli.output import print_rows, shown_on
 from estiba.cli.parse import Arguments
 from estiba.cli.refs import reference
 from estiba.client.credentials import header
@@ -50,7 +50,8 @@ def outdated(client: Client, given: Arguments) -> int:
     sys.stdout.flush()
     for row in rows:
         if row["Error"]:
-            print(f"{row['Repository']}:{row['Tag']}: {row['Error']}", file=sys.stderr)
+            error = shown_on(sys.stderr, row["Error"])
+            print(f"{row['Repository']}:{row['Tag']}: {error}", file=sys.stderr)
     return 2 if _UNKNOWN in states else 1 if _OUTDATED in states else 0
 
 

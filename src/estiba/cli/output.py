@@ -10,8 +10,9 @@ from estiba.cli.parse import FlagError, UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any
+    from typing import Any, TextIO
 
+_CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\ufffd")
 _LEAST_WIDTH = 10
 _GAP = 3
 
@@ -186,6 +187,11 @@ def go_time(text: str) -> str:
 def shorten(text: str, width: int) -> str:
     """At most `width` characters, the last one an ellipsis if something is missing."""
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def shown_on(out: TextIO, text: str) -> str:
+    """On a terminal without control characters: a registry's words may come from anybody."""
+    return text.translate(_CONTROLS) if out.isatty() else text
 
 
 def short_id(text: str) -> str:

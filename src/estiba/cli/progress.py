@@ -65,6 +65,7 @@ def plain_text(line: dict[str, Any]) -> str:
 
 def _show_bars(lines: Iterable[Any], out: TextIO) -> None:
     from estiba.cli.bars import Bars
+    from estiba.cli.output import shown_on
 
     with Bars(out) as bars:
         for line in lines:
@@ -72,6 +73,7 @@ def _show_bars(lines: Iterable[Any], out: TextIO) -> None:
             if "aux" in line:
                 continue
             if line.get("id") and "progressDetail" in line:
-                bars.update(line["id"], line.get("status", ""), line["progressDetail"] or {})
+                name, status = (shown_on(out, str(line.get(key, ""))) for key in ("id", "status"))
+                bars.update(name, status, line["progressDetail"] or {})
             else:
-                bars.write(plain_text(line))
+                bars.write(shown_on(out, plain_text(line)))

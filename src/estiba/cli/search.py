@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from estiba.cli.output import filters_of, print_rows, shorten
+import sys
+
+from estiba.cli.output import filters_of, print_rows, shorten, shown_on
 from estiba.cli.parse import Arguments
 from estiba.client.credentials import header
 from estiba.client.http import Client
@@ -37,10 +39,11 @@ def _registry(term: str) -> str:
 
 def _row(view: dict[str, Any], given: Arguments) -> dict[str, Any]:
     text = str(view.get("description") or "").replace("\n", " ").replace("\r", " ")
+    text = shown_on(sys.stdout, text)
     official = bool(view.get("is_official"))
     as_json = given.format == "json" or "json ." in given.format
     return {
-        "Name": view.get("name", ""),
+        "Name": shown_on(sys.stdout, str(view.get("name", ""))),
         "Description": text if given.no_trunc else shorten(text, 45),
         "StarCount": str(view.get("star_count", 0)),
         "IsOfficial": str(official).lower() if as_json else "[OK]" if official else "",

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import struct
+import sys
 import termios
 import time
 from collections.abc import Iterator
@@ -214,6 +215,21 @@ def test_a_transfer_that_hangs_is_seen(window: Window, monkeypatch: pytest.Monke
         end = time.monotonic() + 30
         while not window.read():
             assert time.monotonic() < end, "nothing is drawn by the clock"
+
+
+def test_no_word_of_a_registry_commands_the_terminal(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", window.out)
+    monkeypatch.setenv("TERM", "xterm")
+    wicked = "x\x1b]0;title\x07\x9b2J\r"
+    show_progress([
+        {"status": wicked, "id": wicked, "progressDetail": {}},
+        {"status": wicked},
+    ])  # fmt: skip
+    text = window.read()
+    assert "\x1b]" not in text and "\x07" not in text and "\x9b" not in text
+    assert "\ufffd]0;title" in text
 
 
 def test_numbers() -> None:
