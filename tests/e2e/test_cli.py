@@ -171,8 +171,7 @@ def test_the_daemon_is_started_when_asked_to(daemon: PrivateDaemon) -> None:
 def test_what_is_to_come_says_so(daemon: PrivateDaemon) -> None:
     for arguments, words in (
         (["build", "."], b"building images is to come"),
-        (["image", "push", "x"], b"registries are to come"),
-        (["images", "--tree"], b"--tree is not there yet: it needs image indexes"),
+        (["trust", "sign", "x"], b"signed images are to come"),
         (["start", "--checkpoint", "x", "y"], b"needs checkpoints"),
         (["volume", "update", "x"], b"volumes of a cluster are to come"),
     ):
@@ -356,8 +355,6 @@ def test_completion_and_help(daemon: PrivateDaemon) -> None:
     assert b"Commands:" in estiba(daemon, "--help").stdout
 
 
-def test_not_built_and_no_daemon(daemon: PrivateDaemon) -> None:
-    done = estiba(daemon, "pull", "x", check=False)
-    assert done.returncode == 1 and b"not built yet" in done.stderr
+def test_no_daemon(daemon: PrivateDaemon) -> None:
     done = estiba(daemon, "-H", "unix:///nowhere.sock", "ps", check=False)
     assert done.returncode == 1 and b"Cannot connect" in done.stderr

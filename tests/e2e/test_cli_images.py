@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tests.support.daemon import PrivateDaemon
+from tests.support.daemon import DEADLINE_S, PrivateDaemon, wait_until
 from tests.support.peers import PASSWORD, USER, random_layer
 from tests.support.registries import GenuineRegistry, genuine_registry
 from tests.support.terminal import Terminal
@@ -122,6 +123,38 @@ def test_a_registry_with_a_password(place: Place) -> None:
     assert "unauthorized" in place.estiba("pull", name, code=1).stderr
     unknown = place.estiba("image", "outdated", f"{place.auth}/secret", code=2)
     assert "unknown" in unknown.stdout and f"{place.auth}/secret:1: " in unknown.stderr
+
+
+def test_a_registry_of_ones_own(place: Place, tmp_path: Path) -> None:
+    """`estiba registry` becomes the registry; images and manifest lists go there and back."""
+    log = tmp_path / "log"
+    command = [*_LAUNCHED, "registry", "serve", "--root", str(tmp_path / "root")]
+    with log.open("wb") as out:
+        process = subprocess.Popen([*command, "--addr", "127.0.0.1:0"], stdout=out, stderr=out)
+
+    def address() -> str | None:
+        assert process.poll() is None, log.read_text()
+        found = re.search(r"serving .* on (127\.0\.0\.1:[0-9]+)", log.read_text())
+        return found[1] if found else None
+
+    try:
+        host = str(wait_until(address, what="the registry"))
+        name = f"{host}/own/box:1"
+        place.estiba("tag", "busybox", name)
+        place.estiba("push", name)
+        place.estiba("rmi", name)
+        assert place.estiba("pull", "-q", name).stdout == f"{name}\n"
+        place.estiba("manifest", "create", f"{host}/own/list:1", name)
+        pushed = place.estiba("manifest", "push", f"{host}/own/list:1").stdout.splitlines()
+        assert pushed[0].startswith(f"Pushed ref {host}/own/list@sha256:")
+        place.estiba("manifest", "rm", f"{host}/own/list:1")
+        shown = json.loads(place.estiba("manifest", "inspect", f"{host}/own/list:1").stdout)
+        assert [entry["platform"]["os"] for entry in shown["manifests"]] == ["linux"]
+        assert place.estiba("pull", "-q", f"{host}/own/list:1").stdout == f"{host}/own/list:1\n"
+        assert f"{host}/own/box" in place.estiba("search", f"{host}/own").stdout
+    finally:
+        process.terminate()
+        process.wait(DEADLINE_S)
 
 
 def test_bars_on_a_terminal(place: Place, tmp_path: Path) -> None:
