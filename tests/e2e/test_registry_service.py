@@ -484,3 +484,15 @@ def test_two_on_one_root_or_port(start: Callable[..., OwnRegistry], tmp_path: Pa
     third = OwnRegistry(tmp_path / "third", port=registry.port)
     with pytest.raises(AssertionError, match="cannot listen on"):
         third.start()
+
+
+def test_memory_does_not_grow_with_a_blob(start: Callable[..., OwnRegistry]) -> None:
+    registry = start()
+    piece, count = os.urandom(1 << 20), 300
+    path = registry.begin("a")
+    assert registry.ask("PATCH", path, (piece for _ in range(count))).status == 202
+    assert registry.process is not None
+    status = Path(f"/proc/{registry.process.pid}/status").read_text()
+    peak_kib = int(status.partition("VmHWM:")[2].split()[0])
+    assert peak_kib < 100 << 10
+    assert registry.ask("GET", path).header("Range") == f"0-{(count << 20) - 1}"

@@ -14,12 +14,14 @@ import logging
 from collections.abc import Callable
 
 from estiba.http1.body import Body
+from estiba.http1.files import Writing
 from estiba.http1.framing import Framing, framing_of
 from estiba.http1.head import HeadReader, ProtocolError
 from estiba.http1.loan import Loan
 from estiba.http1.messages import Handler, HttpRequest, HttpResponse
 from estiba.http1.peers import give_up_when_stalled, has_hung_up, probe_when_idle, wait_read
 from estiba.http1.responses import encode_head, error_body, send_response
+from estiba.http1.tls import TlsTransport
 from estiba.model.errors import InvalidArgument
 
 _log = logging.getLogger(__name__)
@@ -291,6 +293,11 @@ class Connection(asyncio.Protocol):
             async with asyncio.timeout(_LINGER_S):
                 await self._input_ended.wait()
 
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """Ends when the last request's handler has."""
+        return self._task
+
     async def write(self, data: bytes) -> None:
         """Sends, waiting while the client does not read. Raises ConnectionResetError."""
         if self._transport is None or self.closed.is_set():
@@ -299,18 +306,27 @@ class Connection(asyncio.Protocol):
         if not self._writable.is_set():
             await self._writable.wait()
 
-    async def flush(self) -> None:
-        """Returns when the kernel has all that was written. Raises ConnectionResetError."""
-        if self._transport is None or self.closed.is_set():
-            raise ConnectionResetError("the client went away")
-        self._transport.set_write_buffer_limits(high=0)
-        await self._writable.wait()
-        if self.closed.is_set():
-            raise ConnectionResetError("the client went away")
-        self._transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)
+    async def lend_writing(self) -> Writing:
+        """The socket, once the kernel has all that was written. Raises ConnectionResetError.
 
-    def socket_fd(self) -> int | None:
-        """The socket, when bytes go out on it as they are; None with TLS, and when it is gone."""
+        Nothing is read meanwhile: encryption belongs to one thread at a time.
+        """
+        transport = self._transport
+        if transport is None or self.closed.is_set():
+            raise ConnectionResetError("the client went away")
+        transport.set_write_buffer_limits(high=0)
+        await self._writable.wait()
+        if transport.is_closing():
+            raise ConnectionResetError("the client went away")
+        transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)
+        fd = transport.get_extra_info("socket").fileno()
+        if isinstance(transport, TlsTransport):
+            transport.pause_reading()
+            return Writing(fd, transport.lend_sealing(), transport.give_back_sealing)
+        return Writing(fd, None, lambda: None)
+
+    def _socket_fd(self) -> int | None:
+        """The socket, when bytes come in on it as they are."""
         transport = self._transport
         if transport is None or transport.is_closing() or transport.get_protocol() is not self:
             return None
@@ -356,7 +372,7 @@ class Connection(asyncio.Protocol):
 
     def lend(self) -> Loan | None:
         """Hands the reading to a thread; None when the bytes need the loop, as TLS does."""
-        fd = self.socket_fd()
+        fd = self._socket_fd()
         if fd is None or self._transport is None or self._raw is not None:
             return None
         return Loan(self, self._transport, fd)

@@ -1,19 +1,20 @@
 """Answers out of files: by sendfile(2) where the bytes go out as they are, else through memory.
 
-No thread waits for a client: one is used while the kernel takes bytes, and the loop waits until
-it takes more.
+No thread waits for a client: one reads, encrypts and sends while the kernel takes bytes, and the
+loop waits until it takes more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 _BATCH_BYTES = 64 << 20
 _SENDFILE_BYTES = 1 << 30
-_READ_BYTES = 1 << 19
+_PIECE_BYTES = 1 << 19
 
 
 class Source(Protocol):
@@ -30,14 +31,22 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """The right to write to a connection's socket, while the loop lets it be.
+
+    `seal` encrypts what is to be sent; None where it goes out as it is.
+    """
+
+    fd: int
+    seal: Callable[[bytes], bytes] | None
+    give_back: Callable[[], None]
+
+
 class Outlet(Protocol):
     """A connection as far as files need it."""
 
-    async def write(self, data: bytes) -> None: ...
-
-    async def flush(self) -> None: ...
-
-    def socket_fd(self) -> int | None: ...
+    async def lend_writing(self) -> Writing: ...
 
 
 @dataclass(slots=True)
@@ -57,41 +66,69 @@ class FileBody:
 
 async def send_file(outlet: Outlet, body: FileBody) -> None:
     """Raises ConnectionError when the client goes away, or when the source ends too soon."""
-    fd = outlet.socket_fd()
-    if fd is None or body.source.fd is None:
-        await _send_through_memory(outlet, body)
-        return
+    loop = asyncio.get_running_loop()
+    writing = await outlet.lend_writing()
     # The loop may close its own at any time, and the number would soon be another file.
-    wire = os.dup(fd)
+    wire = os.dup(writing.fd)
+    work = _work(wire, body, writing.seal)
     try:
-        await outlet.flush()
-        await _send_by_kernel(wire, body.source.fd, body.offset, body.size)
+        while not await loop.run_in_executor(None, work):
+            await _until_writable(loop, wire)
     finally:
         os.close(wire)
+        writing.give_back()
 
 
-async def _send_by_kernel(wire: int, fd: int, offset: int, size: int) -> None:
-    loop = asyncio.get_running_loop()
-    while size:
-        sent = await loop.run_in_executor(None, _push, wire, fd, offset, size)
-        offset += sent
-        size -= sent
-        if size:
-            await _until_writable(loop, wire)
+def _work(wire: int, body: FileBody, seal: Callable[[bytes], bytes] | None) -> Callable[[], bool]:
+    """What sends until the socket is full; it returns whether all is sent. Blocks."""
+    if seal is None and body.source.fd is not None:
+        return _FromFile(wire, body.source.fd, body.offset, body.size)
+    return _FromMemory(wire, body.source, body.size, seal or bytes)
 
 
-def _push(wire: int, fd: int, offset: int, size: int) -> int:
-    """Sends until the socket is full; returns how much went out."""
-    done = 0
-    while done < min(size, _BATCH_BYTES):
-        try:
-            sent = os.sendfile(wire, fd, offset + done, min(size - done, _SENDFILE_BYTES))
-        except BlockingIOError:
-            break
-        if not sent:
-            raise _cut_short()
-        done += sent
-    return done
+@dataclass(slots=True)
+class _FromFile:
+    wire: int
+    fd: int
+    offset: int
+    left: int
+
+    def __call__(self) -> bool:
+        until = self.left - _BATCH_BYTES
+        while self.left > max(until, 0):
+            try:
+                sent = os.sendfile(self.wire, self.fd, self.offset, min(self.left, _SENDFILE_BYTES))
+            except BlockingIOError:
+                return False
+            if not sent:
+                raise _cut_short()
+            self.offset += sent
+            self.left -= sent
+        return not self.left
+
+
+@dataclass(slots=True)
+class _FromMemory:
+    wire: int
+    source: Source
+    left: int
+    seal: Callable[[bytes], bytes]
+    pending: memoryview = field(default_factory=lambda: memoryview(b""))
+
+    def __call__(self) -> bool:
+        until = self.left - _BATCH_BYTES
+        while self.pending or self.left > max(until, 0):
+            if not self.pending:
+                piece = self.source.read(min(self.left, _PIECE_BYTES))
+                if not piece:
+                    raise _cut_short()
+                self.left -= len(piece)
+                self.pending = memoryview(self.seal(piece))
+            try:
+                self.pending = self.pending[os.write(self.wire, self.pending) :]
+            except BlockingIOError:
+                return False
+        return not self.left
 
 
 async def _until_writable(loop: asyncio.AbstractEventLoop, wire: int) -> None:
@@ -101,25 +138,6 @@ async def _until_writable(loop: asyncio.AbstractEventLoop, wire: int) -> None:
         await ready.wait()
     finally:
         loop.remove_writer(wire)
-
-
-async def _send_through_memory(outlet: Outlet, body: FileBody) -> None:
-    """Reads one piece ahead of what is being sent."""
-    loop = asyncio.get_running_loop()
-    left = body.size
-    ahead = loop.run_in_executor(None, body.source.read, min(left, _READ_BYTES))
-    try:
-        while left:
-            piece = await ahead
-            if not piece:
-                raise _cut_short()
-            left -= len(piece)
-            if left:
-                ahead = loop.run_in_executor(None, body.source.read, min(left, _READ_BYTES))
-            await outlet.write(piece)
-    finally:
-        # Not closed under a thread that reads.
-        await asyncio.gather(ahead, return_exceptions=True)
 
 
 def _cut_short() -> ConnectionError:

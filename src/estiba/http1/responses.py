@@ -11,7 +11,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 
-from estiba.http1.files import FileBody, send_file
+from estiba.http1.files import FileBody, Writing, send_file
 from estiba.http1.messages import HttpRequest, HttpResponse
 
 _WITHOUT_LENGTH = (204, 304)
@@ -24,9 +24,7 @@ class Wire(Protocol):
 
     async def write(self, data: bytes) -> None: ...
 
-    async def flush(self) -> None: ...
-
-    def socket_fd(self) -> int | None: ...
+    async def lend_writing(self) -> Writing: ...
 
 
 async def send_response(wire: Wire, request: HttpRequest, response: HttpResponse) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,14 @@ class TlsTransport(asyncio.Transport):
 
     def can_write_eof(self) -> bool:
         return False
+
+    def lend_sealing(self) -> Callable[[bytes], bytes]:
+        """Encrypts what a thread sends by itself, until it is given back; reading is paused."""
+        return self._outer.lend()
+
+    def give_back_sealing(self) -> None:
+        self._outer.give_back()
+        self.resume_reading()
 
     def close(self) -> None:
         self._outer.shut_down()
@@ -76,6 +84,7 @@ class TlsProtocol(asyncio.Protocol):
         self._below: asyncio.Transport | None = None
         self._is_up = False
         self._input_ended = False
+        self._is_lent = False
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -121,13 +130,28 @@ class TlsProtocol(asyncio.Protocol):
                 view = view[self._tls.write(view) :]
         self._flush()
 
+    def lend(self) -> Callable[[bytes], bytes]:
+        """What encrypts for a thread; until it is given back nobody else may."""
+        self._is_lent = True
+        return self._seal
+
+    def give_back(self) -> None:
+        self._is_lent = False
+
+    def _seal(self, data: bytes) -> bytes:
+        view = memoryview(data)
+        while view:
+            view = view[self._tls.write(view) :]
+        return self._outgoing.read()
+
     def shut_down(self) -> None:
         """Tells the client that no more comes, and closes."""
         if self._below is None or self._below.is_closing():
             return
-        with contextlib.suppress(ssl.SSLError):
-            self._tls.unwrap()
-        self._flush()
+        if not self._is_lent:
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+            self._flush()
         self._below.close()
 
     def _handshake(self) -> bool:

@@ -60,6 +60,7 @@ class Listeners:
     def __init__(self) -> None:
         self._servers: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._all_gone = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -77,7 +78,7 @@ class Listeners:
             if len(self._connections) >= MAX_CONNECTIONS:
                 return _Refusal()
             connection = Connection(handler, peer="tcp", patience_s=PATIENCE_S)
-            connection.on_made = lambda: self._connections.add(connection)
+            connection.on_made = lambda: self._made(connection)
             connection.on_closed = lambda: self._gone(connection)
             return connection if tls is None else TlsProtocol(tls, connection)
 
@@ -91,6 +92,12 @@ class Listeners:
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep(), name="idle connections")
         return [Address(*wire.getsockname()[:2]) for wire in server.sockets]
+
+    def _made(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        if connection.task is not None:
+            self._tasks.add(connection.task)
+            connection.task.add_done_callback(self._tasks.discard)
 
     def _gone(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -110,7 +117,10 @@ class Listeners:
                 connection.close()
 
     async def close(self, patience_s: float) -> None:
-        """Stops listening, lets requests under way end, and then ends their connections."""
+        """Stops listening, lets requests under way end, and then ends their connections.
+
+        Returns when no handler works any more: what came of an upload is kept by then.
+        """
         for server in self._servers:
             server.close()
         if self._sweeper is not None:
@@ -124,6 +134,8 @@ class Listeners:
                     await self._all_gone.wait()
         for connection in list(self._connections):
             connection.abort()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience_s)
 
 
 class _Refusal(asyncio.Protocol):
