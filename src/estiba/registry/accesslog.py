@@ -33,6 +33,10 @@ class AccessLog:
         self._lost = 0
         self._is_writing = False
 
+    @property
+    def is_on(self) -> bool:
+        return self._fd is not None
+
     def add(
         self,
         *,

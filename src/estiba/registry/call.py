@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 from urllib.parse import parse_qs
 
@@ -29,7 +29,6 @@ class Call:
     identity: Identity
     address: str = ""
     quick: bool = False
-    notes: dict[str, object] = field(default_factory=dict)
 
     def text(self, name: str) -> str | None:
         """The first value of a parameter of the query."""

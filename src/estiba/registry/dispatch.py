@@ -26,6 +26,9 @@ from estiba.registry.page.pages import Pages
 from estiba.registry.routes import Endpoint, find_route, is_name
 from estiba.registry.service import Service
 
+_CLIENT_GONE = 499
+"""What is logged of a request whose client left before it could be answered."""
+
 Handler = Callable[[Service, Call], Awaitable[HttpResponse]]
 
 
@@ -102,7 +105,8 @@ class Dispatcher:
         try:
             response = await self._answer(request, seen)
         except (asyncio.CancelledError, ConnectionError):
-            self._service.metrics.in_flight -= 1
+            gone = HttpResponse(_CLIENT_GONE)
+            self._record(request, seen, gone, started, is_whole=False)
             raise
         except Exception as error:
             response = answer_to(error, f"{request.method} {seen.path[:200]!r}")
