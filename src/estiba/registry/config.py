@@ -10,6 +10,12 @@ from urllib.parse import urlsplit
 
 from estiba.model.errors import InvalidArgument
 from estiba.registry.listeners import Address, parse_address
+from estiba.registry.storage.settings import (
+    StorageSettings,
+    add_serving_flags,
+    add_storage_flags,
+    storage_settings,
+)
 
 DEFAULT_ADDRESS = "127.0.0.1:5000"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -29,6 +35,7 @@ class RegistryConfig:
     """Everything the wiring needs, checked."""
 
     root: Path
+    storage: StorageSettings
     address: Address
     metrics_address: Address | None = None
     htpasswd: Path | None = None
@@ -64,6 +71,15 @@ def parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     _add_flags(serve)
+    add_storage_flags(serve)
+    add_serving_flags(serve)
+    collect = commands.add_parser(
+        "gc",
+        help="collect garbage once, in a root that nobody serves or in a bucket",
+        argument_default=argparse.SUPPRESS,
+    )
+    collect.add_argument("--root", type=Path, required=True, metavar="DIR", help="as of serve")
+    add_storage_flags(collect)
     return cli
 
 
@@ -105,6 +121,7 @@ def load(arguments: argparse.Namespace) -> RegistryConfig:
     given = vars(arguments)
     config = RegistryConfig(
         root=given["root"].absolute(),
+        storage=storage_settings(given["root"].absolute(), given),
         address=parse_address(given.get("addr", DEFAULT_ADDRESS)),
         metrics_address=_optional_address(given.get("metrics_addr")),
         htpasswd=given.get("htpasswd"),

@@ -1,4 +1,4 @@
-"""`estiba registry serve`: reads its settings, serves until a signal."""
+"""`estiba registry serve`: reads its settings, serves until a signal; and `gc`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from estiba.kernel.allocator import limit_arenas
 from estiba.model.errors import EstibaError
 from estiba.registry.config import RegistryConfig, load, parser
+from estiba.registry.storage.opening import collect_once
+from estiba.registry.storage.settings import storage_settings
 
 _log = logging.getLogger("registry")
 
@@ -28,6 +30,9 @@ def main() -> None:
     """Exits 1 with one line that says what is wrong."""
     arguments = parser().parse_args()
     try:
+        if arguments.command == "gc":
+            print(collect_once(storage_settings(arguments.root.absolute(), vars(arguments))))
+            return
         config = load(arguments)
         logging.basicConfig(
             level=config.log_level.upper(),

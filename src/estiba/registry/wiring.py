@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from estiba.http1 import HttpRequest, HttpResponse
 from estiba.http1.tls import tls_context
+from estiba.kernel.blocking import run_blocking
 from estiba.registry.accesslog import AccessLog
 from estiba.registry.auth.gate import REALM, Gate
 from estiba.registry.auth.htpasswd import Htpasswd
@@ -25,9 +26,7 @@ from estiba.registry.listeners import Address, Listeners
 from estiba.registry.metrics import Labels, Metrics
 from estiba.registry.page.pages import Pages
 from estiba.registry.service import Service
-from estiba.registry.storage.file_driver import FileDriver
-from estiba.registry.storage.ports import Registry
-from estiba.registry.storage.store import Store
+from estiba.registry.storage.opening import Storage
 
 _log = logging.getLogger("registry")
 
@@ -39,9 +38,15 @@ class Server:
     """A whole registry."""
 
     def __init__(
-        self, config: RegistryConfig, service: Service, dispatcher: Dispatcher, log: AccessLog
+        self,
+        config: RegistryConfig,
+        storage: Storage,
+        service: Service,
+        dispatcher: Dispatcher,
+        log: AccessLog,
     ) -> None:
         self._config = config
+        self._storage = storage
         self._service = service
         self._dispatcher = dispatcher
         self._log = log
@@ -53,6 +58,7 @@ class Server:
     async def start(self) -> list[Address]:
         """Where clients can reach it. Raises Unavailable, InvalidArgument."""
         self._service.events.start()
+        self._storage.start()
         config = self._config
         if config.metrics_address is not None:
             await self._listeners.listen(config.metrics_address, self._serve_metrics)
@@ -65,6 +71,7 @@ class Server:
         await self._listeners.close(_DRAIN_S)
         await self._service.events.close(_HOOKS_S)
         self._log.flush()
+        await run_blocking(self._storage.close)
 
     async def _serve_metrics(self, request: HttpRequest) -> HttpResponse:
         if request.target.partition("?")[0] != "/metrics" or request.method not in ("GET", "HEAD"):
@@ -85,7 +92,8 @@ def build(config: RegistryConfig, access_log: int | None) -> Server:
             partial(_event_count, events, name),
         )
     gate = _gate_of(config)
-    service = Service(_registry_of(config), gate, events, metrics, read_only=config.read_only)
+    storage = Storage(config.storage)
+    service = Service(storage.registry, gate, events, metrics, read_only=config.read_only)
     log = AccessLog(access_log)
     dispatcher = Dispatcher(
         service,
@@ -95,15 +103,11 @@ def build(config: RegistryConfig, access_log: int | None) -> Server:
         serves_metrics=config.metrics_address is None,
         checks_host=_host_check(config),
     )
-    return Server(config, service, dispatcher, log)
+    return Server(config, storage, service, dispatcher, log)
 
 
 def _event_count(events: Events, name: str) -> dict[Labels, float]:
     return {(): events.counts[name]}
-
-
-def _registry_of(config: RegistryConfig) -> Registry:
-    return Store(FileDriver(config.root)).registry
 
 
 def _gate_of(config: RegistryConfig) -> Gate:

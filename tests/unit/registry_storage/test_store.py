@@ -25,6 +25,7 @@ from estiba.registry.storage.errors import (
     BlobUnknown,
     DigestInvalid,
     ManifestBlobUnknown,
+    ManifestInvalid,
     ManifestUnknown,
     NameUnknown,
     OffsetInvalid,
@@ -349,3 +350,12 @@ def test_referrers_that_nobody_indexed_are_found(make_driver: MakeDriver) -> Non
     store.manifests.put("a/b", manifest(b"{}", subject=target), OCI_MANIFEST)
     store.driver.delete_tree("docker/registry/v2/repositories/a/b/_referrers")
     assert len(Store(make_driver()).manifests.referrers("a/b", subject)) == 1
+
+
+def test_another_size_than_the_manifest_says(store: Store) -> None:
+    push_blob(store, "a/b", b"{}")
+    body = manifest(b"{}").replace(b'"size": 2', b'"size": 3')
+    with pytest.raises(ManifestInvalid, match="has 3 bytes, it has 2"):
+        store.manifests.put("a/b", body, OCI_MANIFEST, tag="v1")
+    with pytest.raises(ManifestUnknown):
+        store.manifests.get("a/b", digest_of(body))

@@ -6,7 +6,7 @@ and searched for descriptors all the same, so that collection keeps what they re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -29,7 +29,7 @@ _MAX_REFERENCES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`blobs` and `children` must be in the repository, `elsewhere` may be."""
+    """`blobs` and `children` must be in the repository, with `sizes`; `elsewhere` may be."""
 
     media_type: str
     blobs: tuple[Digest, ...] = ()
@@ -38,6 +38,7 @@ class Document:
     subject: Digest | None = None
     artifact_type: str | None = None
     annotations: dict[str, str] | None = None
+    sizes: dict[Digest, int] = field(default_factory=dict)
 
     @property
     def contents(self) -> tuple[Digest, ...]:
@@ -98,17 +99,18 @@ def _document(said: dict[str, Any], media_type: str) -> Document:
     artifact_type = said.get("artifactType")
     if not artifact_type and config is not None:
         artifact_type = config.get("mediaType")
-    here = [layer["digest"] for layer in layers if not _is_foreign(layer)]
+    here = [layer for layer in layers if not _is_foreign(layer)]
     if config is not None:
-        here.insert(0, config["digest"])
+        here.insert(0, config)
     return Document(
         media_type,
-        blobs=tuple(dict.fromkeys(here)),
+        blobs=tuple(dict.fromkeys(each["digest"] for each in here)),
         children=tuple(dict.fromkeys(child["digest"] for child in children)),
         elsewhere=tuple(layer["digest"] for layer in layers if _is_foreign(layer)),
         subject=subject["digest"] if subject else None,
         artifact_type=artifact_type if isinstance(artifact_type, str) else None,
         annotations=_annotations(said),
+        sizes={each["digest"]: each["size"] for each in (*here, *children)},
     )
 
 

@@ -142,15 +142,25 @@ class StoredManifests:
         return PutManifest(actual, document.subject)
 
     def _check_references(self, repository: str, document: Document) -> None:
-        """Raises ManifestBlobUnknown for what the repository does not hold."""
+        """Raises ManifestBlobUnknown for what the repository does not hold, ManifestInvalid for
+        another size than it has."""
 
         def blob(digest: Digest) -> None:
-            self.blobs.stat(repository, digest)
+            check_size(digest, self.blobs.stat(repository, digest).size)
 
         def child(digest: Digest) -> None:
             key = keys.revision_link(repository, digest)
             if not self.blobs.contents.renew(key, digest):
                 raise BlobUnknown(f"manifest {digest} is not known to {repository}", digest=digest)
+            check_size(digest, self.blobs.contents.size(digest))
+
+        def check_size(digest: Digest, size: int) -> None:
+            if size != document.sizes[digest]:
+                raise ManifestInvalid(
+                    f"the manifest says that {digest} has {document.sizes[digest]} bytes, "
+                    f"it has {size}",
+                    digest=digest,
+                )
 
         try:
             self._each(blob, document.blobs)

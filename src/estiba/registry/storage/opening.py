@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from estiba.model.errors import NotImplemented
 from estiba.registry.storage.collection import PeriodicCollection, Report
 from estiba.registry.storage.file_driver import FileDriver
 from estiba.registry.storage.ports import Driver, Registry
@@ -19,6 +20,8 @@ class Storage:
     """
 
     def __init__(self, settings: StorageSettings) -> None:
+        if settings.upstream is not None:
+            raise NotImplemented("--proxy is not built yet")
         self.store = _store(settings)
         self.registry: Registry = self.store.registry
         self._collection: PeriodicCollection | None = None

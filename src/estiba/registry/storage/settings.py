@@ -19,6 +19,7 @@ from estiba.registry.storage.s3_driver import S3Settings
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmgtp]?)(?:i?b)?")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DOCKER_HUB = ("registry-1.docker.io", "index.docker.io")
 _MAX_PASSWORD_BYTES = 64 << 10
 
 
@@ -128,18 +129,20 @@ def _upstream(given: Mapping[str, Any]) -> Upstream | None:
         return None
     if bool(user) != bool(password_file):
         raise InvalidArgument("--proxy-user and --proxy-password-file go together")
+    if "@" in url:
+        raise InvalidArgument("invalid --proxy: name and password go into the flags for them")
     parts = urlsplit(url)
     domain, prefix = parts.netloc.lower(), parts.path.strip("/")
+    if domain in _DOCKER_HUB:
+        domain = DEFAULT_DOMAIN
     try:
         named = parse_reference(f"{domain}/{prefix or 'x/x'}")
         if parts.scheme not in ("http", "https") or parts.query or parts.fragment:
             raise InvalidArgument("expected https://HOST")
-        if named.domain not in (domain, DEFAULT_DOMAIN) or "@" in domain:
+        if named.domain != domain:
             raise InvalidArgument("expected a host with a dot or a port")
     except (InvalidArgument, ValueError) as error:
         raise InvalidArgument(f"invalid --proxy {url[:128]!r}: {error}") from error
-    if domain in ("registry-1.docker.io", "index.docker.io"):
-        domain = DEFAULT_DOMAIN
     credentials = ANONYMOUS
     if user and password_file:
         credentials = Credentials(user, _password(password_file))
