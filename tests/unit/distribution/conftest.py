@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.registries import Authority
 
 
 @pytest.fixture
@@ -16,3 +18,8 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
         return genuine("127.0.0.1" if host.endswith(".test") else host, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)

@@ -6,9 +6,10 @@ import io
 import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from tests.support.scripted import Ask, Reply, Script
+from tests.support.scripted import Ask, Reply, Script, scripted
 
 from estiba.distribution.blobs import BlobStream
 from estiba.distribution.content import OCI_MANIFEST
@@ -22,6 +23,9 @@ QUICK = RegistrySettings(
     certs_dirs=(), connect_timeout_s=5, read_timeout_s=0.3, attempts=3, backoff_s=0.01
 )
 GENUINE = RegistrySettings(certs_dirs=(), backoff_s=0.01)
+ANN = Credentials("ann", "secret")
+DATA = random.Random(7).randbytes(100_000)
+DIGEST = digest_of(DATA)
 CONFIG = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'
 
 
@@ -64,6 +68,10 @@ def push_image(target: Repository, tag: str, *layers: bytes) -> bytes:
     return body
 
 
+BODY = manifest_of([b"layer"])
+GOOD = Reply(body=BODY, headers={"Content-Type": OCI_MANIFEST})
+
+
 def serving(replies: dict[str, Reply]) -> Script:
     """By the end of the path, without its query; `/v2/` is there, all else is not."""
 
@@ -74,3 +82,31 @@ def serving(replies: dict[str, Reply]) -> Script:
         return next((r for end, r in replies.items() if path.endswith(end)), Reply(status=404))
 
     return script
+
+
+def guarded(script: Script) -> Script:
+    """Wants some authorization first."""
+
+    def checked(ask: Ask) -> Reply:
+        if ask.header("Authorization"):
+            return script(ask)
+        return Reply(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+
+    return checked
+
+
+def moved(location: str, status: int = 307) -> Reply:
+    return Reply(status=status, headers={"Location": location})
+
+
+def trusting(root: Path, host: str, *files: Path) -> Path:
+    folder = root / "certs.d" / host
+    folder.mkdir(parents=True)
+    for path in files:
+        (folder / path.name).write_bytes(path.read_bytes())
+    return root / "certs.d"
+
+
+def ask_manifest(reply: Reply, target: str = "one") -> bytes:
+    with scripted(serving({target: reply})) as server, repository(server.host) as source:
+        return source.manifest(target).body
