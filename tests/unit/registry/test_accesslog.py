@@ -6,8 +6,9 @@ import asyncio
 import json
 import os
 
-from estiba.registry.accesslog import AccessLog
 from tests.support.daemon import wait_until
+
+from estiba.registry.accesslog import AccessLog
 
 
 def add(log: AccessLog, path: str, *, is_whole: bool = True) -> None:
