@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
             self._body.fail(
                 ConnectionResetError("the client went away in the middle of its request")
             )
-        if not self._is_busy:
+        if self._head is not None:
             self._settle(None)
 
     def _watch_hangup(self) -> None:
@@ -260,11 +260,12 @@ class Connection(asyncio.Protocol):
         self._is_busy = False
         self.idle_since = self._loop.time()
         self._body = None
-        self._head = HeadReader()
         self._incoming = self._loop.create_future()
         if self._held:
             # A thousand requests in one piece must not keep the loop from everybody else.
             await asyncio.sleep(0)
+        # Not before: what comes meanwhile belongs behind what is held.
+        self._head = HeadReader()
         self._take_held()
         if self._input_ended.is_set():
             self._settle(None)

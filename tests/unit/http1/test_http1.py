@@ -61,3 +61,31 @@ async def test_the_body_of_an_upgrade_in_pieces(cut: int) -> None:
     assert await read == (BODY, b"input")
     assert wire.written == b"head"
     connection.connection_lost(None)
+
+
+@pytest.mark.parametrize("cut", range(1, len(HEAD) + 5, 7))
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("ends", [False, True])
+async def test_what_comes_before_anybody_reads(cut: int, turns: int, ends: bool) -> None:
+    """Over TLS a request can be there before the connection's task runs."""
+    read: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def handle(request: HttpRequest) -> HttpResponse:
+        pieces = []
+        while piece := await request.body.read():
+            pieces.append(piece)
+        read.set_result(b"".join(pieces))
+        return HttpResponse()
+
+    sent = HEAD + BODY
+    connection = Connection(handle)
+    connection.connection_made(Wire())
+    connection.data_received(sent[:cut])
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    connection.data_received(sent[cut:])
+    if ends:
+        connection.eof_received()
+    async with asyncio.timeout(5):
+        assert await read == BODY
+    connection.connection_lost(None)
