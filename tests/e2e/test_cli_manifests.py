@@ -19,6 +19,10 @@ from tests.support.parity import ESTIBA, Result, neutral, run
 from tests.support.peers import Peers, genuine_peers, random_layer
 from tests.support.registries import GenuineRegistry
 
+from estiba.cli import manifestregistry, manifests
+from estiba.cli.refs import reference
+from estiba.distribution.repository import Repository
+
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(not GenuineDockerd.is_installed(), reason="dockerd is not installed"),
@@ -123,6 +127,20 @@ def test_a_manifest_list_with_a_password(peers: Peers, tmp_path: Path) -> None:
     assert (wrong.code, wrong.out) == (1, "") and "unauthorized" in wrong.err
     assert run(peers.engine, ESTIBA, login, b"s3cret", env=away).out == "Login Succeeded\n"
     assert run(peers.engine, ESTIBA, line, env=away).code == 0
+
+
+def test_layers_that_are_not_mounted_are_copied(
+    peers: Peers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with registries that mount nothing, or not for this user."""
+    monkeypatch.setenv("ESTIBA_CONFIG", str(tmp_path))
+    monkeypatch.setattr(Repository, "mount_blob", lambda *_: False)
+    entry = manifestregistry.fetch(reference(f"{peers.plain}/team/app:1"), insecure=True)
+    target = reference(f"{peers.plain}/copied/app:1")
+    kind, text = manifests.list_text(target, [entry])
+    manifestregistry.push(target, [entry], kind, text.encode(), insecure=True)
+    name = f"{peers.plain}/copied/app:1"
+    assert run(peers.engine, ["docker"], f"pull -q {name}") == (0, f"{name}\n", "")
 
 
 def _put_oci(host: str) -> None:

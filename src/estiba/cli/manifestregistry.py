@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from estiba.cli.manifests import ordered_platform
@@ -13,6 +13,7 @@ from estiba.cli.refs import reference
 from estiba.client import credentials
 from estiba.client.errors import ClientError
 from estiba.client.jsonlite import dumps, loads
+from estiba.distribution.blobs import BlobStream
 from estiba.distribution.content import FetchedManifest
 from estiba.distribution.credentials import credentials_from
 from estiba.distribution.proxies import Proxies
@@ -143,15 +144,19 @@ def _take_over(
     layers = manifest.get("layers")
     for descriptor in [manifest.get("config"), *(layers if isinstance(layers, list) else [])]:
         digest, size = _described(descriptor, origin)
-        if repository.mount_blob(digest, origin.path):
-            continue
-        with (
-            _opened(origin, insecure=insecure) as source,
-            source.blob(digest, size) as stream,
-        ):
-            repository.upload_blob(stream, size=size, digest=digest)
+        if not repository.mount_blob(digest, origin.path):
+            with _opened(origin, insecure=insecure) as source:
+                _copy(source, repository, digest, size)
     digest = parse_digest(entry.descriptor["digest"])
     stored = repository.put_manifest(str(digest), entry.raw, entry.descriptor["mediaType"])
     place = replace(target, tag=None, digest=digest)
     print(f"Pushed ref {place} with digest: {stored.digest}")
     sys.stdout.flush()
+
+
+def _copy(source: Repository, target: Repository, digest: Digest, size: int) -> None:
+    def opened() -> BlobStream:
+        return streams.enter_context(source.blob(digest, size))
+
+    with ExitStack() as streams:
+        target.upload_blob(opened(), size=size, digest=digest, reopen=opened)
