@@ -97,8 +97,9 @@ def docker_registry(root: Path) -> Registry:
 def our_registry(root: Path) -> Registry:
     address = _free_address()
     root.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "estiba.registry", "--root", str(root / "data")]
-    return Registry("estiba", [*command, "--addr", address], address)
+    command = [sys.executable, "-m", "estiba.registry", "serve", "--allow-anonymous"]
+    command += ["--root", str(root / "data"), "--addr", address]
+    return Registry("estiba", command, address)
 
 
 def _free_address() -> str:

@@ -1,4 +1,4 @@
-"""Answers out of files: by sendfile(2) where the bytes go out as they are, else through memory.
+"""Answers out of files: mapped where the bytes go out as they are, else through memory.
 
 No thread waits for a client: one reads, encrypts and sends while the kernel takes bytes, and the
 loop waits until it takes more.
@@ -7,13 +7,15 @@ loop waits until it takes more.
 from __future__ import annotations
 
 import asyncio
+import errno
+import mmap
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 _BATCH_BYTES = 64 << 20
-_SENDFILE_BYTES = 1 << 30
+_WINDOW_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 19
 
 
@@ -88,6 +90,12 @@ def _work(wire: int, body: FileBody, seal: Callable[[bytes], bytes] | None) -> C
 
 @dataclass(slots=True)
 class _FromFile:
+    """Out of the page cache, mapped a window at a time.
+
+    sendfile(2) hands over single pages, which whoever receives them on this host, or a network
+    card, takes a third longer to copy than the large pieces that a write makes.
+    """
+
     wire: int
     fd: int
     offset: int
@@ -96,15 +104,37 @@ class _FromFile:
     def __call__(self) -> bool:
         until = self.left - _BATCH_BYTES
         while self.left > max(until, 0):
-            try:
-                sent = os.sendfile(self.wire, self.fd, self.offset, min(self.left, _SENDFILE_BYTES))
-            except BlockingIOError:
-                return False
-            if not sent:
+            wanted = min(self.left, _WINDOW_BYTES, os.fstat(self.fd).st_size - self.offset)
+            if wanted <= 0:
                 raise _cut_short()
+            sent = self._send(wanted)
             self.offset += sent
             self.left -= sent
+            if sent < wanted:
+                return False
         return not self.left
+
+    def _send(self, size: int) -> int:
+        skipped = self.offset % mmap.ALLOCATIONGRANULARITY
+        try:
+            window = mmap.mmap(
+                self.fd, skipped + size, mmap.MAP_PRIVATE | mmap.MAP_POPULATE, mmap.PROT_READ,
+                offset=self.offset - skipped,
+            )  # fmt: skip
+        except ValueError:  # the file was shortened meanwhile
+            raise _cut_short() from None
+        sent = 0
+        with window, memoryview(window) as view:
+            while sent < size:
+                try:
+                    sent += os.write(self.wire, view[skipped + sent :])
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno == errno.EFAULT:  # shortened under the mapping
+                        raise _cut_short() from error
+                    raise
+        return sent
 
 
 @dataclass(slots=True)

@@ -76,7 +76,7 @@ class Wire:
         assert [opened.closed for opened in self.opened] == [1] * len(self.opened)
 
 
-@pytest.fixture(params=[True, False], ids=["sendfile", "memory"])
+@pytest.fixture(params=[True, False], ids=["file", "memory"])
 async def wire(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Wire]:
     path = tmp_path / "file"
     path.write_bytes(BIG)

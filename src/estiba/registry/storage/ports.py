@@ -37,7 +37,7 @@ class Opened(Protocol):
     """An object open for reading; `read` returns b"" at the end.
 
     `fd`, when not None, is a descriptor of a file that holds the whole object: whoever sends it
-    by sendfile(2) keeps its own position; `fd` is valid until `close`.
+    out of a mapping keeps its own position; `fd` is valid until `close`.
     """
 
     @property
