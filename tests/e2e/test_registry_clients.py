@@ -146,12 +146,16 @@ def test_docker_pushes_and_pulls(
     assert "manifest v9 is not known" in missing or "not found" in missing
 
 
-@pytest.mark.parametrize("kind", ["basic", "token"])
+@pytest.mark.parametrize("kind", ["basic", "token", "token-tls"])
 def test_docker_with_a_password(
     dockerd: GenuineDockerd, start: Callable[..., OwnRegistry], htpasswd: Path, policy: Path,
     kind: str,
 ) -> None:  # fmt: skip
-    registry = start("--htpasswd", str(htpasswd), "--policy", str(policy), "--auth", kind)
+    auth, _, tls = kind.partition("-")
+    registry = start(
+        "--htpasswd", str(htpasswd), "--policy", str(policy), "--auth", auth,
+        *(["--self-signed"] if tls else []),
+    )  # fmt: skip
     mine, public = f"{registry.host}/ana/busybox:{kind}", f"{registry.host}/public/busybox:{kind}"
     for name in (mine, public):
         dockerd.docker("tag", "busybox", name)
@@ -172,7 +176,7 @@ def test_docker_with_a_password(
     assert "denied" in docker_fails(dockerd, "push", mine)
     assert "denied" in docker_fails(dockerd, "pull", mine)
     dockerd.docker("logout", registry.host)
-    if kind == "token":
+    if auth == "token":
         dockerd.docker("pull", public)
     wait_until(lambda: '"user":"ben"' in registry.log.read_text(), what="the access log")
     assert "neb" not in registry.log.read_text()
