@@ -145,7 +145,7 @@ class Probe:
         # zlib's output does not depend on where its input is cut, and it is slow.
         step = _CHUNK if make is _isal else _ZLIB_STEP_BYTES
         compressor = make()
-        made = b""
+        made: bytes = b""
         for start in range(0, len(plain), step):
             more: bytes = compressor.compress(plain[start : start + step])
             made += more
