@@ -52,6 +52,7 @@ def nothing_left(daemon: PrivateDaemon) -> Iterator[None]:
     yield
     for image in daemon.request("GET", "/images/json?all=1")[1]:
         daemon.request("DELETE", f"/images/{image['Id']}?force=1")
+    daemon.request("POST", "/images/prune")
     wait_until(lambda: leftovers(daemon) == [], what="the store to be empty")
 
 
@@ -272,7 +273,7 @@ def test_two_pulls_share_the_work(
     ]
     for thread in threads:
         thread.start()
-    assert both.acquire(timeout=20) and both.acquire(timeout=20)
+    assert both.acquire(timeout=5) and both.acquire(timeout=5), results
     go_on.set()
     for thread in threads:
         thread.join(30)

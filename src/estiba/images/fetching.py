@@ -116,48 +116,36 @@ class Fetches:
             self._images.leases.release([held.diff_id])
 
     def _fetch(self, fetch: Fetch, open_blob: OpenBlob) -> LayerInfo:
-        digest = fetch.descriptor.digest
-        try:
-            info, blob = self._unpack(fetch, open_blob)
-        except DataLoss:
-            # What a former attempt left may be damaged, as after a power cut.
-            if not self._forget_partial(digest):
-                raise
-            info, blob = self._unpack(fetch, open_blob)
-        blob = msgspec.structs.replace(blob, places=[fetch.place])
-        self._images.layers.note_blob(info.diff_id, blob)
+        done = self._unpack(fetch, open_blob) or self._unpack(fetch, open_blob)
+        assert done is not None, "the second time nothing was kept"
+        info, blob = done
+        self._images.layers.note_blob(
+            info.diff_id, msgspec.structs.replace(blob, places=[fetch.place])
+        )
         failpoint.hit("pull.layer")
-        self._images.content.remove_partial(digest)
+        self._images.content.remove_partial(fetch.descriptor.digest)
         return info
 
-    def _unpack(self, fetch: Fetch, open_blob: OpenBlob) -> tuple[LayerInfo, Blob]:
-        """The partial file stays only if a later attempt can go on from it."""
+    def _unpack(self, fetch: Fetch, open_blob: OpenBlob) -> tuple[LayerInfo, Blob] | None:
+        """None when what a former attempt kept was damaged, as a power cut may leave it.
+
+        The partial file stays only if a later attempt can go on from it.
+        """
         fetch.offset = 0
         self._enter(fetch, DOWNLOADING)
         incoming = _Incoming(self._images, fetch, open_blob)
         try:
-            info = self._images.ingest(
-                incoming.tar(), expected=fetch.diff_id, check=incoming.check_whole
-            )
+            info = self._images.ingest(incoming, expected=fetch.diff_id, check=incoming.check_whole)
+            return info, incoming.blob()
         except (Cancelled, Unavailable):
             raise
-        except EstibaError:
-            if not incoming.was_resumed:
-                self._images.content.remove_partial(fetch.descriptor.digest)
-            raise
-        except OSError:
+        except (EstibaError, OSError) as error:
             self._images.content.remove_partial(fetch.descriptor.digest)
-            raise
+            if isinstance(error, OSError) or not incoming.was_resumed:
+                raise
+            return None
         finally:
             incoming.close()
-        return info, incoming.blob()
-
-    def _forget_partial(self, digest: Digest) -> bool:
-        path = self._images.content.partial_path(digest)
-        if not path.exists():
-            return False
-        path.unlink()
-        return True
 
 
 class _Incoming:
@@ -183,11 +171,8 @@ class _Incoming:
         self.was_resumed = self._replay_bytes > 0
         self._tar: Decompressed | None = None
 
-    def tar(self) -> _Incoming:
-        """Itself: `read` gives the layer's tar."""
-        return self
-
     def read(self, size: int = _CHUNK, /) -> bytes:
+        """The layer's tar."""
         if self._tar is None:
             self._tar = Decompressed(_Raw(self))
         piece = self._tar.read(size)

@@ -78,6 +78,13 @@ class Leases:
                 return
         self._store.commit_blocking(lambda tx: tx.delete(KIND, pull))
 
+    def forget_pulls(self) -> None:
+        """Those that broke off; one under way holds what it needs in memory too."""
+        with self._lock:
+            pulls = list(self._pulls)
+            self._pulls.clear()
+        self._store.commit_blocking(lambda tx: _forget(tx, pulls))
+
     def needed(self) -> set[Digest]:
         """All that is leased; pulls that nobody finished within a day are forgotten here."""
         limit = time.time_ns() - _LIFETIME_NS

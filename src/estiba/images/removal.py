@@ -144,6 +144,12 @@ def delete_unused(images: Images, record: ImageRecord, in_use: InUse) -> Answers
         return _delete(images, current)
 
 
+def forget_pulls(images: Images) -> None:
+    """Deletes what pulls have left that broke off."""
+    images.leases.forget_pulls()
+    collect(images)
+
+
 def collect(images: Images) -> set[Digest]:
     """Deletes what no image, container or lease needs; returns the layers that went."""
     with images.lock:

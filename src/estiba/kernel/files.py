@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from pathlib import Path
 
 
@@ -13,7 +14,8 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = 
     With `durable` the file and its directory are flushed, so that it survives a power cut.
     Raises OSError; the old content stays then.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Two threads may write the same file at once.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(fd, "wb") as file:

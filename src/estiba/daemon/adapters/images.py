@@ -153,6 +153,7 @@ class ImageQueries:
         deleted: list[Json] = []
         before = await run_blocking(self.layers_bytes)
         keep_bytes = _keep_bytes(filters)
+        await run_blocking(removal.forget_pulls, self.images)
         for record in unused:
             if keep_bytes is not None and await run_blocking(self.layers_bytes) <= keep_bytes:
                 break
