@@ -28,6 +28,7 @@ _PROGRESS_BYTES = 64 << 10
 _TRICKLE_BYTES = 16 << 10
 """Who sends less within the read time-out is taken for hanging."""
 
+_GATHER_S = 0.05
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 
@@ -121,6 +122,7 @@ class BlobStream:
         self._left_s = patience.read_timeout_s
         self._since = 0
         self._failures = 0
+        self._late: Broken | None = None
         self._mark = offset
         self._cancel = cancel
         self._what = what
@@ -188,6 +190,9 @@ class BlobStream:
         return b""
 
     def _receive(self, size: int) -> bytes:
+        late, self._late = self._late, None
+        if late is not None:
+            raise late
         opened = self._opened
         if opened is None:
             opened = self._opened = self._reopen(self._position)
@@ -195,7 +200,22 @@ class BlobStream:
             self._check_open()
         while opened.skip:
             opened.skip -= len(self._timed(opened, min(opened.skip, _SKIPPED_AT_ONCE)))
-        return self._timed(opened, size)
+        return self._gather(opened, size)
+
+    def _gather(self, opened: Opened, size: int) -> bytes:
+        """TLS brings 16 KiB at a time; callers do better with more, if it is there at once."""
+        begun = time.monotonic()
+        piece = self._timed(opened, size)
+        pieces, got = [piece], len(piece)
+        while got < size and time.monotonic() - begun < _GATHER_S:
+            try:
+                piece = self._timed(opened, size - got)
+            except Broken as error:
+                self._late = error
+                break
+            pieces.append(piece)
+            got += len(piece)
+        return b"".join(pieces) if len(pieces) > 1 else piece
 
     def _timed(self, opened: Opened, size: int) -> bytes:
         """Counts the time spent here only, since the reader may be slow as well."""
