@@ -32,12 +32,15 @@ _WORTH_RETRYING = (429, 500, 502, 503, 504)
 _HEADER_VALUE = re.compile(r"[\t -~]*")
 
 
+Piece = bytes | memoryview
+
+
 @dataclass(frozen=True, slots=True)
 class Streamed:
     """A body of `size` bytes that can be sent once."""
 
     size: int
-    pieces: Iterator[bytes]
+    pieces: Iterator[Piece]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

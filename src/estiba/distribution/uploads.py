@@ -16,7 +16,7 @@ from urllib.parse import quote
 from estiba.distribution.answer import Answer
 from estiba.distribution.auth import Scopes
 from estiba.distribution.session import Session
-from estiba.distribution.transport import Streamed
+from estiba.distribution.transport import Piece, Streamed
 from estiba.distribution.urls import Url, parse_url
 from estiba.model.digest import Digest, hex_of
 from estiba.model.errors import DataLoss, EstibaError, NotFound, Unauthorized, Unavailable
@@ -103,7 +103,7 @@ def upload_whole(
             raise DataLoss(f"{to.what}: its source has more than {size} bytes")
         return piece
 
-    def feed(offset: int) -> Iterator[bytes]:
+    def feed(offset: int) -> Iterator[Piece]:
         source.go_to(offset, to.what)
         piece = read()
         while piece and (following := read()):
@@ -158,12 +158,12 @@ def _send_chunks(
         chunk = following
 
 
-def _slices(chunk: memoryview, start: int, what: str, offset: int) -> Iterator[bytes]:
+def _slices(chunk: memoryview, start: int, what: str, offset: int) -> Iterator[Piece]:
     """The pieces of a chunk that stands at `start`, from `offset` on."""
     if offset < start:
         raise _Lost(f"{what}: the registry lost a part of the upload")
     for at in range(offset - start, len(chunk), _PIECE_BYTES):
-        yield bytes(chunk[at : at + _PIECE_BYTES])
+        yield chunk[at : at + _PIECE_BYTES]
 
 
 def _fill(source: Rewinding, size: int) -> bytes:
@@ -207,7 +207,7 @@ class _Upload:
         answer.close()
         return url
 
-    def send(self, feed: Callable[[int], Iterator[bytes]], end: int, digest: Digest | None) -> None:
+    def send(self, feed: Callable[[int], Iterator[Piece]], end: int, digest: Digest | None) -> None:
         """All up to `end`; with `digest` that is all of the blob, and the upload is complete."""
         settings = self._to.session.transport.settings
         failures = 0
@@ -228,7 +228,7 @@ class _Upload:
                     return
 
     def _attempt(
-        self, feed: Callable[[int], Iterator[bytes]], end: int, digest: Digest | None
+        self, feed: Callable[[int], Iterator[Piece]], end: int, digest: Digest | None
     ) -> None:
         assert self._url is not None
         headers = {"Content-Type": "application/octet-stream"}
@@ -275,7 +275,7 @@ class _Upload:
             raise DataLoss(f"{self._to.what}: the registry has {arrived} bytes, {end} were sent")
         return arrived
 
-    def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def _counted(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         sent = self.offset
         for piece in pieces:
             yield piece
