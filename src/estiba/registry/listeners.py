@@ -14,9 +14,9 @@ from estiba.http1.tls import TlsProtocol
 from estiba.model.errors import InvalidArgument, Unavailable
 
 MAX_CONNECTIONS = 4096
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 """How long a client may send nothing of a body, or read nothing of an answer."""
-_IDLE_S = 120.0
+_IDLE_S = 180.0
 _SWEEP_S = 10.0
 _BACKLOG = 1024
 

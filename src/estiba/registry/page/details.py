@@ -74,7 +74,7 @@ def details_of(manifest: StoredManifest, config_data: bytes) -> Details:
         media_type=manifest.media_type,
         artifact_type=_text(content.get("artifactType")),
         platform=_platform(config) or ", ".join(part.platform for part in images if part.platform),
-        created=_text(config.get("created"))[:19],
+        created=_moment(config.get("created")),
         size=sum(part.size for part in parts + images) + _number(described.get("size")),
         config=_text(described.get("digest")),
         parts=parts,
@@ -96,7 +96,7 @@ def _part(item: Mapping[str, Any]) -> Part:
 
 def _step(item: Mapping[str, Any]) -> Step:
     return Step(
-        created=_text(item.get("created"))[:19],
+        created=_moment(item.get("created")),
         command=_text(item.get("created_by")),
         comment=_text(item.get("comment")),
         is_empty=item.get("empty_layer") is True,
@@ -130,6 +130,11 @@ def _texts(value: object) -> dict[str, str]:
 
 def _text(value: object) -> str:
     return value[:_MAX_TEXT] if isinstance(value, str) else ""
+
+
+def _moment(value: object) -> str:
+    """To the second."""
+    return _text(value)[:19].replace("T", " ")
 
 
 def _number(value: object) -> int:

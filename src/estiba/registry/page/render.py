@@ -42,7 +42,7 @@ def repository(
         rows.append((shown, image.platform, image.created, size(image.size), _digest(image.digest)))
     return document(
         name,
-        tag("p", _home(), f" · {size(bytes_held)} in all · "),
+        tag("p", _home(), f" · {size(bytes_held)} in all"),
         tag("p", tag("code", f"docker pull {host}/{name}")),
         table(("tag", "platforms", "created", "size", "digest"), rows, "size"),
         _more(repository_path(name), after),
