@@ -245,11 +245,15 @@ class Repository:
 
     def has_blob(self, digest: Digest) -> bool:
         """Whether the registry itself has it."""
+        return self.blob_size(digest) is not None
+
+    def blob_size(self, digest: Digest) -> int | None:
+        """Bytes that the registry itself has of it: None when none, 0 when it does not say."""
         session, what = self._home, self._blob_name(parse_digest(digest))
         url = session.url(f"{self._name(session)}/blobs/{digest}")
         scopes = self._scopes(session)
         with session.call("HEAD", url, what=what, scopes=scopes, allow=(404,)) as answer:
-            return answer.status == 200
+            return (answer.length or 0) if answer.status == 200 else None
 
     def mount_blob(self, digest: Digest, origin: str) -> bool:
         """Takes over a blob of the repository `origin` (a path) of the same registry.

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from estiba.kernel import failpoint
@@ -140,6 +140,16 @@ class StoredManifests:
         if tag is not None:
             self._tag(repository, tag, actual)
         return PutManifest(actual, document.subject)
+
+    def keep(self, repository: str, manifest: StoredManifest, *, tag: str | None) -> None:
+        """Stores what another registry vouches for; what it refers to may come later.
+
+        Raises ManifestInvalid, ManifestTooLarge, QuotaExceeded.
+        """
+        document = replace(parse_manifest(manifest.body), media_type=manifest.media_type)
+        self._store(repository, manifest.digest, manifest.body, document)
+        if tag is not None:
+            self._tag(repository, tag, manifest.digest)
 
     def _check_references(self, repository: str, document: Document) -> None:
         """Raises ManifestBlobUnknown for what the repository does not hold, ManifestInvalid for

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from estiba.model.errors import NotImplemented
+from estiba.registry.storage.cached_blobs import CachedBlobs, NoUploads
+from estiba.registry.storage.cached_manifests import CachedManifests
 from estiba.registry.storage.collection import PeriodicCollection, Report
 from estiba.registry.storage.file_driver import FileDriver
 from estiba.registry.storage.ports import Driver, Registry
 from estiba.registry.storage.s3_driver import S3Driver
 from estiba.registry.storage.settings import StorageSettings
 from estiba.registry.storage.store import Store
+from estiba.registry.storage.upstream import UpstreamClient
 
 
 class Storage:
@@ -20,10 +22,19 @@ class Storage:
     """
 
     def __init__(self, settings: StorageSettings) -> None:
-        if settings.upstream is not None:
-            raise NotImplemented("--proxy is not built yet")
         self.store = _store(settings)
         self.registry: Registry = self.store.registry
+        self._cache: CachedBlobs | None = None
+        if settings.upstream is not None:
+            client = UpstreamClient(settings.upstream)
+            self._cache = CachedBlobs(self.store.blobs, self.store.uploads, client)
+            self.registry = Registry(
+                self._cache,
+                NoUploads(),
+                CachedManifests(self.store.manifests, client),
+                self.store.catalog,
+                read_only=True,
+            )
         self._collection: PeriodicCollection | None = None
         if settings.interval:
             collect = partial(self.store.collect, delete_untagged=settings.delete_untagged)
@@ -36,6 +47,8 @@ class Storage:
     def close(self) -> None:
         if self._collection is not None:
             self._collection.stop()
+        if self._cache is not None:
+            self._cache.close()
         self.store.close()
 
 
