@@ -18,11 +18,13 @@ import msgspec
 from isal import isal_zlib
 
 from estiba.model.digest import Digest
+from estiba.storage.ahead import ahead
 
 PLAIN = "tar"
 UNKNOWN = ""
-OWN = "gzip/isal3/1f8b08000000000000ff"
-"""What the engine itself makes: a third of zlib's compression time buys a tenth of size here."""
+OWN = "gzip/isal1/1f8b08000000000000ff"
+"""What the engine itself makes: a Debian root takes a tenth of the time that zlib's usual level
+takes, and 8 % more bytes; isal's level 3 would take half as long again for 2 % fewer."""
 
 _PROBE_BYTES = 256 << 10
 _ZLIB_STEP_BYTES = 96 << 10
@@ -64,7 +66,7 @@ class Blob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _isal() -> Any:
-    return isal_zlib.compressobj(3, isal_zlib.DEFLATED, _RAW)
+    return isal_zlib.compressobj(1, isal_zlib.DEFLATED, _RAW)
 
 
 def _zlib(level: int) -> Callable[[], Any]:
@@ -72,7 +74,7 @@ def _zlib(level: int) -> Callable[[], Any]:
 
 
 _COMPRESSORS: dict[str, Callable[[], Any]] = {
-    "isal3": _isal,
+    "isal1": _isal,
     "zlib6": _zlib(6),
     "zlib9": _zlib(9),
 }
@@ -87,7 +89,7 @@ def encoded(tar: Iterator[bytes], encoding: str) -> Iterator[bytes]:
     yield bytes.fromhex(header)
     compressor = _COMPRESSORS[name]()
     crc = size = 0
-    for piece in _even(tar):
+    for piece in ahead(_even(tar)):
         crc = isal_zlib.crc32(piece, crc)
         size += len(piece)
         if data := compressor.compress(piece):
