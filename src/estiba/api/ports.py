@@ -163,7 +163,9 @@ class Execs(Protocol):
 
 
 class Images(Protocol):
-    async def list_all(self, *, all: bool, filters: Filters, shared_size: bool) -> list[Json]: ...
+    async def list_all(
+        self, *, all: bool, filters: Filters, shared_size: bool, manifests: bool = False
+    ) -> list[Json]: ...
 
     async def inspect(self, name: str, platform: Platform | None) -> Json: ...
 

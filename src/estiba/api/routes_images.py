@@ -46,6 +46,7 @@ class ImageRoutes:
             all=context.flag("all"),
             filters=context.filters(),
             shared_size=context.flag("shared-size"),
+            manifests=context.flag("manifests"),
         )
         if context.version < (1, 44):
             for image in listed:

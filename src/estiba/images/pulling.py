@@ -7,7 +7,7 @@ connection the next pull of the same goes on from there; after a cancellation no
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -71,8 +71,8 @@ class Puller:
         Raises NotFound, Unauthorized, Unavailable, InvalidArgument, LimitExceeded, DataLoss.
         """
         with Repository(reference, self.settings, credentials, cancel=cancel) as repository:
-            job = _Pull(self, repository, reference.tagged, platform, credentials)
-            yield from job.run()
+            is_new = yield from _Pull(self, repository, reference.tagged, platform).run()
+            yield _status(reference.tagged, is_new=is_new)
 
     def pull_all(
         self,
@@ -87,9 +87,11 @@ class Puller:
                 tags = repository.tags()
             except (Unauthorized, Forbidden) as error:
                 raise _denied(reference, error) from error
+            is_new = False
             for tag in tags:
                 one = Reference(reference.domain, reference.path, tag)
-                yield from _Pull(self, repository, one, platform, credentials).run()
+                is_new |= yield from _Pull(self, repository, one, platform).run()
+            yield _status(reference, is_new=is_new)
 
 
 @dataclass(slots=True)
@@ -98,7 +100,6 @@ class _Pull:
     repository: Repository
     reference: Reference
     platform: Platform | None
-    credentials: Credentials
     wake: threading.Event = field(default_factory=threading.Event)
     left: list[Fetch] = field(default_factory=list)
     """Fetches that nobody else waits for."""
@@ -115,24 +116,21 @@ class _Pull:
     def key(self) -> str:
         return f"{self.reference} {self.wanted}"
 
-    def run(self) -> Iterator[Progress]:
-        name = self.reference.familiar
+    def run(self) -> Generator[Progress, None, bool]:
+        """True when the name stands for another image now."""
         target = self.reference.digest or self.reference.tag or ""
         pulling = Progress(f"Pulling from {self.reference.path}", target)
         current = self._up_to_date()
         if current is not None:
             yield pulling
             yield Progress(f"Digest: {current}")
-            yield Progress(f"Status: Image is up to date for {name}")
-            return
+            return False
         documents = self._documents()
         yield pulling
         before = self._ids()
         yield from self._fetch(documents)
-        is_new = self._ids() != before
         yield Progress(f"Digest: {documents[0].digest}")
-        what = "Downloaded newer image" if is_new else "Image is up to date"
-        yield Progress(f"Status: {what} for {name}")
+        return self._ids() != before
 
     def _ids(self) -> set[Digest]:
         return {record.id for record in self.images.named(self.reference)}
@@ -318,6 +316,11 @@ class _Pull:
         event = Event(EventType.IMAGE, "pull", name, {"name": self.reference.familiar_name})
         record = self.images.add(new, Naming(tags, beside, event), "pull")
         self.images.usage.note(record.id)
+
+
+def _status(reference: Reference, *, is_new: bool) -> Progress:
+    what = "Downloaded newer image" if is_new else "Image is up to date"
+    return Progress(f"Status: {what} for {reference.familiar}")
 
 
 def _watch(reports: list[tuple[str, Fetch]], wake: threading.Event) -> Iterator[Progress]:

@@ -18,7 +18,7 @@ from estiba.images.record import ImageRecord
 from estiba.kernel.blocking import run_blocking
 from estiba.model.digest import Digest
 from estiba.model.errors import InvalidArgument
-from estiba.model.image import Platform
+from estiba.model.image import MEDIA_MANIFEST, Platform
 from estiba.model.reference import parse_reference
 from estiba.model.sizes import parse_bytes
 from estiba.storage.snapshots import DRIVER
@@ -34,7 +34,9 @@ class ImageQueries:
     images: Images
     engine: Engine
 
-    async def list_all(self, *, all: bool, filters: Filters, shared_size: bool) -> list[Json]:
+    async def list_all(
+        self, *, all: bool, filters: Filters, shared_size: bool, manifests: bool = False
+    ) -> list[Json]:
         records = filtered(self.images, self.images.list_all(), filters)
         users = self._users()
         shared = self._shared() if shared_size else {}
@@ -50,6 +52,7 @@ class ImageQueries:
                 "Labels": record.process_config.labels,
                 "Containers": len(users.get(record.id, [])),
                 "LastUsedAt": timestamp(self.images.usage.last_ns(record.id)),
+                **({"Manifests": _manifests(record, users)} if manifests else {}),
             }
             for record in records
         ]
@@ -180,6 +183,27 @@ class ImageQueries:
         """Of all layers' files, each once."""
         infos = (self.images.layers.info(layer) for layer in self.images.layers.diff_ids())
         return sum(info.size_bytes for info in infos if info is not None)
+
+
+def _manifests(record: ImageRecord, users: dict[Digest, list[str]]) -> list[Json]:
+    """OpenAPI ImageManifestSummary: what is here is unpacked, and none of it packed."""
+    if record.artifact or not record.origins:
+        return []
+    digest = record.origins[-1].manifest
+    return [
+        {
+            "ID": digest,
+            "Descriptor": {"mediaType": MEDIA_MANIFEST, "digest": digest, "size": 0},
+            "Available": True,
+            "Size": {"Total": record.size_bytes, "Content": 0},
+            "Kind": "image",
+            "ImageData": {
+                "Platform": msgspec.to_builtins(record.platform),
+                "Containers": users.get(record.id, []),
+                "Size": {"Unpacked": record.size_bytes},
+            },
+        }
+    ]
 
 
 def _keep_bytes(filters: Filters) -> int | None:
