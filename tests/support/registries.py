@@ -188,8 +188,9 @@ class GenuineRegistry:
         certificate: tuple[Path, Path] | None = None,
         users: Mapping[str, str] | None = None,
         auth: Json | None = None,
+        storage: Json | None = None,
     ) -> None:
-        """`auth` is that section of the configuration."""
+        """`auth` is that section of the configuration; so is `storage`, instead of files."""
         self.root = root
         self.log = root / "registry.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -203,8 +204,9 @@ class GenuineRegistry:
             lines = (f"{name}:{bcrypt(password)}\n" for name, password in users.items())
             passwords.write_text("".join(lines))
             auth = {"htpasswd": {"realm": "test", "path": str(passwords)}}
-        storage: Json = {
-            "filesystem": {"rootdirectory": str(root / "data")},
+        place = storage or {"filesystem": {"rootdirectory": str(root / "data")}}
+        storage = {
+            **place,
             "delete": {"enabled": True},
             "maintenance": {"uploadpurging": {"enabled": False}},
         }
