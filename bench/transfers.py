@@ -65,7 +65,9 @@ def pull_growth(engine: Engine, name: str) -> float:
     """Bytes that the daemon and its helpers grow by, at most, during a pull."""
     with memory.watched(engine.processes) as peak:
         engine.docker("pull", name)
-        return peak.stop() - peak.before
+        growth = peak.stop() - peak.before
+    os.sync()
+    return growth
 
 
 # -- registries ------------------------------------------------------------------------------
