@@ -179,7 +179,7 @@ def _base64url(data: bytes) -> str:
 
 
 class GenuineRegistry:
-    """`host` is `127.0.0.1:PORT`, chosen at the start."""
+    """`host` is `ADDRESS:PORT`; the port is chosen at the first start."""
 
     def __init__(
         self,
@@ -189,13 +189,15 @@ class GenuineRegistry:
         users: Mapping[str, str] | None = None,
         auth: Json | None = None,
         storage: Json | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
         """`auth` is that section of the configuration; so is `storage`, instead of files."""
+        self.address = address
         self.root = root
         self.log = root / "registry.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
-        http: Json = {"addr": "127.0.0.1:0", "host": ""}
+        http: Json = {"addr": f"{address}:0", "host": ""}
         if certificate is not None:
             http["tls"] = {"certificate": str(certificate[0]), "key": str(certificate[1])}
         root.mkdir(parents=True, exist_ok=True)
@@ -221,13 +223,13 @@ class GenuineRegistry:
 
     @property
     def host(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
     def start(self) -> None:
         """Once more after `stop`: on the same port."""
         if self.port:
             config = self.root / "config.yml"
-            config.write_text(config.read_text().replace("127.0.0.1:0", self.host))
+            config.write_text(config.read_text().replace(f"{self.address}:0", self.host))
         self.log.unlink(missing_ok=True)
         command = ["docker-registry", "serve", str(self.root / "config.yml")]
         with self.log.open("ab") as log:
@@ -237,7 +239,7 @@ class GenuineRegistry:
     def _listens(self) -> str | None:
         assert self.process is not None
         assert self.process.poll() is None, f"docker-registry ended:\n{self.log.read_text()}"
-        match = re.search(r"listening on 127\.0\.0\.1:([0-9]+)", self.log.read_text())
+        match = re.search(r"listening on [0-9.]+:([0-9]+)", self.log.read_text())
         return match[1] if match else None
 
     def stop(self) -> None:
@@ -254,8 +256,11 @@ def genuine_registry(
     certificate: tuple[Path, Path] | None = None,
     users: Mapping[str, str] | None = None,
     auth: Json | None = None,
+    address: str = "127.0.0.1",
 ) -> Iterator[GenuineRegistry]:
-    registry = GenuineRegistry(root, certificate=certificate, users=users, auth=auth)
+    registry = GenuineRegistry(
+        root, certificate=certificate, users=users, auth=auth, address=address
+    )
     registry.start()
     try:
         yield registry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 
 from estiba.distribution.answer import Answer
@@ -18,6 +17,14 @@ from estiba.model.errors import (
 
 _MAX_BODY_BYTES = 64 << 10
 _MAX_SHOWN_CHARS = 256
+_REASONS = {
+    401: "unauthorized: authentication required",
+    403: "denied: requested access to the resource is denied",
+    405: "unsupported: the registry does not allow this",
+    413: "too large for the registry",
+    429: "toomanyrequests: the registry is asked too often",
+}
+"""For answers without words, as those to HEAD are."""
 
 
 def refusal(answer: Answer, what: str) -> EstibaError:
@@ -27,9 +34,10 @@ def refusal(answer: Answer, what: str) -> EstibaError:
         body = answer.read(_MAX_BODY_BYTES)
     except LimitExceeded:
         body = b""
-    reason = _reason(body) or http.client.responses.get(status, "unknown").lower()
+    reason = _reason(body)
     if status == 404:
-        return NotFound(f"{what} not found: {reason}")
+        return NotFound(f"{what} not found: {reason}" if reason else f"{what} not found")
+    reason = reason or _REASONS.get(status) or f"status {status}"
     if status == 401:
         return Unauthorized(f"{what}: {reason}; does it exist, and are you logged in?")
     if status in (403, 405):

@@ -14,7 +14,7 @@ from estiba.distribution.refusals import refusal
 from estiba.distribution.settings import Site
 from estiba.distribution.transport import Request, Streamed, Transport
 from estiba.distribution.urls import Origin, Url, follow, parse_url
-from estiba.model.errors import Unavailable
+from estiba.model.errors import Unauthorized, Unavailable
 
 
 @dataclass(slots=True)
@@ -122,6 +122,11 @@ class Session:
         if answer.status == 401 and own and isinstance(body, bytes):
             challenges = parse_challenges(answer.header_values("WWW-Authenticate"))
             renewed = authorizer.answer(challenges, scopes, given)
+            if not renewed and not given and any(c.scheme == "basic" for c in challenges):
+                answer.close()
+                raise Unauthorized(
+                    f"{what}: no basic auth credentials: log in to {url.origin.authority} first"
+                )
             if renewed:
                 answer.close()
                 answer = self.transport.request(replace(request, authorization=renewed))

@@ -1,4 +1,4 @@
-"""Against Debian's docker-registry: open, with TLS and passwords, with bearer tokens."""
+"""Against Debian's docker-registry and our own: open, with TLS and passwords, with tokens."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.registries import (
     Authority,
     GenuineRegistry,
     TokenService,
+    bcrypt,
     genuine_registry,
     token_registry,
 )
+from tests.support.registry import OwnRegistry
 from tests.support.relay import relay
 from tests.support.scripted import ScriptedServer
 from tests.unit.distribution.support import (
@@ -69,7 +73,7 @@ class Place:
         return repository(self.host, path, self.settings, self.credentials, push=push)
 
 
-@pytest.fixture(scope="module", params=["open", "tls", "tokens"])
+@pytest.fixture(scope="module", params=["open", "tls", "tokens", "own", "own-tokens"])
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
@@ -81,9 +85,22 @@ def place(
         certificate = Authority(root).issue("server", "127.0.0.1")
         with genuine_registry(root, certificate=certificate, users=USERS) as registry:
             yield Place(registry.host, GENUINE, ANN)
-    else:
+    elif request.param == "tokens":
         with token_registry(root, USERS) as (registry, tokens):
             yield Place(registry.host, GENUINE, ANN, tokens)
+    elif request.param == "own":
+        with OwnRegistry(root / "root") as own:
+            yield Place(own.host, GENUINE, ANONYMOUS)
+    else:
+        with own_registry_with_tokens(root) as own:
+            yield Place(own.host, GENUINE, ANN)
+
+
+def own_registry_with_tokens(root: Path) -> OwnRegistry:
+    passwords = root / "htpasswd"
+    passwords.write_text(f"ann:{bcrypt('secret')}\n")
+    flags = ("--htpasswd", str(passwords), "--auth", "token", "--self-signed", "127.0.0.1")
+    return OwnRegistry(root / "root", flags)
 
 
 def test_an_image_there_and_back(place: Place) -> None:
@@ -236,13 +253,26 @@ def test_a_fork_shares_connections_and_tokens(place: Place) -> None:
 # -- credentials --------------------------------------------------------------------------
 
 
+def test_a_token_kept_of_our_own_registry(tmp_path: Path) -> None:
+    with own_registry_with_tokens(tmp_path) as own:
+        identity = check_credentials(own.host, ANN, GENUINE)
+        assert identity
+        kept = Credentials("<token>", "", identity_token=identity)
+        with repository(own.host, "a/b", GENUINE, kept, push=True) as target:
+            body = push_image(target, "one", b"layer")
+            assert target.manifest("one").body == body
+        wrong = Credentials("ann", "wrong")
+        with repository(own.host, "a/b", GENUINE, wrong) as source, pytest.raises(Unauthorized):
+            source.manifest("one")
+
+
 def test_passwords(tmp_path: Path) -> None:
     certificate = Authority(tmp_path).issue("server", "127.0.0.1")
     with genuine_registry(tmp_path / "r", certificate=certificate, users=USERS) as registry:
         for wrong in (ANONYMOUS, Credentials("ann", "wrong"), Credentials("bob", "secret")):
             with (
                 repository(registry.host, "a/b", GENUINE, wrong, push=True) as target,
-                pytest.raises(Unauthorized, match="are you logged in"),
+                pytest.raises(Unauthorized, match=r"are you logged in|no basic auth credentials"),
             ):
                 target.upload_blob(io.BytesIO(b"x"))
         assert check_credentials(registry.host, ANN, GENUINE) == ""
@@ -303,20 +333,27 @@ def test_a_download_goes_on_where_it_broke(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_an_upload_goes_on_where_it_broke(tmp_path: Path, known: bool) -> None:
+@pytest.mark.parametrize("make", [genuine_registry, OwnRegistry])
+def test_an_upload_goes_on_where_it_broke(
+    tmp_path: Path, known: bool, make: Callable[[Path], AbstractContextManager[Any]]
+) -> None:
     data = noise(20 << 20)
+    heard: list[int] = []
     said = {"size": len(data), "digest": digest_of(data)} if known else {}
     with (
-        genuine_registry(tmp_path) as registry,
+        make(tmp_path / "root") as registry,
         relay(registry.port, upward=True) as between,
         repository(between.host, "a/b", GENUINE, push=True) as target,
     ):
         assert not target.has_blob(digest_of(data))
         between.cuts = [9 << 20, 5 << 20]
-        content = target.upload_blob(io.BytesIO(data), **said)
+        content = target.upload_blob(io.BytesIO(data), progress=heard.append, **said)
         assert between.cuts == []
         assert content.digest == digest_of(data)
         assert read_all(target.blob(content.digest, len(data))) == data
+    if make is OwnRegistry:
+        # It keeps what arrived; docker-registry begins anew.
+        assert min(heard[20:]) > 4 << 20
 
 
 def test_an_upload_whose_source_is_opened_again(tmp_path: Path) -> None:
