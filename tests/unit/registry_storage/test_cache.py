@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from tests.support.scripted import Ask, Reply, ScriptedServer, scripted
@@ -109,7 +110,7 @@ MakeCache = Callable[..., Cache]
 
 
 @pytest.fixture
-def make_cache(driver: Driver, other: OtherRegistry) -> Iterator[MakeCache]:
+def make_cache(driver: Driver, other: OtherRegistry, tmp_path: Path) -> Iterator[MakeCache]:
     made: list[Cache] = []
 
     def make(limits: Limits | None = None) -> Cache:
@@ -118,7 +119,7 @@ def make_cache(driver: Driver, other: OtherRegistry) -> Iterator[MakeCache]:
         client = UpstreamClient(Upstream(other.server.host, ttl=TTL, settings=settings))
         store = Store(driver, limits=limits)
         now = [1000.0]
-        blobs = CachedBlobs(store.blobs, store.uploads, client)
+        blobs = CachedBlobs(store.blobs, store.uploads, client, tmp_path / "spool")
         manifests = CachedManifests(store.manifests, client, clock=lambda: now[0])
         made.append(Cache(store, blobs, manifests, now))
         return made[-1]

@@ -138,6 +138,19 @@ def test_whoever_asks_for_a_blob_keeps_it(
     assert written == ([keys.layer_link("a/b", digest)] if renewed else [])
 
 
+def test_where_nothing_can_be_written_one_can_read(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = push_blob(store, "a/b", b"base")
+    clock.ahead = 6 * HOUR
+
+    def refuse(driver: Driver, key: str, data: bytes) -> None:
+        raise PermissionError(key)
+
+    monkeypatch.setattr(type(store.driver), "write", refuse)
+    assert store.blobs.stat("a/b", digest).size == 4
+
+
 class Midway(Collection):
     """Something happens between mark and sweep."""
 

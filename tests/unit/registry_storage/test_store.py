@@ -20,6 +20,7 @@ from tests.unit.registry_storage.pushing import (
 )
 
 from estiba.model.digest import digest_of
+from estiba.registry.storage import keys
 from estiba.registry.storage.documents import OCI_INDEX, OCI_MANIFEST
 from estiba.registry.storage.errors import (
     BlobUnknown,
@@ -128,6 +129,18 @@ def test_sha512(store: Store) -> None:
     digest = "sha512:" + hashlib.sha512(b"abc").hexdigest()
     store.uploads.finish("a/b", upload, digest)
     assert read_blob(store, "a/b", digest) == b"abc"
+
+
+def test_links_that_docker_registry_wrote_for_sha512(store: Store) -> None:
+    """It keeps such a blob by its sha256, and the link says so."""
+    push_blob(store, "a/b", b"abc")
+    digest = "sha512:" + hashlib.sha512(b"abc").hexdigest()
+    store.driver.write(keys.layer_link("a/b", digest), digest_of(b"abc").encode())
+    assert read_blob(store, "a/b", digest) == b"abc"
+    assert store.blobs.stat("a/b", digest).size == 3
+    store.driver.write(keys.layer_link("a/b", digest), b"sha256:../../../etc/passwd")
+    with pytest.raises(BlobUnknown):
+        store.blobs.open("a/b", digest)
 
 
 def test_uploads_that_are_not_there(store: Store) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from estiba.model.digest import Digest
+from estiba.model.digest import Digest, parse_digest
+from estiba.model.errors import InvalidArgument
 from estiba.registry.storage import keys
 from estiba.registry.storage.contents import MAX_LINK_BYTES, Contents
 from estiba.registry.storage.errors import BlobUnknown
@@ -33,8 +34,9 @@ class StoredBlobs:
             if digest.startswith("sha256:"):
                 self.contents.driver.stat(key)
                 return digest
-            return self.contents.driver.read(key, limit=MAX_LINK_BYTES).decode("ascii", "replace")
-        except FileNotFoundError as error:
+            link = self.contents.driver.read(key, limit=MAX_LINK_BYTES)
+            return parse_digest(link.decode("ascii", "replace"))
+        except (FileNotFoundError, InvalidArgument) as error:
             raise _not_held(repository, digest) from error
 
     def location(self, repository: str, digest: Digest, *, method: str = "GET") -> str | None:

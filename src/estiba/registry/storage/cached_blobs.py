@@ -10,6 +10,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NoReturn
 
 from estiba.distribution.blobs import BlobStream
@@ -48,11 +49,15 @@ class PassedOn:
 
 @dataclass(slots=True)
 class CachedBlobs:
-    """`Blobs`; a blob is downloaded once, however many ask for it meanwhile."""
+    """`Blobs`; a blob is downloaded once, however many ask for it meanwhile.
+
+    `spool` is a directory for what is under way to a bucket.
+    """
 
     local: StoredBlobs
     uploads: StoredUploads
     client: UpstreamClient
+    spool: Path
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _flights: dict[tuple[str, Digest], Flight] = field(default_factory=dict)
     _starting: list[threading.Lock] = field(
@@ -134,8 +139,11 @@ class CachedBlobs:
         try:
             writer = self.uploads.append(repository, upload)
             grown = writer.appender.fd
-            spool = None if grown is not None else _spool()
-            flight = Flight(size, os.dup(grown if grown is not None else _of(spool)))
+            spool = None
+            if grown is None:
+                # A bucket gives nothing back before an upload is whole.
+                grown = spool = _unnamed_file(self.spool)
+            flight = Flight(size, os.dup(grown))
         except BaseException:
             self.uploads.cancel(repository, upload)
             raise
@@ -174,15 +182,10 @@ class CachedBlobs:
             thread.join()
 
 
-def _spool() -> int:
-    """An unnamed file: a bucket gives nothing back before an upload is whole."""
-    with tempfile.TemporaryFile() as file:
+def _unnamed_file(directory: Path) -> int:
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=directory) as file:
         return os.dup(file.fileno())
-
-
-def _of(spool: int | None) -> int:
-    assert spool is not None
-    return spool
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ instance that shares no locks.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 import zlib
@@ -21,6 +22,8 @@ from estiba.registry.storage import keys
 from estiba.registry.storage.errors import BlobUnknown
 from estiba.registry.storage.ports import Driver, Opened
 from estiba.registry.storage.quota import Usage
+
+log = logging.getLogger(__name__)
 
 _STRIPES = 256
 DEFAULT_GRACE_SECONDS = 24 * 3600.0
@@ -98,14 +101,18 @@ class Contents:
         self.size(digest)
 
     def renew(self, key: str, digest: Digest) -> bool:
-        """Whether the link is there; an old one becomes young, so that collection spares it."""
+        """Whether the link is there; an old one becomes young, so that collection spares it.
+
+        Where nothing can be written nobody pushes either, so that is no error.
+        """
         try:
-            age = self.clock() - self.driver.stat(key).mtime
-            if age > self.grace / 2:
+            if self.clock() - self.driver.stat(key).mtime > self.grace / 2:
                 with self.locked(digest):
                     self.driver.write(key, self.driver.read(key, limit=MAX_LINK_BYTES))
         except FileNotFoundError:
             return False
+        except OSError as error:
+            log.warning("the link %s cannot be renewed: %s", key, error)
         return True
 
     def doom(self, digest: Digest) -> None:

@@ -27,7 +27,7 @@ class Storage:
         self._cache: CachedBlobs | None = None
         if settings.upstream is not None:
             client = UpstreamClient(settings.upstream)
-            self._cache = CachedBlobs(self.store.blobs, self.store.uploads, client)
+            self._cache = CachedBlobs(self.store.blobs, self.store.uploads, client, settings.root)
             self.registry = Registry(
                 self._cache,
                 NoUploads(),
