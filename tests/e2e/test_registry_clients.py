@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import secrets
@@ -15,7 +16,8 @@ import pytest
 from tests.support.busybox import busybox_tar
 from tests.support.daemon import wait_until
 from tests.support.dockerd import GenuineDockerd
-from tests.support.registry import OwnRegistry
+from tests.support.registries import GenuineRegistry
+from tests.support.registry import INDEX, MANIFEST, OwnRegistry, descriptor
 
 needs = pytest.mark.skipif(
     not all(shutil.which(name) for name in ("podman", "skopeo")),
@@ -238,3 +240,57 @@ def test_tls_of_its_own(
     containers.podman("pull", "--cert-dir", str(certs), remote)
     assert registry.process is not None
     wait_until(lambda: '"path":"/v2/a/b/manifests/v1"' in registry.log.read_text(), what="the log")
+
+
+@needs
+@pytest.mark.skipif(not GenuineRegistry.is_installed(), reason="needs docker-registry")
+def test_images_of_many_platforms_keep_their_digests(
+    containers: Containers, start: Callable[..., OwnRegistry], tmp_path: Path
+) -> None:
+    """docker-registry, ours, an OCI layout, and docker-registry again."""
+    registry, genuine = start(), GenuineRegistry(tmp_path / "genuine")
+    images = {name: registry.image("made", name) for name in ("amd64", "arm64")}
+    entries = []
+    for name, content in images.items():
+        registry.push_manifest("made", content)
+        entry = descriptor(MANIFEST, json.dumps(content).encode())
+        entries.append({**entry, "platform": {"os": "linux", "architecture": name}})
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+    digest = registry.push_manifest("made", index, "v1", kind=INDEX)
+    genuine.start()
+    try:
+        places = [
+            f"docker://{registry.host}/made:v1",
+            f"docker://{genuine.host}/made:v1",
+            f"docker://{registry.host}/again:v1",
+            f"oci:{tmp_path / 'layout'}:v1",
+            f"docker://{registry.host}/last:v1",
+        ]
+        plain = ["--src-tls-verify=false", "--dest-tls-verify=false"]
+        for source, destination in itertools.pairwise(places):
+            containers.skopeo("copy", "--all", *plain, source, destination)
+    finally:
+        genuine.stop()
+    for name in ("made", "again", "last"):
+        found = registry.ask("GET", f"/v2/{name}/manifests/v1")
+        assert found.header("Docker-Content-Digest") == digest
+        assert found.json == index
+
+
+@needs
+def test_manifest_lists_of_podman(
+    containers: Containers, start: Callable[..., OwnRegistry]
+) -> None:
+    registry = start()
+    registry.push_image("part", "v1")
+    part, whole = f"{registry.host}/part:v1", f"{registry.host}/whole:v1"
+    containers.podman("manifest", "create", "list")
+    containers.podman("manifest", "add", "--tls-verify=false", "list", f"docker://{part}")
+    containers.podman(
+        "manifest", "push", "--all", "--tls-verify=false", "list", f"docker://{whole}"
+    )
+    found = registry.ask("GET", "/v2/whole/manifests/v1").json
+    (entry,) = found["manifests"]
+    assert entry["platform"] == {"architecture": "amd64", "os": "linux"}
+    # Its layers are compressed on the way, so its digest is another.
+    assert registry.ask("HEAD", f"/v2/whole/manifests/{entry['digest']}").status == 200

@@ -375,3 +375,11 @@ def test_methods_that_are_not_there(
     answer = registry.ask(method, path)
     assert (answer.status, answer.code) == (405, "UNSUPPORTED")
     assert answer.header("Allow") == allowed
+
+
+def test_a_repository_without_tags_is_still_there(registry: OwnRegistry) -> None:
+    registry.push_image("delete/last", "only")
+    assert registry.ask("DELETE", "/v2/delete/last/manifests/only").status == 202
+    assert registry.ask("GET", "/v2/delete/last/tags/list").json == {
+        "name": "delete/last", "tags": [],
+    }  # fmt: skip
