@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import os
@@ -17,7 +18,7 @@ from tests.support.busybox import busybox_tar
 from tests.support.daemon import wait_until
 from tests.support.dockerd import GenuineDockerd
 from tests.support.registries import GenuineRegistry
-from tests.support.registry import INDEX, MANIFEST, OwnRegistry, descriptor
+from tests.support.registry import INDEX, LAYER, MANIFEST, OwnRegistry, descriptor
 
 needs = pytest.mark.skipif(
     not all(shutil.which(name) for name in ("podman", "skopeo")),
@@ -249,9 +250,13 @@ def test_images_of_many_platforms_keep_their_digests(
 ) -> None:
     """docker-registry, ours, an OCI layout, and docker-registry again."""
     registry, genuine = start(), GenuineRegistry(tmp_path / "genuine")
-    images = {name: registry.image("made", name) for name in ("amd64", "arm64")}
     entries = []
-    for name, content in images.items():
+    for name in ("amd64", "arm64"):
+        content = registry.image("made", name)
+        layer = gzip.compress(name.encode(), mtime=0)
+        registry.push_blob("made", layer)
+        # What is not compressed would be on the way.
+        content["layers"] = [descriptor(f"{LAYER}+gzip", layer)]
         registry.push_manifest("made", content)
         entry = descriptor(MANIFEST, json.dumps(content).encode())
         entries.append({**entry, "platform": {"os": "linux", "architecture": name}})
