@@ -431,6 +431,24 @@ def test_metrics_on_an_address_of_their_own(start: Callable[..., OwnRegistry]) -
     registry.port = own
 
 
+def test_quotas_and_how_full_they_are(start: Callable[..., OwnRegistry]) -> None:
+    registry = start("--quota", "1MB", "--quota-for", "team=100KB")
+    registry.push_blob("team/a", bytes(50_000))
+    metrics = registry.ask("GET", "/metrics").body.decode().splitlines()
+    for line in (
+        'quota_used_bytes{prefix="team"} 50000',
+        'quota_used_bytes{prefix=""} 50000',
+        'quota_bytes{prefix="team"} 102400',
+        'quota_bytes{prefix=""} 1048576',
+    ):
+        assert f"estiba_registry_{line}" in metrics
+    data = os.urandom(90_000)
+    path = registry.begin("team/b")
+    full = registry.ask("PUT", f"{path}?digest={digest_of(data)}", data)
+    assert (full.status, full.code) == (413, "DENIED")
+    registry.push_blob("other", data)
+
+
 def test_the_access_log(start: Callable[..., OwnRegistry], tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     registry = start("--access-log", str(path))

@@ -93,6 +93,7 @@ def build(config: RegistryConfig, access_log: int | None) -> Server:
         )
     gate = _gate_of(config)
     storage = Storage(config.storage)
+    _add_quotas(metrics, config, storage)
     service = Service(storage.registry, gate, events, metrics, read_only=config.read_only)
     log = AccessLog(access_log)
     dispatcher = Dispatcher(
@@ -108,6 +109,24 @@ def build(config: RegistryConfig, access_log: int | None) -> Server:
 
 def _event_count(events: Events, name: str) -> dict[Labels, float]:
     return {(): events.counts[name]}
+
+
+def _add_quotas(metrics: Metrics, config: RegistryConfig, storage: Storage) -> None:
+    """What is limited, by prefix of repositories; "" is the whole registry."""
+    limits = dict(config.storage.limits.prefixes)
+    if config.storage.limits.total is not None:
+        limits[""] = config.storage.limits.total
+    usage = storage.store.usage
+
+    def used() -> dict[Labels, float]:
+        return {(("prefix", prefix),): usage.used(prefix) or 0 for prefix in limits}
+
+    def allowed() -> dict[Labels, float]:
+        return {(("prefix", prefix),): limit for prefix, limit in limits.items()}
+
+    if limits:
+        metrics.add_source("quota_used_bytes", "gauge", "What counts against a quota", used)
+        metrics.add_source("quota_bytes", "gauge", "Quotas", allowed)
 
 
 def _gate_of(config: RegistryConfig) -> Gate:
