@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.daemon import wait_until
 from tests.support.registries import Authority
 
 
@@ -23,3 +28,23 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
+
+
+def sockets() -> int:
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+    return count
+
+
+@pytest.fixture(autouse=True)
+def no_connection_left() -> Iterator[None]:
+    """Nothing waits for the garbage collector, after errors neither."""
+    before = sockets()
+    gc.disable()
+    yield
+    try:
+        wait_until(lambda: sockets() <= before, what="connections to be closed", deadline_s=5)
+    finally:
+        gc.enable()
