@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -11,28 +12,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.support.s3server import S3Server
 from tests.unit.registry_storage.pushing import push_image, read_blob
 
 from estiba.model.digest import digest_of
 from estiba.registry.storage import keys
 from estiba.registry.storage.errors import BlobUnknown, ManifestUnknown
 from estiba.registry.storage.file_driver import FileDriver
+from estiba.registry.storage.s3_driver import S3Driver, S3Settings, client_of
 from estiba.registry.storage.store import Store
 
 LAYER = b"layer" * 1000
-PUSH = f"""
+START = """
 from pathlib import Path
 from estiba.registry.storage.file_driver import FileDriver
+from estiba.registry.storage.s3_driver import S3Driver, S3Settings
 from estiba.registry.storage.store import Store
 from tests.unit.registry_storage.pushing import push_image
-push_image(Store(FileDriver(Path({{root!r}}))), "a/b", "v1", {LAYER!r})
 """
-COLLECT = """
-from pathlib import Path
-from estiba.registry.storage.file_driver import FileDriver
-from estiba.registry.storage.store import Store
-Store(FileDriver(Path({root!r})), grace=0).collect()
-"""
+PUSH = START + f"push_image(Store({{driver}}), 'a/b', 'v1', {LAYER!r})"
+LARGE = START + f"push_image(Store({{driver}}), 'a/b', 'v1', {LAYER!r}, b'x' * (20 << 20))"
+COLLECT = START + "Store({driver}, grace=0).collect()"
 POINTS = [
     *(f"registry.append#{number}" for number in (1, 2)),
     *(f"registry.write#{number}" for number in range(1, 9)),
@@ -44,14 +44,18 @@ POINTS = [
 ]
 
 
-def die_at(point: str, script: str, root: Path) -> None:
+def die_at(point: str, script: str, driver: str) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", script.format(root=str(root))],
+        [sys.executable, "-c", script.format(driver=driver)],
         env=os.environ | {"ESTIBA_FAILPOINTS": f"{point}=kill", "PYTHONPATH": os.getcwd()},
         capture_output=True,
         text=True,
     )
     assert result.returncode == -signal.SIGKILL, result.stderr
+
+
+def files(root: Path) -> str:
+    return f"FileDriver(Path({str(root)!r}))"
 
 
 @contextmanager
@@ -67,7 +71,7 @@ def check(store: Store) -> None:
     """All that can be seen is whole."""
     for key, _ in store.driver.walk(keys.BLOBS):
         digest = f"sha256:{key.split('/')[-2]}"
-        assert digest_of(store.driver.read(key)) == digest
+        assert digest_of(store.driver.read(key, limit=64 << 20)) == digest
     for key, _ in store.driver.walk(keys.layers("a/b")):
         digest = ":".join(key.split("/")[-3:-1])
         assert digest_of(read_blob(store, "a/b", digest)) == digest
@@ -79,7 +83,7 @@ def check(store: Store) -> None:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_push_that_dies(tmp_path: Path, point: str) -> None:
-    die_at(point, PUSH, tmp_path)
+    die_at(point, PUSH, files(tmp_path))
     with opened(tmp_path) as store:
         check(store)
         assert list(store.driver.walk(keys.TEMPORARY)) == []
@@ -95,7 +99,7 @@ def test_a_push_that_dies(tmp_path: Path, point: str) -> None:
 
 
 def test_a_push_that_dies_leaves_garbage_only(tmp_path: Path) -> None:
-    die_at("registry.revision", PUSH.replace('"v1"', "None"), tmp_path)
+    die_at("registry.revision", PUSH.replace("'v1'", "None"), files(tmp_path))
     with opened(tmp_path, grace=0) as store:
         store.collect(alone=True, delete_untagged=True)
         store.collect(alone=True)
@@ -108,7 +112,7 @@ def test_a_collection_that_dies(tmp_path: Path, point: str) -> None:
         kept = push_image(store, "a/b", "v1", LAYER)
         gone = push_image(store, "a/b", "v2", b"gone")
         store.manifests.delete("a/b", gone)
-    die_at(point, COLLECT, tmp_path)
+    die_at(point, COLLECT, files(tmp_path))
     with opened(tmp_path, grace=0) as store:
         check(store)
         store.collect(alone=True)
@@ -120,3 +124,36 @@ def test_a_collection_that_dies(tmp_path: Path, point: str) -> None:
             store.blobs.stat("a/b", digest_of(b"gone"))
         assert len(list(store.driver.walk(keys.BLOBS))) == 3
         assert list(store.driver.walk(keys.DOOMED)) == []
+
+
+@pytest.mark.parametrize(
+    ("point", "script"),
+    [
+        ("registry.checked", PUSH),
+        ("registry.copied", PUSH),
+        ("registry.stored#2", PUSH),
+        ("registry.linked#2", PUSH),
+        ("registry.tagged", PUSH),
+        ("registry.part#2", LARGE),
+        ("registry.copied#3", LARGE),
+    ],
+)
+def test_a_push_to_a_bucket_that_dies(s3: S3Server, point: str, script: str) -> None:
+    settings = s3.settings(prefix="x")
+    die_at(point, script, f"S3Driver(S3Settings({_arguments(settings)}))")
+    store = Store(S3Driver(settings), grace=0)
+    check(store)
+    digest = push_image(store, "a/b", "v1", LAYER)
+    check(store)
+    store.collect(alone=True)
+    assert store.manifests.get("a/b", "v1").digest == digest
+    assert not [key for key, _ in store.driver.walk(keys.ROOT) if "_uploads" in key]
+    assert len(list(store.driver.walk(keys.BLOBS))) == 3
+    unfinished = client_of(settings).list_multipart_uploads(Bucket=settings.bucket)
+    assert not unfinished.get("Uploads")
+
+
+def _arguments(settings: S3Settings) -> str:
+    return ", ".join(
+        f"{each.name}={getattr(settings, each.name)!r}" for each in dataclasses.fields(settings)
+    )

@@ -105,10 +105,13 @@ def test_a_list_is_one_level(driver: Driver) -> None:
     assert list(driver.walk("none")) == []
 
 
-def test_a_long_list_comes_in_pages_and_goes_at_once(driver: Driver) -> None:
-    for number in range(1020):
-        driver.write(f"r/n/{number:04}", b"")
-    assert names(driver, "r/n") == [f"{number:04}" for number in range(1020)]
+def test_a_long_list_comes_in_pages_and_goes_at_once(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("estiba.registry.storage.s3_driver._PAGE", 4)
+    for number in range(22):
+        driver.write(f"r/n/{number:02}", b"")
+    assert names(driver, "r/n") == [f"{number:02}" for number in range(22)]
     driver.write("r/other", b"")
     driver.delete_tree("r/n")
     assert names(driver, "r/n") == []
@@ -139,7 +142,7 @@ def test_moving_replaces(driver: Driver) -> None:
 def test_an_upload_goes_on_in_the_next_process(make_driver: MakeDriver) -> None:
     driver, key, data = make_driver(), "u/1/data", b""
     assert driver.upload_size(key) == 0
-    for piece in (b"x", b"y" * 100, b"", os.urandom(9 * MIB), b"z", os.urandom(17 * MIB), b"end"):
+    for piece in (b"x", b"y" * 100, b"", os.urandom(9 * MIB), b"z", os.urandom(8 * MIB), b"end"):
         appender = driver.append(key)
         assert appender.size == len(data)
         view = memoryview(piece)
@@ -173,8 +176,9 @@ def test_an_upload_in_one_go(driver: Driver, size: int) -> None:
     assert read_all(driver, "u/data") == data
 
 
-def test_a_large_object_moves(driver: Driver) -> None:
-    data = os.urandom(MIB) * 70
+def test_a_large_object_moves(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("estiba.registry.storage.s3_driver._COPY_PART", 5 * MIB)
+    data = os.urandom(MIB) * 11
     driver.write("a/large", data)
     driver.move("a/large", "b/large")
     assert read_all(driver, "b/large") == data

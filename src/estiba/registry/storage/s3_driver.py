@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from estiba.kernel import failpoint
 from estiba.model.errors import InvalidArgument
 from estiba.registry.storage.keys import check_key
 from estiba.registry.storage.ports import MAX_MANIFEST_BYTES, Entry, Stat
@@ -28,7 +29,7 @@ from estiba.registry.storage.ports import MAX_MANIFEST_BYTES, Entry, Stat
 _MIN_PART = 8 << 20
 _PARTS_OF_A_SIZE = 1000
 _COPY_PART = 64 << 20
-_DELETE_BATCH = 1000
+_PAGE = 1000
 _LOCATION_SECONDS = 1200
 _MISSING = {"NoSuchKey", "NotFound", "404", "NoSuchUpload"}
 
@@ -54,7 +55,7 @@ def client_of(settings: S3Settings) -> Any:
         raise InvalidArgument(
             "storage in S3 needs the library boto3: install estiba[s3]"
         ) from error
-    return boto3.session.Session().client(
+    return boto3.client(
         "s3",
         endpoint_url=settings.endpoint,
         region_name=settings.region or os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
@@ -254,7 +255,12 @@ class S3Driver:
     def _pages(self, start: str, **arguments: str) -> Iterator[dict[str, Any]]:
         paginator = self._client.get_paginator("list_objects_v2")
         with _translated(start):
-            yield from paginator.paginate(Bucket=self._bucket, Prefix=start, **arguments)
+            yield from paginator.paginate(
+                Bucket=self._bucket,
+                Prefix=start,
+                PaginationConfig={"PageSize": _PAGE},
+                **arguments,
+            )
 
     def delete(self, key: str) -> None:
         """Harmless when there is nothing."""
@@ -268,8 +274,8 @@ class S3Driver:
         for name in names:
             if name.endswith(".multipart"):
                 self._abort(name.removeprefix(self._prefix).removesuffix(".multipart"))
-        for first in range(0, len(names), _DELETE_BATCH):
-            batch = [{"Key": name} for name in names[first : first + _DELETE_BATCH]]
+        for first in range(0, len(names), _PAGE):
+            batch = [{"Key": name} for name in names[first : first + _PAGE]]
             with _translated(prefix):
                 answer = self._client.delete_objects(
                     Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True}
@@ -298,6 +304,7 @@ class S3Driver:
                 **self._where(destination),
                 Config=self._copying,
             )
+        failpoint.hit("registry.copied")
         self.delete(source)
 
     # Uploads that grow.
@@ -343,6 +350,7 @@ class S3Driver:
             self._client.upload_part(
                 **self._where(key), UploadId=upload, PartNumber=number, Body=body
             )
+        failpoint.hit("registry.part")
 
     def append(self, key: str) -> S3Appender:
         state = self._state(key)
