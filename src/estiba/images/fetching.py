@@ -6,7 +6,6 @@ file, so that a later attempt, also of another process, replays them and goes on
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from estiba.model.errors import Cancelled, DataLoss, EstibaError, Unavailable
 from estiba.model.image import Descriptor
 from estiba.storage.compress import Decompressed
 from estiba.storage.encoding import Blob, Probe
+from estiba.storage.hashing import Hashing
 from estiba.storage.layers import LayerInfo
 
 _CHUNK = 1 << 18
@@ -31,8 +31,10 @@ _KEEP_BYTES = 1 << 20
 
 WAITING, DOWNLOADING, EXTRACTING, DONE = "waiting", "downloading", "extracting", "done"
 
-OpenBlob = Callable[[CancelToken, int], BlobStream]
-"""Opens the blob from an offset on; the stream ends with the token."""
+OpenBlob = Callable[[CancelToken, int, Hashing], BlobStream]
+"""Opens the blob from an offset on; the stream ends with the token.
+
+It adds what it reads to the digest, which has taken what stands before the offset."""
 
 
 @dataclass(slots=True)
@@ -155,7 +157,7 @@ class _Incoming:
         self._fetch = fetch
         self._open_blob = open_blob
         self._size = fetch.descriptor.size
-        self._hash = hashlib.new(fetch.descriptor.digest.partition(":")[0])
+        self._hashing = Hashing(fetch.descriptor.digest.partition(":")[0])
         self._probe = Probe()
         self._stream: BlobStream | None = None
         self._file: BinaryIO | None = None
@@ -185,7 +187,6 @@ class _Incoming:
         """The blob's next bytes. Raises Cancelled, Unavailable, DataLoss."""
         self._fetch.cancel.check()
         piece = self._replayed(size) or self._received(size)
-        self._hash.update(piece)
         self._probe.raw(piece)
         self._fetch.offset += len(piece)
         return piece
@@ -195,13 +196,14 @@ class _Incoming:
             return b""
         piece = self._file.read(min(size, self._replay_bytes))
         self._replay_bytes -= len(piece)
+        self._hashing.update(piece)
         return piece
 
     def _received(self, size: int) -> bytes:
         if self._fetch.offset >= self._size:
             return b""
         if self._stream is None:
-            self._stream = self._open_blob(self._fetch.cancel, self._fetch.offset)
+            self._stream = self._open_blob(self._fetch.cancel, self._fetch.offset, self._hashing)
         piece = self._stream.read(size)
         if self._file is not None and piece:
             self._file.write(piece)
@@ -217,7 +219,7 @@ class _Incoming:
                 f"layer {descriptor.digest} has {self._fetch.offset} bytes instead of "
                 f"{descriptor.size}"
             )
-        if self._hash.hexdigest() != hex_of(descriptor.digest):
+        if self._hashing.hexdigest() != hex_of(descriptor.digest):
             raise DataLoss(f"layer {descriptor.digest} came with another digest")
 
     def blob(self) -> Blob:
@@ -233,6 +235,7 @@ class _Incoming:
             self._stream.close()
         if self._file is not None:
             self._file.close()
+        self._hashing.close()
 
 
 class _Raw:

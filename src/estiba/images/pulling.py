@@ -43,6 +43,7 @@ from estiba.model.errors import (
 from estiba.model.event import Event, EventType
 from estiba.model.image import Descriptor, Manifest, Platform
 from estiba.model.reference import Reference
+from estiba.storage.hashing import Hashing
 
 T = TypeVar("T")
 
@@ -266,10 +267,10 @@ class _Pull:
     def _join(self, descriptor: Descriptor, diff_id: Digest) -> Fetch:
         reference, repository = self.reference, self.repository
 
-        def open_blob(cancel: CancelToken, offset: int) -> BlobStream:
+        def open_blob(cancel: CancelToken, offset: int, hashing: Hashing) -> BlobStream:
             # The fetch may outlive this pull, for the sake of another one.
             part = repository.fork(cancel)
-            return part.blob(descriptor.digest, descriptor.size, offset=offset)
+            return part.blob(descriptor.digest, descriptor.size, offset=offset, hasher=hashing)
 
         wanted = Fetch(descriptor, diff_id, reference.repository)
         return self.puller.fetches.join(wanted, open_blob, self.wake)

@@ -38,6 +38,7 @@ from estiba.kernel.inode_flags import spread_subdirectories
 from estiba.model.digest import Digest, hex_of
 from estiba.model.errors import DataLoss, InvalidArgument, NotFound
 from estiba.storage.encoding import UNKNOWN, Blob
+from estiba.storage.hashing import Hashing
 from estiba.storage.tar import Entry, Source, TarReader
 from estiba.storage.unpack import Limits, Unpacker, UnpackOptions
 
@@ -225,7 +226,7 @@ class LayerStore:
 
 
 class _ReadAhead:
-    """Reads and hashes in a thread of its own, beside the unpacking.
+    """Reads in a thread of its own, and hashes in another, beside the unpacking.
 
     Pieces are handed over many at a time while the unpacking lags: each hand-over makes the two
     threads wait for the interpreter's lock.
@@ -235,8 +236,7 @@ class _ReadAhead:
         self._source = source
         self._queue: queue.Queue[list[bytes] | BaseException] = queue.Queue(_QUEUE_BATCHES)
         self._taken: list[bytes] = []
-        self._digest = hashlib.sha256()
-        self._size = 0
+        self._hashing = Hashing()
         self._stop = False
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="layer-read", daemon=True)
@@ -247,8 +247,7 @@ class _ReadAhead:
         size = 0
         try:
             while not self._stop and (piece := self._source.read(_CHUNK)):
-                self._digest.update(piece)
-                self._size += len(piece)
+                self._hashing.update(piece)
                 batch.append(piece)
                 size += len(piece)
                 if size >= _BATCH_BYTES or self._queue.empty():
@@ -276,7 +275,7 @@ class _ReadAhead:
         while self.read(_CHUNK):
             pass
         self._thread.join()
-        return f"sha256:{self._digest.hexdigest()}", self._size
+        return f"sha256:{self._hashing.hexdigest()}", self._hashing.size
 
     def close(self) -> None:
         self._stop = True
@@ -286,6 +285,7 @@ class _ReadAhead:
             except queue.Empty:
                 continue
         self._thread.join()
+        self._hashing.close()
 
 
 class _RecipeWriter:
