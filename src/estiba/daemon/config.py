@@ -10,17 +10,15 @@ import argparse
 import ipaddress
 import json
 import logging
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from estiba.containers.validate import check_log
-from estiba.distribution.proxies import Proxies
-from estiba.distribution.settings import DEFAULT_CERTS_DIRS, RegistrySettings
+from estiba.daemon.registry_config import registry_settings
+from estiba.distribution.settings import RegistrySettings
 from estiba.model.container import HostConfig, LogConfig, Ulimit
 from estiba.model.errors import InvalidArgument
-from estiba.model.reference import DEFAULT_DOMAIN
 
 _log = logging.getLogger(__name__)
 
@@ -303,7 +301,7 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         log=LogConfig(type=driver, config=options),
         tls=_tls(merged),
         allow_insecure_tcp=flag("allow-insecure-tcp", False),
-        registries=_registries(merged),
+        registries=registry_settings(merged),
         max_concurrent_downloads=max(1, int(text("max-concurrent-downloads", "3"))),
         max_concurrent_uploads=max(1, int(text("max-concurrent-uploads", "5"))),
         labels=many("label"),
@@ -319,37 +317,6 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         log_level="debug" if merged.get("debug") else text("log-level", "info"),
         allowed_hosts=many("allow-host"),
     )
-
-
-def _registries(merged: dict[str, object]) -> RegistrySettings:
-    """Raises InvalidArgument for a mirror that is no URL."""
-
-    def many(name: str) -> list[str]:
-        value = merged.get(name, [])
-        return [str(item) for item in value] if isinstance(value, list) else [str(value)]
-
-    mirrors: dict[str, tuple[str, ...]] = {}
-    for item in many("registry-mirror"):
-        host, equals, url = item.partition("=")
-        if not equals or "://" in host:
-            host, url = DEFAULT_DOMAIN, item
-        mirrors[host] = (*mirrors.get(host, ()), url)
-    given = Proxies.from_environment(os.environ)
-    settings = RegistrySettings(
-        certs_dirs=tuple(map(Path, many("registry-certs-dir"))) or DEFAULT_CERTS_DIRS,
-        insecure=tuple(many("insecure-registry")),
-        mirrors=mirrors,
-        proxies=Proxies(
-            str(merged.get("http-proxy", given.http)),
-            str(merged.get("https-proxy", given.https)),
-            str(merged.get("no-proxy", given.bypass)),
-        ),
-        attempts=max(1, int(str(merged.get("max-download-attempts", "5")))),
-    )
-    for urls in mirrors.values():
-        for url in urls:
-            settings.mirror(url)
-    return settings
 
 
 def _tls(merged: dict[str, object]) -> TlsConfig | None:

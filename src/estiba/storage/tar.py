@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import lru_cache
 from typing import Protocol
 from zlib import adler32
 
 from estiba.model.errors import InvalidArgument, LimitExceeded
+from estiba.storage.tarfields import decimal, mtime, number, pax_records, repeated
 
 BLOCK = 512
 _MAX_PAX_BYTES = 1 << 20
@@ -116,11 +116,11 @@ class TarReader:
             if block is None:
                 return None
             kind = block[156:157]
-            size = _number(block[124:136], "size")
+            size = number(block[124:136], "size")
             if kind in (b"x", b"g"):
                 records = self._long(size, _MAX_PAX_BYTES)
                 if kind == b"x":
-                    pax.update(_pax_records(records))
+                    pax.update(pax_records(records))
             elif kind == b"L":
                 name = self._long(size, _MAX_LINK_BYTES).rstrip(b"\0")
             elif kind == b"K":
@@ -138,23 +138,23 @@ class TarReader:
         link: bytes,
     ) -> Entry:
         if b"size" in pax:
-            size = _decimal(pax[b"size"], "size")
+            size = decimal(pax[b"size"], "size")
         entry = Entry(
             name=name or pax.get(b"path") or _name(block),
             kind=_kind(kind, block),
-            mode=_repeated(block[100:108], "mode") & 0o7777,
-            uid=_decimal(pax[b"uid"], "uid") if b"uid" in pax else _repeated(block[108:116], "uid"),
-            gid=_decimal(pax[b"gid"], "gid") if b"gid" in pax else _repeated(block[116:124], "gid"),
+            mode=repeated(block[100:108], "mode") & 0o7777,
+            uid=decimal(pax[b"uid"], "uid") if b"uid" in pax else repeated(block[108:116], "uid"),
+            gid=decimal(pax[b"gid"], "gid") if b"gid" in pax else repeated(block[116:124], "gid"),
             size=size,
-            mtime_ns=_mtime(block, pax),
+            mtime_ns=mtime(block, pax),
             link=link or pax.get(b"linkpath") or _text(block[157:257]),
         )
         for key, value in pax.items():
             if key.startswith(_SCHILY):
                 entry.xattrs[key[len(_SCHILY) :]] = value
         if entry.kind in (Kind.CHAR, Kind.BLOCK):
-            entry.major = _number(block[329:337], "device")
-            entry.minor = _number(block[337:345], "device")
+            entry.major = number(block[329:337], "device")
+            entry.minor = number(block[337:345], "device")
         has_data = entry.kind is Kind.FILE
         entry.stored = size if has_data else 0
         if kind == b"S":
@@ -174,7 +174,7 @@ class TarReader:
     def _old_sparse(self, entry: Entry, block: bytes) -> None:
         """GNU type S: four parts in the header, 21 in each block that follows."""
         parts = _sparse_fields(block[386:482], 4)
-        entry.size = _number(block[483:495], "real size")
+        entry.size = number(block[483:495], "real size")
         more = block[482] == 1
         while more:
             following = self._read_exact(BLOCK)
@@ -188,14 +188,14 @@ class TarReader:
     def _pax_sparse(self, entry: Entry, pax: dict[bytes, bytes]) -> None:
         """GNU formats 0.0 and 0.1 (map in the pax header) and 1.0 (map before the data)."""
         entry.name = pax.get(b"GNU.sparse.name", entry.name)
-        entry.size = _decimal(
+        entry.size = decimal(
             pax.get(b"GNU.sparse.realsize") or pax.get(b"GNU.sparse.size") or b"0", "size"
         )
         if pax.get(b"GNU.sparse.major") == b"1":
             numbers = self._sparse_map(entry)
         else:
             text = pax.get(b"GNU.sparse.map", b"")
-            numbers = [_decimal(item, "sparse") for item in text.split(b",") if item]
+            numbers = [decimal(item, "sparse") for item in text.split(b",") if item]
         pairs = list(zip(numbers[::2], numbers[1::2], strict=False))
         entry.sparse = _checked_sparse(pairs, entry)
 
@@ -209,10 +209,10 @@ class TarReader:
             entry.stored -= BLOCK
             text += block
             if b"\n" in text:
-                wanted = 1 + 2 * _decimal(bytes(text).split(b"\n", 1)[0], "sparse")
+                wanted = 1 + 2 * decimal(bytes(text).split(b"\n", 1)[0], "sparse")
             if wanted > _MAX_SPARSE_PARTS or entry.stored < 0 or len(text) > _MAX_PAX_BYTES:
                 raise LimitExceeded("tar: a sparse file with too many parts")
-        return [_decimal(line, "sparse") for line in bytes(text).split(b"\n")[1:wanted]]
+        return [decimal(line, "sparse") for line in bytes(text).split(b"\n")[1:wanted]]
 
     # -- blocks ----------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class TarReader:
         if block == _ZERO:
             self._read_trailer()
             return None
-        stored = _number(block[148:156], "checksum")
+        stored = number(block[148:156], "checksum")
         if stored != _sum(block) - _sum(block[148:156]) + 8 * 32:
             raise InvalidArgument(
                 "tar: a header's checksum is wrong: not a tar archive, or damaged"
@@ -324,79 +324,13 @@ def _name(block: bytes) -> bytes:
     return name
 
 
-def _number(raw: bytes, what: str) -> int:
-    """Octal, or base-256 when the first bit is set (GNU)."""
-    if raw[0] & 0x80:
-        value = int.from_bytes(raw[1:], "big") + ((raw[0] & 0x3F) << 8 * (len(raw) - 1))
-        if raw[0] & 0x40:
-            value -= 1 << (8 * len(raw) - 2)
-        if not (-(2**62) if what == "mtime" else 0) <= value < 2**62:
-            raise InvalidArgument(f"tar: {what} out of range")
-        return value
-    text = raw.strip(b" \0")
-    if not text:
-        return 0
-    try:
-        # int() would take signs and underscores too.
-        return int(text if text.isdigit() else b"", 8)
-    except ValueError:
-        raise InvalidArgument(f"tar: bad {what} in a header") from None
-
-
-_repeated = lru_cache(256)(_number)
-"""For fields that have the same few values all over an archive."""
-
-
-def _decimal(raw: bytes, what: str) -> int:
-    if not raw.isdigit() or len(raw) > 19:
-        raise InvalidArgument(f"tar: bad {what} in an extended header")
-    return int(raw)
-
-
-def _mtime(block: bytes, pax: dict[bytes, bytes]) -> int:
-    text = pax.get(b"mtime")
-    if text is None:
-        return _number(block[136:148], "mtime") * 1_000_000_000
-    sign = -1 if text.startswith(b"-") else 1
-    whole, _, fraction = text.lstrip(b"-").partition(b".")
-    if not whole.isdigit() or (fraction and not fraction.isdigit()) or len(whole) > 12:
-        raise InvalidArgument("tar: bad mtime in an extended header")
-    return sign * (int(whole) * 10**9 + int((fraction + b"0" * 9)[:9]))
-
-
-def _pax_records(data: bytes) -> dict[bytes, bytes]:
-    """`length key=value\\n` records (POSIX.1-2001, pax Interchange Format)."""
-    records: dict[bytes, bytes] = {}
-    numbers: list[bytes] = []
-    position = 0
-    while position < len(data):
-        space = data.find(b" ", position, position + 12)
-        if space < 0:
-            raise InvalidArgument("tar: a damaged extended header")
-        length = _decimal(data[position:space], "record length")
-        end = position + length
-        if length < 5 or end > len(data) or data[end - 1 : end] != b"\n":
-            raise InvalidArgument("tar: a damaged extended header")
-        key, equals, value = data[space + 1 : end - 1].partition(b"=")
-        if not equals:
-            raise InvalidArgument("tar: a damaged extended header")
-        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
-            numbers.append(value)
-        else:
-            records[key] = value
-        position = end
-    if numbers:
-        records[b"GNU.sparse.map"] = b",".join(numbers)
-    return records
-
-
 def _sparse_fields(raw: bytes, count: int) -> list[tuple[int, int]]:
     parts = []
     for index in range(count):
         chunk = raw[index * 24 : index * 24 + 24]
         if not chunk.strip(b"\0 "):
             break
-        parts.append((_number(chunk[:12], "sparse"), _number(chunk[12:], "sparse")))
+        parts.append((number(chunk[:12], "sparse"), number(chunk[12:], "sparse")))
     return parts
 
 
