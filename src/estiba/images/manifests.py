@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from estiba.distribution.content import INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES
 from estiba.model.digest import Digest, parse_digest
 from estiba.model.errors import InvalidArgument, LimitExceeded, NotFound
 from estiba.model.image import (
@@ -22,16 +23,12 @@ from estiba.model.image import (
 
 T = TypeVar("T", Manifest, Index)
 
-MAX_MANIFEST_BYTES = 4 << 20
 MAX_INDEX_DEPTH = 4
 MAX_ENTRIES = 1000
 _MAX_SIZE = 1 << 50
 
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-ACCEPTED = (MEDIA_INDEX, MEDIA_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
 CONFIGS = (MEDIA_CONFIG, DOCKER_CONFIG)
 _LAYERS = (
     "application/vnd.oci.image.layer.v1.tar",
@@ -93,9 +90,9 @@ def parse(body: bytes, digest: Digest, media_type: str = "") -> Document:
         if entry.digest == digest:
             raise InvalidArgument(f"manifest {digest} names itself")
     is_index = isinstance(value, Index)
-    if own in ACCEPTED and (own in (MEDIA_INDEX, DOCKER_LIST)) is not is_index:
+    if own in MANIFEST_TYPES and (own in INDEX_TYPES) is not is_index:
         raise InvalidArgument(f"manifest {digest} is not what its media type {own} says")
-    known = own if own in ACCEPTED else MEDIA_INDEX if is_index else MEDIA_MANIFEST
+    known = own if own in MANIFEST_TYPES else MEDIA_INDEX if is_index else MEDIA_MANIFEST
     return Document(digest, known, body, value)
 
 
