@@ -19,7 +19,14 @@ from estiba.distribution.session import Session
 from estiba.distribution.transport import Piece, Streamed
 from estiba.distribution.urls import Url, parse_url
 from estiba.model.digest import Digest, hex_of
-from estiba.model.errors import DataLoss, EstibaError, NotFound, Unauthorized, Unavailable
+from estiba.model.errors import (
+    DataLoss,
+    EstibaError,
+    InvalidArgument,
+    NotFound,
+    Unauthorized,
+    Unavailable,
+)
 
 CHUNK_BYTES = 8 << 20
 _MAX_CHUNK_BYTES = 64 << 20
@@ -219,7 +226,11 @@ class _Upload:
                     return
             except _Unrepeatable:
                 raise
-            except (Unavailable, Unauthorized):
+            except (Unavailable, Unauthorized, InvalidArgument) as error:
+                # After a break the request before may still be under way over there, and an
+                # offset be wrong for that.
+                if isinstance(error, InvalidArgument) and not failures:
+                    raise
                 failures = 1 if self.offset > before else failures + 1
                 if failures >= settings.attempts:
                     raise

@@ -294,3 +294,20 @@ def test_hundreds_of_headers() -> None:
         with pytest.raises(Unavailable, match="does not speak HTTP"):
             fetch(Reply(raw=raw + b"\r\n\r\n"))
     assert time.monotonic() - begun < 10
+
+
+def test_an_upload_that_is_still_busy_after_a_break() -> None:
+    """The registry has not noticed yet, and then has more than it said."""
+    puts: list[str] = []
+
+    def script(ask: Ask) -> Reply:
+        headers = {"Location": "/v2/library/thing/blobs/uploads/1"}
+        if ask.method == "PUT":
+            puts.append(ask.header("Content-Range"))
+            return [Reply(raw=b""), Reply(status=416), Reply(status=201)][len(puts) - 1]
+        headers["Range"] = "0-999" if len(puts) == 1 else "0-1999"
+        return Reply(status=204 if ask.method == "GET" else 202, headers=headers)
+
+    with scripted(script) as server, repository(server.host, push=True) as target:
+        target.upload_blob(io.BytesIO(DATA), size=len(DATA), digest=DIGEST)
+    assert puts == ["", "1000-299999", "2000-299999"]

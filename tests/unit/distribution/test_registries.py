@@ -56,6 +56,7 @@ pytestmark = pytest.mark.skipif(
 )
 ANN = Credentials("ann", "secret")
 USERS = {"ann": "secret"}
+PATIENT = replace(GENUINE, attempts=10, backoff_s=0.05)
 numbers = itertools.count()
 
 
@@ -343,7 +344,7 @@ def test_an_upload_goes_on_where_it_broke(
     with (
         make(tmp_path / "root") as registry,
         relay(registry.port, upward=True) as between,
-        repository(between.host, "a/b", GENUINE, push=True) as target,
+        repository(between.host, "a/b", PATIENT, push=True) as target,
     ):
         assert not target.has_blob(digest_of(data))
         between.cuts = [9 << 20, 5 << 20]
@@ -386,8 +387,7 @@ def test_a_registry_that_restarts_in_the_middle(tmp_path: Path) -> None:
     registry = GenuineRegistry(tmp_path)
     registry.start()
     try:
-        settings = replace(GENUINE, attempts=8, backoff_s=0.05)
-        with repository(registry.host, "a/b", settings, push=True) as target:
+        with repository(registry.host, "a/b", PATIENT, push=True) as target:
             target.upload_blob(io.BytesIO(data), size=len(data), digest=digest_of(data))
             with target.blob(digest_of(data), len(data)) as stream:
                 first = stream.read(1 << 16)
