@@ -418,7 +418,9 @@ def test_metrics_on_an_address_of_their_own(start: Callable[..., OwnRegistry]) -
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     registry = start("--metrics-addr", f"127.0.0.1:{port}")
-    registry.push_image("a", "v1")
+    content = registry.image("a")
+    sizes = sum(part["size"] for part in (content["config"], *content["layers"]))
+    registry.push_manifest("a", content, "v1")
     assert registry.ask("GET", "/metrics").status == 404
     own, registry.port = registry.port, port
     answer = registry.ask("GET", "/metrics")
@@ -427,6 +429,7 @@ def test_metrics_on_an_address_of_their_own(start: Callable[..., OwnRegistry]) -
     name = "estiba_registry_http_requests_total"
     assert f'{name}{{endpoint="manifest",method="PUT",code="201"}} 1' in text
     assert 'estiba_registry_http_request_seconds_bucket{endpoint="upload",le="+Inf"} 2' in text
+    assert f"estiba_registry_received_bytes_total {sizes}" in text
     assert registry.ask("GET", "/v2/").status == 404
     registry.port = own
 

@@ -142,23 +142,28 @@ async def _receive(service: Service, call: Call, upload: str, start: int | None)
         pieces = []
         while piece := await body.read():
             pieces.append(piece)
-        return await run_blocking(_write, uploads, repository, upload, start, iter(pieces))
-    source = Upload(body)
-    try:
-        pieces_of_it = iter(partial(source.read, _PIECE_BYTES), b"")
-        return await run_apart(_write, uploads, repository, upload, start, pieces_of_it)
-    finally:
-        source.close()
+        offset, size = await run_blocking(_write, uploads, repository, upload, start, iter(pieces))
+    else:
+        source = Upload(body)
+        try:
+            stream = iter(partial(source.read, _PIECE_BYTES), b"")
+            offset, size = await run_apart(_write, uploads, repository, upload, start, stream)
+        finally:
+            source.close()
+    service.metrics.received_bytes += size
+    return offset
 
 
 def _write(
     uploads: Uploads, repository: str, upload: str, start: int | None, pieces: Iterator[bytes]
-) -> int:
-    """What came before `pieces` fails is kept. Blocks."""
+) -> tuple[int, int]:
+    """Where the upload ends now, and how much came; kept if `pieces` fails. Blocks."""
+    size = 0
     with uploads.append(repository, upload, offset=start) as writer:
         for piece in pieces:
             writer.write(piece)
-    return writer.offset
+            size += len(piece)
+    return writer.offset, size
 
 
 def _forget(uploads: Uploads, repository: str, upload: str) -> None:
