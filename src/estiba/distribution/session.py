@@ -120,17 +120,24 @@ class Session:
         )
         answer = self.transport.request(request)
         if answer.status == 401 and own and isinstance(body, bytes):
-            challenges = parse_challenges(answer.header_values("WWW-Authenticate"))
-            renewed = authorizer.answer(challenges, scopes, given)
-            if not renewed and not given and any(c.scheme == "basic" for c in challenges):
-                answer.close()
-                raise Unauthorized(
-                    f"{what}: no basic auth credentials: log in to {url.origin.authority} first"
-                )
-            if renewed:
-                answer.close()
-                answer = self.transport.request(replace(request, authorization=renewed))
+            answer = self._authorized(answer, request, authorizer, scopes, what)
         if 200 <= answer.status < 300 or answer.status in allow:
             return answer
         with answer:
             raise refusal(answer, what)
+
+    def _authorized(
+        self, refused: Answer, request: Request, authorizer: Authorizer, scopes: Scopes, what: str
+    ) -> Answer:
+        """The answer to the same request with what a 401 asks for, or that 401 itself."""
+        challenges = parse_challenges(refused.header_values("WWW-Authenticate"))
+        renewed = authorizer.answer(challenges, scopes, request.authorization)
+        if renewed:
+            refused.close()
+            return self.transport.request(replace(request, authorization=renewed))
+        if not request.authorization and any(one.scheme == "basic" for one in challenges):
+            refused.close()
+            raise Unauthorized(
+                f"{what}: no basic auth credentials: log in to {refused.url.origin.authority} first"
+            )
+        return refused
