@@ -325,6 +325,24 @@ def test_a_damaged_link_stops_nothing(store: Store, clock: Clock) -> None:
     assert read_blob(store, "a/b", digest_of(b"layer")) == b"layer"
 
 
+def test_a_repository_behind_a_symlink_ends_it(tmp_path: Path, clock: Clock) -> None:
+    """Its blobs must not count as garbage because it cannot be read."""
+    store = Store(FileDriver(tmp_path / "root"), grace=10 * HOUR, clock=clock)
+    push_image(store, "a/b", "v1", b"layer")
+    push_image(store, "c", "v1", b"other")
+    moved = tmp_path / "elsewhere"
+    place = tmp_path / "root/docker/registry/v2/repositories/a/b"
+    place.rename(moved)
+    place.symlink_to(moved)
+    clock.ahead = 11 * HOUR
+    with pytest.raises(OSError, match="symbolic links"):
+        store.collect(alone=True)
+    place.unlink()
+    moved.rename(place)
+    assert read_blob(store, "a/b", digest_of(b"layer")) == b"layer"
+    store.close()
+
+
 def test_a_collection_can_be_stopped(store: Store) -> None:
     push_image(store, "a/b", "v1", b"layer")
     with pytest.raises(Cancelled):

@@ -228,7 +228,8 @@ class FileDriver:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir(follow_symlinks=False):
+                    # Nobody may take what a symlink hides for absent: listing it is an error.
+                    if entry.is_dir(follow_symlinks=False) or entry.is_symlink():
                         yield Entry(entry.name, None)
                     elif entry.is_file(follow_symlinks=False):
                         with contextlib.suppress(FileNotFoundError):
