@@ -201,10 +201,16 @@ def test_a_pull_goes_on_where_it_was(
     blob = served.layer_of(made, 1)
     half = 2 << 20
     fault = {"hang": half} if is_killed else {"cut": half}
-    served.faults[blob] = lambda _, reply: replace(reply, **fault)
     name = f"{registry.host}/x:1"
     partial = daemon.data_root / "images" / "partial" / blob.replace(":", "-")
     layers = daemon.data_root / "images" / "layers"
+
+    def broken(_: Ask, reply: Reply) -> Reply:
+        """When the other layer is whole: a pull that fails ends what is under way."""
+        wait_until(lambda: any(layers.iterdir()), what="the other layer")
+        return replace(reply, **fault)
+
+    served.faults[blob] = broken
     if is_killed:
         threading.Thread(target=lambda: _ignoring(pull, daemon, name), daemon=True).start()
         wait_until(
