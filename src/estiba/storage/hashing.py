@@ -27,9 +27,15 @@ class Hashing:
         self._waiting: queue.Queue[list[bytes]] = queue.Queue(_DEPTH)
         self._thread: threading.Thread | None = None
 
-    def update(self, piece: bytes, /) -> None:
-        """May wait until what came before is hashed."""
+    def update(self, piece: bytes, /, *, is_awaited: bool = True) -> None:
+        """May wait until what came before is hashed.
+
+        A caller whom nobody awaits hashes it itself, unless that would break the order.
+        """
         self.size += len(piece)
+        if not is_awaited and not self._batch and not self._waiting.unfinished_tasks:
+            self._digest.update(piece)
+            return
         self._batch.append(piece)
         self._batch_bytes += len(piece)
         if self._batch_bytes >= _BATCH_BYTES:
@@ -48,6 +54,7 @@ class Hashing:
     def _run(self) -> None:
         while batch := self._waiting.get():
             self._hash(batch)
+            self._waiting.task_done()
 
     def _hash(self, batch: list[bytes]) -> None:
         for piece in batch:
@@ -64,4 +71,5 @@ class Hashing:
         if self._thread is not None:
             self._waiting.put([])
             self._thread.join()
+            self._waiting.task_done()
             self._thread = None

@@ -247,7 +247,7 @@ class _ReadAhead:
         size = 0
         try:
             while not self._stop and (piece := self._source.read(_CHUNK)):
-                self._hashing.update(piece)
+                self._hashing.update(piece, is_awaited=self._queue.empty())
                 batch.append(piece)
                 size += len(piece)
                 if size >= _BATCH_BYTES or self._queue.empty():

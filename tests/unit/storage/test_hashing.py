@@ -31,6 +31,15 @@ def test_more_may_follow_after_a_look() -> None:
     assert hashing.hexdigest() == hashlib.sha256(piece * 2).hexdigest()
 
 
+def test_the_order_is_kept_whoever_hashes() -> None:
+    hashing, plain = Hashing(), hashlib.sha256()
+    for number in range(3000):
+        piece = number.to_bytes(4, "big") * 5000
+        hashing.update(piece, is_awaited=number % 7 < 3)
+        plain.update(piece)
+    assert hashing.hexdigest() == plain.hexdigest()
+
+
 def test_close_ends_its_thread() -> None:
     before = set(threading.enumerate())
     hashing = Hashing()
