@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.support.s3server import S3Server, s3_server
 
+from estiba.model.digest import Digest
+from estiba.registry.storage import keys
 from estiba.registry.storage.file_driver import FileDriver
 from estiba.registry.storage.ports import Driver
 from estiba.registry.storage.s3_driver import S3Driver
@@ -53,6 +57,31 @@ def driver(make_driver: MakeDriver) -> Driver:
     return make_driver()
 
 
+HOUR = 3600.0
+
+
+@dataclass
+class Clock:
+    """The time of day, moved by the test: nothing needs to wait for a grace period."""
+
+    ahead: float = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
 @pytest.fixture
-def store(driver: Driver) -> Store:
-    return Store(driver)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(driver: Driver, clock: Clock) -> Store:
+    return Store(driver, grace=10 * HOUR, clock=clock)
+
+
+def stored(store: Store) -> set[Digest]:
+    return {
+        f"sha256:{key.split('/')[-2]}"
+        for key, _ in store.driver.walk(keys.BLOBS)
+    }  # fmt: skip
