@@ -17,7 +17,7 @@ from estiba.images import removal
 from estiba.images.leases import Leases
 from estiba.images.record import KIND, ImageRecord, Origin, decode, encode, facts, parse_time
 from estiba.images.usage import Usage
-from estiba.model.digest import Digest, digest_of
+from estiba.model.digest import Digest, digest_of, parse_diff_id
 from estiba.model.errors import InvalidArgument, LimitExceeded, NotFound
 from estiba.model.event import Event, EventType
 from estiba.model.image import ImageConfig, Platform, parse_config
@@ -334,13 +334,18 @@ def choose(
 
 
 def decode_config(config_json: bytes) -> ImageConfig:
-    """Raises InvalidArgument when it is damaged, LimitExceeded for too many layers."""
+    """Its DiffIDs may be taken for names of layers.
+
+    Raises InvalidArgument when it is damaged, LimitExceeded for too many layers.
+    """
     try:
         config = parse_config(config_json)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"the image's config is damaged: {error}") from error
     if len(config.rootfs.diff_ids) > MAX_LAYERS:
         raise LimitExceeded(f"max depth exceeded: an image of more than {MAX_LAYERS} layers")
+    for diff_id in config.rootfs.diff_ids:
+        parse_diff_id(diff_id)
     return config
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ _MAX_JSON_BYTES = 8 << 20
 _MAX_MEMBERS = 20_000
 _MAX_NAME_BYTES = 4096
 _CHUNK = 1 << 18
+_HEX = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Members:
         data = _MemberData(reader)
         head = data.peek()
         if is_tar(head):
-            known = self._images.held_layer(f"sha256:{name.rpartition('/')[2]}")
+            known = self._known(name.rpartition("/")[2])
             if known is not None:
                 self._held.append(known.diff_id)
                 return _Member(None, known)
@@ -79,6 +81,14 @@ class Members:
             while piece := data.read(_CHUNK):
                 file.write(piece)
         return _Member(path)
+
+    def _known(self, encoded: str) -> LayerInfo | None:
+        """The layer that a member of this name has to be, if it is here; what it holds instead
+        is never looked at.
+        """
+        if not _HEX.fullmatch(encoded):
+            return None
+        return self._images.held_layer(f"sha256:{encoded}")
 
     def _unpack(self, data: _MemberData, path: Path | None) -> _Member:
         """A layer, or what looks like one: `path` gets its bytes, if they could be lost."""

@@ -25,6 +25,13 @@ def parse_digest(text: str) -> Digest:
     return text
 
 
+def parse_diff_id(text: str) -> Digest:
+    """Returns `text` if it names a layer, as sha256. Raises InvalidArgument otherwise."""
+    if not text.startswith("sha256:"):
+        raise InvalidArgument(f"invalid digest {text[:100]!r} of a layer: expected sha256")
+    return parse_digest(text)
+
+
 def digest_of(data: bytes) -> Digest:
     """The sha256 digest of `data`."""
     return "sha256:" + hashlib.sha256(data).hexdigest()

@@ -35,7 +35,7 @@ from estiba.kernel.blocking import start_blocking
 from estiba.kernel.confined import open_in_root, opened_root
 from estiba.kernel.files import write_atomic
 from estiba.kernel.inode_flags import spread_subdirectories
-from estiba.model.digest import Digest, hex_of
+from estiba.model.digest import Digest, hex_of, parse_diff_id
 from estiba.model.errors import DataLoss, InvalidArgument, NotFound
 from estiba.storage.encoding import UNKNOWN, Blob
 from estiba.storage.hashing import Hashing
@@ -77,7 +77,8 @@ class LayerStore:
         return self._path(diff_id) / "diff"
 
     def _path(self, diff_id: Digest) -> Path:
-        return self.root / "layers" / hex_of(diff_id)
+        """Raises InvalidArgument for what is no DiffID: a name of a client never gets here."""
+        return self.root / "layers" / hex_of(parse_diff_id(diff_id))
 
     def info(self, diff_id: Digest) -> LayerInfo | None:
         """None when there is no such layer."""
@@ -89,7 +90,8 @@ class LayerStore:
 
     def diff_ids(self) -> Iterator[Digest]:
         for entry in (self.root / "layers").iterdir():
-            yield f"sha256:{entry.name}"
+            with contextlib.suppress(InvalidArgument):  # nothing of ours
+                yield parse_diff_id(f"sha256:{entry.name}")
 
     def ingest(
         self,
