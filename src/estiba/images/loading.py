@@ -207,8 +207,7 @@ def _layers(members: Members, part: _Part, config_json: bytes) -> list[LayerInfo
     if part.documents:
         members.checked(part.config, digest_of(config_json))
     return [
-        members.layer(name, diff_id)
-        for name, diff_id in zip(part.layers, diff_ids, strict=True)
+        members.layer(name, diff_id) for name, diff_id in zip(part.layers, diff_ids, strict=True)
     ]
 
 
