@@ -39,3 +39,34 @@ async def test_a_reader_that_leaves_in_the_middle_of_a_step(read: Callable[..., 
     with pytest.raises(asyncio.CancelledError):
         await step
     assert closed.is_set()
+
+
+async def test_values_come_before_the_error_that_ends_them() -> None:
+    def values() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise ValueError("no more")
+
+    seen = []
+    with pytest.raises(ValueError, match="no more"):
+        async for value in each(values()):
+            seen.append(value)
+    assert seen == [1, 2]
+
+
+async def test_values_are_drawn_a_few_ahead_and_no_more() -> None:
+    drawn, closed = [], threading.Event()
+
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                drawn.append(len(drawn))
+                yield drawn[-1]
+        finally:
+            closed.set()
+
+    reader = each(endless())
+    assert [await anext(reader) for _ in range(100)] == list(range(100))
+    await reader.aclose()
+    assert closed.is_set()
+    assert len(drawn) < 150

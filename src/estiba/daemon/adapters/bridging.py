@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from estiba.kernel.blocking import run_apart, run_blocking
+from estiba.kernel.blocking import run_blocking
 
 T = TypeVar("T")
 
 _BATCH_BYTES = 1 << 20
+_AHEAD = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The iterator is closed; `failure` is what it raised."""
+
+    failure: BaseException | None
 
 
 class _Exclusive(Generic[T]):
@@ -61,11 +72,45 @@ async def iterate(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def each(values: Iterator[T]) -> AsyncGenerator[T, None]:
-    """A blocking iterator of values, which may wait for the client, drawn one by one."""
-    source = _Exclusive(values)
-    end: Any = object()
+    """A blocking iterator of values, which may wait for the client.
+
+    One thread draws them all, a few ahead of the reader, and closes the iterator.
+    """
+    loop = asyncio.get_running_loop()
+    drawn: asyncio.Queue[T | _End] = asyncio.Queue()
+    room = threading.Semaphore(_AHEAD)
+    is_left = threading.Event()
+
+    def give(item: T | _End) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(drawn.put_nowait, item)
+
+    def draw() -> None:
+        failure = None
+        try:
+            with contextlib.closing(_Exclusive(values)) as source:
+                for value in source:
+                    give(value)
+                    room.acquire()
+                    if is_left.is_set():
+                        break
+        except BaseException as error:
+            failure = error
+        give(_End(failure))
+
+    threading.Thread(target=draw, name=f"each {values}", daemon=True).start()
+    end: _End | None = None
     try:
-        while (value := await run_apart(next, source, end)) is not end:
-            yield value
+        while not isinstance(item := await drawn.get(), _End):
+            room.release()
+            yield item
+        end = item
     finally:
-        await run_apart(source.close)
+        is_left.set()
+        room.release()
+        # The step under way is waited for.
+        while end is None:
+            item = await drawn.get()
+            end = item if isinstance(item, _End) else None
+    if end.failure is not None:
+        raise end.failure
