@@ -6,6 +6,7 @@ file, so that a later attempt, also of another process, replays them and goes on
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -85,8 +86,9 @@ class Fetches:
         with self._lock:
             fetch.waiters.remove(wake)
             is_last = not fetch.waiters
-        if is_last and not fetch.finished.is_set():
-            fetch.cancel.cancel()
+            if is_last and not fetch.finished.is_set():
+                # Within the lock, or somebody joins what is about to end.
+                fetch.cancel.cancel()
         return is_last
 
     def _enter(self, fetch: Fetch, state: str) -> None:
@@ -108,14 +110,15 @@ class Fetches:
             fetch.state = DONE
         except Exception as error:
             fetch.error = error
+        if held is not None:
+            # Whoever waits has a lease of his own; who has given up collects after this.
+            self._images.leases.release([held.diff_id])
         with self._lock:
             if self._under_way.get(fetch.diff_id) is fetch:
                 del self._under_way[fetch.diff_id]
             fetch.finished.set()
             for wake in fetch.waiters:
                 wake.set()
-        if held is not None:
-            self._images.leases.release([held.diff_id])
 
     def _fetch(self, fetch: Fetch, open_blob: OpenBlob) -> LayerInfo:
         done = self._unpack(fetch, open_blob) or self._unpack(fetch, open_blob)
@@ -165,7 +168,7 @@ class _Incoming:
         if self._size >= _KEEP_BYTES:
             path = images.content.partial_path(fetch.descriptor.digest)
             self._file = path.open("a+b", buffering=0)
-            kept = path.stat().st_size
+            kept = os.fstat(self._file.fileno()).st_size
             self._replay_bytes = kept if kept <= self._size else 0
             if not self._replay_bytes:
                 self._file.truncate(0)

@@ -1,7 +1,7 @@
 """All images of one engine: found, tagged, removed, made of layers.
 
-Owns the index of records; layers and content belong to the storage package. Every method
-blocks and may be called from any thread: one lock covers the index and no slow work.
+Owns the records; layers and content belong to the storage package. Finding never waits; every
+other method blocks. All may be called from any thread: one lock covers what changes the index.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from dataclasses import dataclass, field
 import msgspec
 
 from estiba.images import removal
+from estiba.images.index import Index, choose
 from estiba.images.leases import Leases
 from estiba.images.record import KIND, ImageRecord, Origin, decode, encode, facts, parse_time
 from estiba.images.usage import Usage
+from estiba.kernel import failpoint
 from estiba.model.digest import Digest, digest_of, parse_diff_id
 from estiba.model.errors import InvalidArgument, LimitExceeded, NotFound
 from estiba.model.event import Event, EventType
 from estiba.model.image import ImageConfig, Platform, parse_config
-from estiba.model.reference import Reference, parse_reference
+from estiba.model.reference import Reference
 from estiba.storage.content import ContentStore
 from estiba.storage.layers import LayerInfo, LayerStore
 from estiba.storage.tar import Source
@@ -72,9 +74,7 @@ class Images:
     leases: Leases = field(init=False)
     usage: Usage = field(init=False)
     lock: threading.RLock = field(default_factory=threading.RLock)
-    _records: dict[Digest, ImageRecord] = field(default_factory=dict)
-    _tags: dict[str, list[Digest]] = field(default_factory=dict)
-    """Several images only when they are of several platforms; the newest first."""
+    _index: Index = field(default_factory=Index)
 
     def __post_init__(self) -> None:
         self.leases = Leases(self.store)
@@ -84,22 +84,20 @@ class Images:
         """Loads the records and collects what no record justifies."""
         self.leases.open()
         self.usage.open()
-        for row in self.store.load(KIND):
-            self._index(decode(row.body))
+        self._index = Index().after(decode(row.body) for row in self.store.load(KIND))
+        self.usage.forget_others(self._index.records)
         removal.collect(self)
 
     # -- finding ---------------------------------------------------------------------------
 
     def list_all(self) -> list[ImageRecord]:
         """Newest first."""
-        with self.lock:
-            records = list(self._records.values())
+        records = self._index.records.values()
         return sorted(records, key=lambda record: record.created_ns, reverse=True)
 
     def get(self, digest: Digest) -> ImageRecord | None:
         """By its whole id."""
-        with self.lock:
-            return self._records.get(digest)
+        return self._index.records.get(digest)
 
     def resolve(self, name: str, platform: Platform | None = None) -> ImageRecord:
         """By reference, id, or an unambiguous beginning of an id.
@@ -107,80 +105,39 @@ class Images:
         Of several platforms under one name the host's comes first, then the newest.
         Raises NotFound in Docker's words, InvalidArgument for several matches.
         """
-        with self.lock:
-            digest = self.id_of(name)
-            if digest is not None:
-                found = [self._records[digest]]
-            else:
-                reference = self._parse(name)
-                found = self._named(reference)
-                if not found:
-                    raise NotFound(f"No such image: {reference.tagged.familiar}")
-        return choose(found, name, platform, self.host)
+        return choose(self._index.find(name), name, platform, self.host)
+
+    def find_all(self, name: str) -> list[ImageRecord]:
+        """As `resolve`, and behind it the images of other platforms under the same name."""
+        found = self._index.find(name)
+        first = choose(found, name, None, self.host)
+        return [first, *(record for record in found if record.id != first.id)]
 
     def named(self, reference: Reference) -> list[ImageRecord]:
         """All images that a reference names: one a platform."""
-        with self.lock:
-            return self._named(reference)
-
-    def _named(self, reference: Reference) -> list[ImageRecord]:
-        holders = self._tags.get(reference.tagged.familiar)
-        if holders:
-            return [self._records[digest] for digest in holders]
-        if not reference.digest:
-            return []
-        return [
-            record
-            for record in self._records.values()
-            if record.is_from(reference) or record.id == reference.digest
-        ]
+        return self._index.named(reference)
 
     def tags_of(self, repository: str) -> list[str]:
         """All references with a tag of a bare repository; none for anything else."""
-        try:
-            reference = parse_reference(repository)
-        except InvalidArgument:
-            return []
-        if reference.tag or reference.digest:
-            return []
-        prefix = f"{reference.familiar_name}:"
-        with self.lock:
-            return sorted(tag for tag in self._tags if tag.startswith(prefix))
-
-    def _parse(self, name: str) -> Reference:
-        try:
-            return parse_reference(name)
-        except InvalidArgument:
-            if name.startswith("sha256:"):
-                raise NotFound(f"No such image: {name}") from None
-            raise
+        return self._index.tags_of(repository)
 
     def id_of(self, name: str) -> Digest | None:
         """The image that `name` names by its id, or None when it is no id."""
-        text = name.removeprefix("sha256:")
-        if len(text) < 2 or not all(character in "0123456789abcdef" for character in text):
-            return None
-        if name == text and name + ":latest" in self._tags:
-            return None
-        wanted = f"sha256:{text}"
-        if wanted in self._records:
-            return wanted
-        matches = [digest for digest in self._records if digest.startswith(wanted)]
-        if len(matches) > 1:
-            raise InvalidArgument(f"ambiguous image id {name!r}: give more digits")
-        return matches[0] if matches else None
+        return self._index.id_of(name)
 
     # -- making ----------------------------------------------------------------------------
 
-    def add(self, new: NewImage, naming: Naming, action: str) -> ImageRecord:
+    def add(self, new: NewImage, naming: Naming, action: str, *, pull: str = "") -> ImageRecord:
         """An image of existing layers; one that exists gains the tags and origins.
 
-        Record, tags and events are one commit. Raises InvalidArgument when the config does not
-        describe the layers.
+        Record, tags, events and the end of the lease of `pull` are one commit. Raises
+        InvalidArgument when the config does not describe the layers, or for a tag with a digest.
         """
         made = _record_of(new)
+        for reference in naming.tags:
+            check_taggable(reference)
         with self.lock:
-            record = self._records.get(made.id)
+            record = self._index.records.get(made.id)
             if record is None:
                 record = made
             else:
@@ -188,7 +145,8 @@ class Images:
                 record = msgspec.structs.replace(record, origins=[*origins, *new.origins])
             events = [naming.event] if naming.event else [_event(action, record)]
             losers, record, tag_events = self._tagged(record, naming)
-            self.write([*losers, record], events if naming.event else events + tag_events)
+            events += [] if naming.event else tag_events
+            self.write([*losers, record], events, pull=pull)
             return record
 
     def _tagged(
@@ -199,9 +157,9 @@ class Images:
         tags, events = list(record.repo_tags), []
         for reference in naming.tags:
             tag = reference.tagged.familiar
-            for holder in self._tags.get(tag, []):
+            for holder in self._index.tags.get(tag, ()):
                 if holder != record.id and holder not in naming.beside:
-                    loser = losers.get(holder, self._records[holder])
+                    loser = losers.get(holder, self._index.records[holder])
                     losers[holder] = removal.without_tag(loser, tag)
             if tag not in tags:
                 tags.append(tag)
@@ -253,24 +211,26 @@ class Images:
 
     def tag(self, name: str, target: Reference) -> None:
         """All platforms that `name` names. Raises NotFound, InvalidArgument for a digest."""
-        if target.digest:
-            raise InvalidArgument("refusing to create a tag with a digest reference")
+        check_taggable(target)
         with self.lock:
-            first = self.resolve(name)
-            chosen = [first]
-            if self.id_of(name) is None:
-                chosen += [r for r in self._named(self._parse(name)) if r.id != first.id]
-            ids = {record.id for record in chosen}
+            chosen = self.find_all(name)
+            naming = Naming((target,), {record.id for record in chosen})
+            losers: list[ImageRecord] = []
+            tagged: list[ImageRecord] = []
+            events: list[Event] = []
             for record in reversed(chosen):
-                losers, tagged, events = self._tagged(record, Naming((target,), ids))
-                if events:
-                    self.write([*losers, tagged], events)
+                losers, one, told = self._tagged(record, naming)
+                tagged.append(one)
+                events += told
+            if events or losers:
+                self.write([*losers, *tagged], events)
 
-    def note_pushed(self, image: Digest, origin: Origin, event: Event) -> None:
-        """Where the image is now too. Nothing when it was removed meanwhile."""
+    def note_pushed(self, image: Digest, manifest: bytes, origin: Origin, event: Event) -> None:
+        """Where the image is now too, as that manifest. Nothing when it was removed meanwhile."""
         with self.lock:
-            record = self._records.get(image)
+            record = self._index.records.get(image)
             if record is not None:
+                self.content.put(manifest, origin.manifest)
                 origins = [known for known in record.origins if known != origin]
                 record = msgspec.structs.replace(record, origins=[*origins, origin])
                 self.write([record], [event])
@@ -288,6 +248,7 @@ class Images:
         events: Iterable[Event],
         *,
         deleted: ImageRecord | None = None,
+        pull: str = "",
     ) -> None:
         """One durable commit, then the index. The caller holds the lock."""
         records, events = list(records), list(events)
@@ -299,38 +260,20 @@ class Images:
                 tx.put(KIND, record.id, encode(record))
             for event in events:
                 tx.add_event(event)
+            if pull:
+                self.leases.finish_pull(pull, tx)
 
         self.store.commit_blocking(work, durable=True)
-        for record in [*records, *([deleted] if deleted else [])]:
-            before = self._records.pop(record.id, None)
-            for tag in before.repo_tags if before else []:
-                self._tags[tag].remove(record.id)
-                if not self._tags[tag]:
-                    del self._tags[tag]
-        for record in records:
-            self._index(record)
-
-    def _index(self, record: ImageRecord) -> None:
-        self._records[record.id] = record
-        for tag in record.repo_tags:
-            holders = self._tags.setdefault(tag, [])
-            holders.append(record.id)
-            holders.sort(key=lambda digest: -self._records[digest].tagged_ns)
+        if pull:
+            self.leases.pull_finished(pull)
+        self._index = self._index.after(records, [deleted] if deleted is not None else [])
+        failpoint.hit("image.written")
 
 
-def choose(
-    found: list[ImageRecord], name: str, platform: Platform | None, host: Platform
-) -> ImageRecord:
-    """Of images under one name. Raises NotFound, also for one of another platform."""
-    if platform is None:
-        return next((record for record in found if record.platform.serves(host)), found[0])
-    for record in found:
-        if record.platform.serves(platform):
-            return record
-    raise NotFound(
-        f"image with reference {name} was found but its platform ({found[0].platform}) does not "
-        f"match the specified platform ({platform})"
-    )
+def check_taggable(reference: Reference) -> None:
+    """Raises InvalidArgument for one with a digest."""
+    if reference.digest:
+        raise InvalidArgument("refusing to create a tag with a digest reference")
 
 
 def decode_config(config_json: bytes) -> ImageConfig:

@@ -71,12 +71,21 @@ class Leases:
             self._pulls[pull] = lease
         self._store.commit_blocking(lambda tx: tx.put(KIND, pull, msgspec.json.encode(lease)))
 
-    def end_pull(self, pull: str) -> None:
-        """What it fetched is an image's now, or is given up."""
+    def give_up_pull(self, pull: str) -> None:
+        """Nobody needs what it fetched."""
         with self._lock:
-            if self._pulls.pop(pull, None) is None:
-                return
-        self._store.commit_blocking(lambda tx: tx.delete(KIND, pull))
+            is_known = self._pulls.pop(pull, None) is not None
+        if is_known:
+            self._store.commit_blocking(lambda tx: _forget(tx, [pull]))
+
+    def finish_pull(self, pull: str, tx: Transaction) -> None:
+        """What it fetched is an image's, by the same commit."""
+        _forget(tx, [pull])
+
+    def pull_finished(self, pull: str) -> None:
+        """After that commit."""
+        with self._lock:
+            self._pulls.pop(pull, None)
 
     def forget_pulls(self) -> None:
         """Those that broke off; one under way holds what it needs in memory too."""
@@ -85,8 +94,13 @@ class Leases:
             self._pulls.clear()
         self._store.commit_blocking(lambda tx: _forget(tx, pulls))
 
-    def needed(self) -> set[Digest]:
-        """All that is leased; pulls that nobody finished within a day are forgotten here."""
+    @contextmanager
+    def frozen(self) -> Iterator[set[Digest]]:
+        """All that is leased. Until the block ends nobody takes or gives up a lease: what a lease
+        is taken of is there then or it is not, and is not being collected.
+
+        Pulls that nobody finished within a day are forgotten here.
+        """
         limit = time.time_ns() - _LIFETIME_NS
         with self._lock:
             stale = [pull for pull, lease in self._pulls.items() if lease.time_ns < limit]
@@ -95,9 +109,9 @@ class Leases:
             needed = set(self._counts)
             for lease in self._pulls.values():
                 needed.update(lease.digests)
+            yield needed
         if stale:
             self._store.commit_blocking(lambda tx: _forget(tx, stale))
-        return needed
 
 
 def _forget(tx: Transaction, pulls: list[str]) -> None:

@@ -200,17 +200,20 @@ class _Pull:
                 else:
                     yield from self._fetch_artifact(documents, manifest)
         except Unavailable:
-            raise  # what has come stays for the next attempt
+            # What the lease covers stays for the next attempt.
+            removal.collect(self.images)
+            raise
         except BaseException:
             self._give_up()
             raise
-        self.images.leases.end_pull(self.key)
+        # A former attempt may have left what this one had no need of.
+        removal.collect(self.images)
 
     def _give_up(self) -> None:
         """Nothing of it stays, once its threads have noticed."""
         for fetch in self.left:
             fetch.finished.wait(_GIVE_UP_S)
-        self.images.leases.end_pull(self.key)
+        self.images.leases.give_up_pull(self.key)
         removal.collect(self.images)
 
     def _fetch_image(self, documents: list[Document], manifest: Manifest) -> Iterator[Progress]:
@@ -222,7 +225,8 @@ class _Pull:
                 f"{len(manifest.layers)}"
             )
         pairs = list(zip(manifest.layers, diff_ids, strict=True))
-        with self.images.leases.held(diff_ids):
+        blobs = [layer.digest for layer in manifest.layers]
+        with self.images.leases.held([*diff_ids, *blobs]):
             missing = [pair for pair in pairs if self.images.layers.info(pair[1]) is None]
             if missing:
                 needed = [digest for layer, diff in missing for digest in (layer.digest, diff)]
@@ -305,7 +309,7 @@ class _Pull:
 
     def _record(self, new: NewImage) -> None:
         """Images of other platforms keep the tag if it means the same index for them."""
-        tags = (self.reference,) if self.reference.tag else ()
+        tags = () if self.reference.digest else (self.reference,)
         target = new.origins[0].target
         beside = {
             record.id
@@ -315,7 +319,7 @@ class _Pull:
         }
         name = self.reference.familiar
         event = Event(EventType.IMAGE, "pull", name, {"name": self.reference.familiar_name})
-        record = self.images.add(new, Naming(tags, beside, event), "pull")
+        record = self.images.add(new, Naming(tags, beside, event), "pull", pull=self.key)
         self.images.usage.note(record.id)
 
 

@@ -24,7 +24,7 @@ from estiba.images.progress import Progress
 from estiba.images.record import ImageRecord, Origin
 from estiba.images.uploading import Upload, Uploads
 from estiba.model.digest import Digest, digest_of
-from estiba.model.errors import InvalidArgument, NotFound
+from estiba.model.errors import EstibaError, InvalidArgument, NotFound
 from estiba.model.event import Event, EventType
 from estiba.model.image import MEDIA_INDEX, MEDIA_LAYER, Descriptor, Index, Platform
 from estiba.model.reference import Reference, parse_reference
@@ -131,8 +131,8 @@ class _Push:
         here = {entry.digest for entry in entries}
         targets = [{origin.target for origin in record.origins} for record in records]
         for target in sorted(set.intersection(*targets)):
-            body = self.images.content.read(target)
-            with contextlib.suppress(msgspec.DecodeError):
+            with contextlib.suppress(EstibaError, msgspec.DecodeError):
+                body = self.images.content.read(target)
                 index = msgspec.json.decode(body, type=Index)
                 if here == {entry.digest for entry in index.manifests}:
                     return body, index.media_type or MEDIA_INDEX
@@ -220,7 +220,6 @@ class _Push:
     def _manifest(self, form: Form, record: ImageRecord, target: str) -> Iterator[Progress]:
         body, media_type = form.document.body, form.document.media_type
         content = self.repository.put_manifest(target, body, media_type)
-        self.images.content.put(body, form.document.digest)
         origin = Origin(
             repository=self.reference.repository,
             target=content.digest,
@@ -228,7 +227,7 @@ class _Push:
         )
         name = self.reference.familiar
         event = Event(EventType.IMAGE, "push", name, {"name": self.reference.familiar_name})
-        self.images.note_pushed(record.id, origin, event)
+        self.images.note_pushed(record.id, body, origin, event)
         if target == self.reference.tag:
             yield self._told(content.digest, len(body))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import msgspec
@@ -62,6 +63,13 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     def platform(self) -> Platform:
         config = self.config
         return Platform(os=config.os, architecture=config.architecture, variant=config.variant)
+
+    def needed(self) -> Iterator[Digest]:
+        """Layers and content that it stands on."""
+        yield from self.layers
+        yield from self.blobs
+        for origin in self.origins:
+            yield from (origin.target, origin.manifest)
 
     @property
     def repo_digests(self) -> list[str]:

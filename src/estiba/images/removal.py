@@ -151,13 +151,14 @@ def forget_pulls(images: Images) -> None:
 
 
 def collect(images: Images) -> set[Digest]:
-    """Deletes what no image, container or lease needs; returns the layers that went."""
-    with images.lock:
-        needed = images.snapshot_layers() | images.leases.needed()
+    """Deletes what no image, container or lease needs; returns the layers that went.
+
+    A lease ends when a record or a snapshot has taken its place, so those are read after it.
+    """
+    with images.lock, images.leases.frozen() as needed:
+        needed |= images.snapshot_layers()
         for record in images.list_all():
-            needed.update(record.layers, record.blobs)
-            for origin in record.origins:
-                needed.update((origin.target, origin.manifest))
+            needed.update(record.needed())
         doomed = {layer for layer in images.layers.diff_ids() if layer not in needed}
         for layer in doomed:
             images.layers.remove(layer)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import msgspec
@@ -43,12 +44,12 @@ def save(
     """
     if form not in FORMATS:
         raise InvalidArgument(f"unknown archive format {form[:32]!r}: use docker or oci")
-    chosen = choose(images, names, platforms)
-    records = {record.id: record for one in chosen for record in one.records}.values()
-    needed = [digest for record in records for digest in (*record.layers, *record.blobs)]
-    needed += [digest for record in records for origin in record.origins
-               for digest in (origin.target, origin.manifest)]  # fmt: skip
-    with images.leases.held(needed):
+    with ExitStack() as leases:
+        with images.lock:
+            chosen = choose(images, names, platforms)
+            records = {record.id: record for one in chosen for record in one.records}.values()
+            needed = {digest for record in records for digest in record.needed()}
+            leases.enter_context(images.leases.held(needed))
         yield from _Archive(images).write(chosen, form)
         for record in records:
             images.usage.note(record.id)
@@ -72,18 +73,15 @@ def choose(images: Images, names: list[str], platforms: tuple[Platform, ...] = (
 
 
 def _records(images: Images, name: str, platforms: tuple[Platform, ...]) -> list[ImageRecord]:
-    first = images.resolve(name)
-    found = [first]
-    if images.id_of(name) is None:
-        found += [r for r in images.named(parse_reference(name)) if r.id != first.id]
+    found = images.find_all(name)
     if not platforms:
         return found
     kept = [r for r in found if any(r.platform.serves(wanted) for wanted in platforms)]
     if not kept:
-        asked = ", ".join(map(str, platforms))
+        asked, own = ", ".join(map(str, platforms)), found[0].platform
         raise NotFound(
-            f"image with reference {name} was found but its platform ({first.platform}) does not "
-            f"match the specified platform ({asked})"
+            f"image with reference {name} was found but its platform ({own}) does not match the "
+            f"specified platform ({asked})"
         )
     return kept
 
@@ -161,10 +159,10 @@ class _Archive:
         targets = [{origin.target for origin in record.origins} for record in records]
         wanted = {entry.digest for entry in entries}
         for target in sorted(set.intersection(*targets)):
-            body = self._images.content.read(target)
             try:
+                body = self._images.content.read(target)
                 index = msgspec.json.decode(body, type=Index)
-            except msgspec.DecodeError:
+            except (EstibaError, msgspec.DecodeError):
                 continue
             if wanted <= {entry.digest for entry in index.manifests}:
                 return body, index.media_type or MEDIA_INDEX

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection
 
 from estiba.model.digest import Digest
 from estiba.store import Store
@@ -38,6 +39,11 @@ class Usage:
                 self._times_ns[image] = now
         if not is_fresh:
             self._store.start_commit(lambda tx: tx.put(KIND, image, str(now).encode()))
+
+    def forget_others(self, images: Collection[Digest]) -> None:
+        """All but those of `images`: a crash may come between an image's end and its use's."""
+        for image in [known for known in self._times_ns if known not in images]:
+            self.forget(image)
 
     def forget(self, image: Digest) -> None:
         with self._lock:

@@ -137,7 +137,7 @@ def test_the_beginning_of_a_pull_outlives_the_process(
     images.leases.begin_pull("x", [digest])
     again = make(tmp_path, store)
     assert list(again.content.partials()) == [digest]
-    again.leases.end_pull("x")
+    again.leases.give_up_pull("x")
     assert list(make(tmp_path, store).content.partials()) == []
     images.content.partial_path(digest).write_bytes(b"lay")
     images.leases.begin_pull("x", [digest])
