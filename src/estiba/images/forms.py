@@ -36,6 +36,9 @@ class Part:
     blob: Blob | None = None
     """How to make it again; None when that is not known."""
 
+    places: tuple[str, ...] = ()
+    """Repositories whose manifests name it: not seen here if the layer was here already."""
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -67,13 +70,25 @@ def _form(images: Images, record: ImageRecord, document: Document, manifest: Man
         every = [manifest.config, *manifest.layers]
         unique = {descriptor.digest: descriptor for descriptor in every}
         return Form(document, b"", [Part(descriptor) for descriptor in unique.values()])
+    places = tuple(
+        origin.repository
+        for origin in reversed(record.origins)
+        if origin.repository and origin.manifest == document.digest
+    )
     parts = []
     for descriptor, diff_id in zip(manifest.layers, record.layers, strict=False):
-        known = {blob.digest: blob for blob in images.layers.blobs(diff_id)}
-        blob = known.get(descriptor.digest)
-        is_known = blob is not None and blob.encoding != UNKNOWN
-        parts.append(Part(descriptor, diff_id, blob if is_known else None))
+        parts.append(Part(descriptor, diff_id, _known(images, descriptor, diff_id), places))
     return Form(document, record.config_json.encode(), parts)
+
+
+def _known(images: Images, descriptor: Descriptor, diff_id: Digest) -> Blob | None:
+    """How the layer's blob is made again."""
+    if descriptor.digest == diff_id and descriptor.size == images.layer_info(diff_id).tar_bytes:
+        return Blob(digest=diff_id, size=descriptor.size, encoding=PLAIN, is_proven=True)
+    for blob in images.layers.blobs(diff_id):
+        if blob.digest == descriptor.digest and blob.encoding != UNKNOWN:
+            return blob
+    return None
 
 
 def proven_form(images: Images, record: ImageRecord) -> Form | None:

@@ -31,7 +31,7 @@ from estiba.model.reference import Reference, parse_reference
 from estiba.storage.encoding import OWN, UNKNOWN, Blob
 
 _GZIP_LAYER = f"{MEDIA_LAYER}+gzip"
-_MAX_ROUNDS = 3
+_MAX_ROUNDS = 8
 
 
 @dataclass(slots=True)
@@ -143,14 +143,15 @@ class _Push:
 
     def _image(self, record: ImageRecord) -> Generator[Progress, None, Form]:
         """Sends the blobs; returns the form whose manifest may follow them."""
+        lost: set[Digest] = set()
         with self.images.leases.held([*record.layers, *record.blobs]):
             for _ in range(_MAX_ROUNDS):
                 uploads = Uploads(
-                    self.images, self.repository, self.pusher.settings, self.credentials
+                    self.images, self.repository, self.pusher.settings, self.credentials, lost
                 )
                 form = self._original(record, uploads)
                 if form is None:
-                    form = self._own(record)
+                    form = self._own(record, lost)
                     if record.origins:
                         yield Progress(
                             "The blobs that the image came in cannot be made again: it goes as a "
@@ -188,11 +189,11 @@ class _Push:
                 return form
         return None
 
-    def _own(self, record: ImageRecord) -> Form:
+    def _own(self, record: ImageRecord, lost: set[Digest]) -> Form:
         """Each layer as a blob that the registry has or that can be made, or else a new one."""
         parts = []
         for diff_id in record.layers:
-            blob = self._best(diff_id)
+            blob = self._best(diff_id, lost)
             if blob is None:
                 empty = Descriptor(media_type=_GZIP_LAYER, digest=diff_id, size=0)
                 parts.append(Part(empty, diff_id))
@@ -204,8 +205,8 @@ class _Push:
             parts.append(Part(known, diff_id, blob if blob.encoding != UNKNOWN else None))
         return own_form(record, parts)
 
-    def _best(self, diff_id: Digest) -> Blob | None:
-        blobs = self.images.layers.blobs(diff_id)
+    def _best(self, diff_id: Digest, lost: set[Digest]) -> Blob | None:
+        blobs = [blob for blob in self.images.layers.blobs(diff_id) if blob.digest not in lost]
         for place in (self.reference.repository, f"{self.reference.domain}/"):
             for blob in reversed(blobs):
                 if any(known.startswith(place) for known in blob.places):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,11 +19,13 @@ from estiba.images.images import Images
 from estiba.images.importing import IteratorSource
 from estiba.images.progress import Progress, short
 from estiba.model.digest import Digest
-from estiba.model.errors import DataLoss, EstibaError, NotFound
+from estiba.model.errors import DataLoss, EstibaError
 from estiba.model.image import MEDIA_LAYER, Descriptor
 from estiba.model.reference import Reference, parse_reference
 from estiba.storage.encoding import OWN, Blob, encoded
 from estiba.storage.tar import Source
+
+_log = logging.getLogger(__name__)
 
 _POLL_S = 0.1
 _GZIP_LAYER = f"{MEDIA_LAYER}+gzip"
@@ -62,6 +65,9 @@ class Uploads:
     repository: Repository
     settings: RegistrySettings
     credentials: Credentials
+    lost: set[Digest] = field(default_factory=set)
+    """Blobs that no repository gave in this push."""
+
     _here: dict[Digest, bool] = field(default_factory=dict)
     _wake: threading.Event = field(default_factory=threading.Event)
 
@@ -75,7 +81,7 @@ class Uploads:
             return True
         if not part.diff_id:
             return self.images.content.has(part.descriptor.digest)
-        return bool(self._places(part))
+        return part.descriptor.digest not in self.lost and bool(self._places(part))
 
     def _in_registry(self, digest: Digest) -> bool:
         if digest not in self._here:
@@ -88,7 +94,8 @@ class Uploads:
             return []
         digest = part.descriptor.digest
         known = [blob for blob in self.images.layers.blobs(part.diff_id) if blob.digest == digest]
-        places = [parse_reference(place) for blob in known for place in reversed(blob.places)]
+        names = [place for blob in known for place in reversed(blob.places)]
+        places = [parse_reference(place) for place in dict.fromkeys([*names, *part.places])]
         return sorted(places, key=lambda place: place.domain != self._target.domain)
 
     def _is_beside(self, place: Reference) -> bool:
@@ -148,6 +155,8 @@ class Uploads:
                 self._note(part)
                 return f"Mounted from {place.path}"
         self._send_known(upload)
+        if upload.is_other:
+            return "Preparing"
         self._note(part)
         return "Pushed"
 
@@ -186,7 +195,6 @@ class Uploads:
     def _send_fetched(self, upload: Upload) -> None:
         """From the registry that the layer came from, through here."""
         descriptor = upload.part.descriptor
-        problem: EstibaError = NotFound(f"nobody is known to have blob {descriptor.digest}")
         for place in self._places(upload.part):
             is_same = place.domain == self._target.domain
             credentials = self.credentials if is_same else ANONYMOUS
@@ -204,13 +212,10 @@ class Uploads:
                     return
             except EstibaError as error:
                 self.repository.cancel.check()
-                problem = error
+                _log.info("blob %s cannot be had from %s: %s", descriptor.digest, place, error)
         # Planned anew, without this way.
         upload.is_other = True
-        known = {blob.digest: blob for blob in self.images.layers.blobs(upload.part.diff_id)}
-        if descriptor.digest not in known:
-            raise problem
-        self.images.layers.forget_places(upload.part.diff_id, descriptor.digest)
+        self.lost.add(descriptor.digest)
 
     def _send_new(self, upload: Upload) -> None:
         """A blob of our own making; its digest is known when it has been sent."""
@@ -241,9 +246,15 @@ class Uploads:
         )
 
     def _note(self, part: Part) -> None:
-        """The repository has the layer's blob now."""
-        if part.diff_id:
-            descriptor = part.descriptor
+        """The repository has the layer's blob now.
+
+        A blob that is not known to be this layer's is none for other images with the layer.
+        """
+        if not part.diff_id:
+            return
+        descriptor = part.descriptor
+        known = {blob.digest for blob in self.images.layers.blobs(part.diff_id)}
+        if part.blob is not None or descriptor.digest in known:
             self._note_blob(
                 part.diff_id,
                 Blob(

@@ -37,7 +37,7 @@ from estiba.kernel.files import write_atomic
 from estiba.kernel.inode_flags import spread_subdirectories
 from estiba.model.digest import Digest, hex_of, parse_diff_id
 from estiba.model.errors import DataLoss, InvalidArgument, NotFound
-from estiba.storage.encoding import UNKNOWN, Blob
+from estiba.storage.encoding import Blob
 from estiba.storage.hashing import Hashing
 from estiba.storage.tar import Entry, Source, TarReader
 from estiba.storage.unpack import Limits, Unpacker, UnpackOptions
@@ -193,13 +193,6 @@ class LayerStore:
             joined = before.joined(blob) if before else blob
             if joined != before:
                 self._write_blobs(diff_id, [*known.values(), joined])
-
-    def forget_places(self, diff_id: Digest, digest: Digest) -> None:
-        """A form that nobody gives any more."""
-        with self._blobs_lock, contextlib.suppress(FileNotFoundError):
-            blobs = self.blobs(diff_id)
-            kept = [b for b in blobs if b.digest != digest or b.encoding != UNKNOWN]
-            self._write_blobs(diff_id, kept)
 
     def settle_blob(self, diff_id: Digest, digest: Digest, *, is_same: bool) -> None:
         """Remembers whether a form that was made again came out as it was."""
