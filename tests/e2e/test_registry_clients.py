@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
-import os
-import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,15 +13,11 @@ from pathlib import Path
 import bcrypt
 import pytest
 from tests.support.busybox import busybox_tar
+from tests.support.containers import Containers, needs_containers, private_containers
 from tests.support.daemon import wait_until
 from tests.support.dockerd import GenuineDockerd
 from tests.support.registries import GenuineRegistry
 from tests.support.registry import INDEX, LAYER, MANIFEST, OwnRegistry, descriptor
-
-needs = pytest.mark.skipif(
-    not all(shutil.which(name) for name in ("podman", "skopeo")),
-    reason="needs podman and skopeo",
-)
 
 
 @pytest.fixture
@@ -59,43 +53,10 @@ def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GenuineDockerd
         made.close()
 
 
-class Containers:
-    """podman and skopeo with storage and credentials of their own."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.environment = {
-            **os.environ,
-            "REGISTRY_AUTH_FILE": str(root / "auth.json"),
-            "TMPDIR": str(root),
-        }
-        # At most 50 characters.
-        self.run_root = Path(f"/run/estiba-test-podman-{secrets.token_hex(3)}")
-        self._storage = ["--root", str(root / "storage"), "--runroot", str(self.run_root)]
-
-    def run(self, *command: str, status: int = 0) -> str:
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=self.environment, timeout=120, check=False
-        )
-        assert done.returncode == status, (command, done.stdout, done.stderr)
-        return done.stdout + done.stderr
-
-    def skopeo(self, *arguments: str, status: int = 0) -> str:
-        return self.run("skopeo", "--insecure-policy", *arguments, status=status)
-
-    def podman(self, *arguments: str, status: int = 0) -> str:
-        drivers = ["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]
-        return self.run("podman", *self._storage, *drivers, *arguments, status=status)
-
-
 @pytest.fixture
 def containers(tmp_path: Path) -> Iterator[Containers]:
-    root = tmp_path / "containers"
-    root.mkdir()
-    (root / "auth.json").write_text("{}")
-    made = Containers(root)
-    yield made
-    shutil.rmtree(made.run_root, ignore_errors=True)
+    with private_containers(tmp_path / "containers") as made:
+        yield made
 
 
 @pytest.fixture
@@ -185,7 +146,7 @@ def test_docker_with_a_password(
     assert "neb" not in registry.log.read_text()
 
 
-@needs
+@needs_containers
 def test_podman_and_skopeo(
     containers: Containers, start: Callable[..., OwnRegistry], htpasswd: Path
 ) -> None:
@@ -220,7 +181,7 @@ def test_podman_and_skopeo(
     assert "manifest" in containers.skopeo("inspect", *remote, copy, status=1)
 
 
-@needs
+@needs_containers
 def test_tls_of_its_own(
     containers: Containers, start: Callable[..., OwnRegistry], tmp_path: Path
 ) -> None:
@@ -243,7 +204,7 @@ def test_tls_of_its_own(
     wait_until(lambda: '"path":"/v2/a/b/manifests/v1"' in registry.log.read_text(), what="the log")
 
 
-@needs
+@needs_containers
 @pytest.mark.skipif(not GenuineRegistry.is_installed(), reason="needs docker-registry")
 def test_images_of_many_platforms_keep_their_digests(
     containers: Containers, start: Callable[..., OwnRegistry], tmp_path: Path
@@ -282,7 +243,7 @@ def test_images_of_many_platforms_keep_their_digests(
         assert found.json == index
 
 
-@needs
+@needs_containers
 def test_manifest_lists_of_podman(
     containers: Containers, start: Callable[..., OwnRegistry]
 ) -> None:
