@@ -107,7 +107,7 @@ def test_run_pulls_what_is_missing(place: Place) -> None:
 def test_a_registry_with_a_password(place: Place) -> None:
     name = f"{place.auth}/secret:1"
     place.estiba("tag", "busybox", name)
-    assert "unauthorized" in place.estiba("push", name, code=1).stderr
+    assert "no basic auth credentials" in place.estiba("push", name, code=1).stderr
     login = ["login", "-u", USER, "--password-stdin", place.auth]
     place.estiba(*login, stdin=b"wrong\n", code=1)
     done = place.estiba(*login, stdin=f"{PASSWORD}\n".encode())
