@@ -86,7 +86,7 @@ def _pull_rows(table: Table, both: tuple[Engine, Engine], source: Registry) -> N
         for engine in both:
             pull(engine, 0)
     table.row(
-        "repull", "pull of it again when up to date", at_most(0.7), 15,
+        "repull", "pull of it again when up to date", at_most(0.7), 31,
         lambda engine, _: pull(engine, 0), both,
     )  # fmt: skip
     table.row(
