@@ -18,8 +18,7 @@ from bench.registries import Registry, docker_registry
 
 FOLDER = Path("/var/tmp/estiba-bench")
 RUN = FOLDER / "run"
-"""Roots of what is compared. They go when all is measured and not before: without a journal ext4
-makes files slowly for minutes where many were deleted (recently_deleted in fs/ext4/ialloc.c)."""
+"""Roots of what is compared. They go when all is measured and not before: see `disk.settle`."""
 
 ROUNDS = 3
 """Each takes another Debian root, because what is there already would not be made."""
@@ -89,6 +88,12 @@ def content(run: Path) -> Registry:
         registry.close()
     stamp.write_text(_VERSION)
     return registry
+
+
+def layers() -> list[Path]:
+    """The files of the registry, but for the layer of 2 GB."""
+    found = (FOLDER / "content/data").rglob("data")
+    return [path for path in found if path.is_file() and path.stat().st_size < BIG_BYTES // 4]
 
 
 def _fill(docker: Engine, registry: Registry) -> None:

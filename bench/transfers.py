@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from bench import material, memory
+from bench.disk import settle
 from bench.peers import Engine
 from bench.registries import Registry
 from bench.works import timed
@@ -27,6 +28,12 @@ _MANIFESTS = (
 
 def pull(engine: Engine, name: str) -> float:
     return timed(lambda: engine.docker("pull", name))
+
+
+def pull_debian(engine: Engine, registry: Registry, number: int) -> float:
+    """A pull of one of the Debian images, which the engine does not have."""
+    settle(material.layers())
+    return pull(engine, f"{registry.address}/debian:{number}")
 
 
 def pull_anew(engine: Engine, name: str) -> float:
@@ -57,6 +64,7 @@ def save(engine: Engine, name: str) -> float:
 
 
 def load(engine: Engine, archive: Path) -> float:
+    settle([archive])
     with archive.open("rb") as file:
         return timed(lambda: engine.docker("load", stdin=file))
 
