@@ -120,7 +120,7 @@ def test_a_registry_with_a_password(place: Place) -> None:
     )
     assert f"{place.auth}/secret" in place.estiba("search", f"{place.auth}/sec").stdout
     place.estiba("logout", place.auth)
-    assert "unauthorized" in place.estiba("pull", name, code=1).stderr
+    assert "no basic auth credentials" in place.estiba("pull", name, code=1).stderr
     unknown = place.estiba("image", "outdated", f"{place.auth}/secret", code=2)
     assert "unknown" in unknown.stdout and f"{place.auth}/secret:1: " in unknown.stderr
 
