@@ -263,11 +263,12 @@ class Images:
             if pull:
                 self.leases.finish_pull(pull, tx)
 
+        failpoint.hit("image.writing")
         self.store.commit_blocking(work, durable=True)
         if pull:
             self.leases.pull_finished(pull)
-        self._index = self._index.after(records, [deleted] if deleted is not None else [])
         failpoint.hit("image.written")
+        self._index = self._index.after(records, [deleted] if deleted is not None else [])
 
 
 def check_taggable(reference: Reference) -> None:

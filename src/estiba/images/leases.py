@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import msgspec
 
+from estiba.kernel import failpoint
 from estiba.model.digest import Digest
 from estiba.store import Store, Transaction
 
@@ -70,6 +71,7 @@ class Leases:
         with self._lock:
             self._pulls[pull] = lease
         self._store.commit_blocking(lambda tx: tx.put(KIND, pull, msgspec.json.encode(lease)))
+        failpoint.hit("lease.written")
 
     def give_up_pull(self, pull: str) -> None:
         """Nobody needs what it fetched."""
@@ -93,6 +95,7 @@ class Leases:
             pulls = list(self._pulls)
             self._pulls.clear()
         self._store.commit_blocking(lambda tx: _forget(tx, pulls))
+        failpoint.hit("leases.forgotten")
 
     @contextmanager
     def frozen(self) -> Iterator[set[Digest]]:

@@ -23,6 +23,7 @@ from estiba.images.manifests import DOCKER_LAYER, is_foreign
 from estiba.images.progress import Progress
 from estiba.images.record import ImageRecord, Origin
 from estiba.images.uploading import Upload, Uploads
+from estiba.kernel import failpoint
 from estiba.model.digest import Digest, digest_of
 from estiba.model.errors import EstibaError, InvalidArgument, NotFound
 from estiba.model.event import Event, EventType
@@ -221,6 +222,7 @@ class _Push:
     def _manifest(self, form: Form, record: ImageRecord, target: str) -> Iterator[Progress]:
         body, media_type = form.document.body, form.document.media_type
         content = self.repository.put_manifest(target, body, media_type)
+        failpoint.hit("push.manifest")
         origin = Origin(
             repository=self.reference.repository,
             target=content.digest,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from estiba.images.record import ImageRecord, facts
+from estiba.kernel import failpoint
 from estiba.model.digest import Digest, chain_id
 from estiba.model.errors import Conflict
 from estiba.model.event import Event, EventType
@@ -162,6 +163,7 @@ def collect(images: Images) -> set[Digest]:
         doomed = {layer for layer in images.layers.diff_ids() if layer not in needed}
         for layer in doomed:
             images.layers.remove(layer)
+        failpoint.hit("collect.layers")
         for digest in [d for d in images.content.digests() if d not in needed]:
             images.content.remove(digest)
         for digest in [d for d in images.content.partials() if d not in needed]:

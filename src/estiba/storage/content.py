@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from estiba.kernel import failpoint
 from estiba.kernel.files import sync_directory, write_atomic
 from estiba.model.digest import Digest, hex_of
 from estiba.model.errors import DataLoss, LimitExceeded, NotFound
@@ -55,6 +56,7 @@ class ContentStore:
         _check(hashlib.new(digest.partition(":")[0], data).hexdigest(), digest)
         if not self.has(digest):
             write_atomic(self.path(digest), data)
+        failpoint.hit("content.written")
 
     def read(self, digest: Digest) -> bytes:
         """Raises NotFound, or DataLoss when the file was changed."""
@@ -88,6 +90,7 @@ class ContentStore:
             temporary.unlink(missing_ok=True)
             raise
         sync_directory(path.parent)
+        failpoint.hit("content.written")
 
     def size(self, digest: Digest) -> int:
         """Raises NotFound."""
