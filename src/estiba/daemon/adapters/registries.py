@@ -147,4 +147,21 @@ def _line(one: Progress) -> Json:
         line["progressDetail"] = {}
     if one.current >= 0:
         line["progressDetail"] = {"current": one.current, "total": one.total}
+        line["progress"] = _bar(one.current, one.total)
     return line
+
+
+def _bar(current: int, total: int) -> str:
+    """What programs print that do not draw it themselves, as Docker draws it."""
+    if total <= 0:
+        return f"{_size(current):>8}"
+    done = min(50, 50 * current // total)
+    return f"[{'=' * done}>{' ' * (50 - done)}] {_size(current):>8}/{_size(total)}"
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.4g}{unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.4g}TB"
