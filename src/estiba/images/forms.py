@@ -86,7 +86,9 @@ def _known(images: Images, descriptor: Descriptor, diff_id: Digest) -> Blob | No
     if descriptor.digest == diff_id and descriptor.size == images.layer_info(diff_id).tar_bytes:
         return Blob(digest=diff_id, size=descriptor.size, encoding=PLAIN, is_proven=True)
     for blob in images.layers.blobs(diff_id):
-        if blob.digest == descriptor.digest and blob.encoding != UNKNOWN:
+        # A manifest may have come without its blobs, and with whatever size.
+        is_it = (blob.digest, blob.size) == (descriptor.digest, descriptor.size)
+        if is_it and blob.encoding != UNKNOWN:
             return blob
     return None
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from estiba.images.changes import apply_changes
-from estiba.images.images import Images, Naming, NewImage
+from estiba.images.images import Images, Naming, NewImage, check_taggable
 from estiba.images.record import ImageRecord, now_text
 from estiba.model.image import (
     HistoryEntry,
@@ -50,7 +50,7 @@ def import_tar(
     images: Images,
     source: Source,
     *,
-    tags: Iterable[Reference],
+    tags: Sequence[Reference],
     description: Description,
     platform: Platform,
 ) -> ImageRecord:
@@ -72,7 +72,7 @@ def commit_layer(
     base: ImageRecord | None,
     process: ImageProcessConfig,
     *,
-    tags: Iterable[Reference],
+    tags: Sequence[Reference],
     description: Description,
     platform: Platform,
 ) -> ImageRecord:
@@ -101,21 +101,26 @@ def _add_layer(
     before: ImageConfig,
     process: ImageProcessConfig,
     entry: HistoryEntry,
-    tags: Iterable[Reference],
+    tags: Sequence[Reference],
     action: str,
 ) -> ImageRecord:
     """An image of `base`, whose config is `before`, and one more layer."""
-    layer = images.ingest(source)
-    try:
-        infos = [*(images.layer_info(below) for below in (base.layers if base else [])), layer]
-        config = msgspec.structs.replace(
-            before,
-            created=entry.created,
-            config=process,
-            rootfs=RootFs(diff_ids=[info.diff_id for info in infos]),
-            history=[*before.history, entry],
-        )
-        new = NewImage(encode_config(config), infos, parent=base.id if base else "")
-        return images.add(new, Naming(tuple(tags)), action)
-    finally:
-        images.leases.release([layer.diff_id])
+    for tag in tags:
+        check_taggable(tag)
+    below = base.layers if base else []
+    # The container under it, and with that its snapshot, may go meanwhile.
+    with images.leases.held(below):
+        layer = images.ingest(source)
+        try:
+            infos = [*(images.layer_info(one) for one in below), layer]
+            config = msgspec.structs.replace(
+                before,
+                created=entry.created,
+                config=process,
+                rootfs=RootFs(diff_ids=[info.diff_id for info in infos]),
+                history=[*before.history, entry],
+            )
+            new = NewImage(encode_config(config), infos, parent=base.id if base else "")
+            return images.add(new, Naming(tuple(tags)), action)
+        finally:
+            images.leases.release([layer.diff_id])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.images import removal
-from estiba.images.images import Images, Naming, NewImage, decode_config
+from estiba.images.images import Images, Naming, NewImage, check_taggable, decode_config
 from estiba.images.manifests import (
     MAX_INDEX_DEPTH,
     Document,
@@ -82,6 +82,9 @@ def load(
 
 
 def _is_wanted(members: Members, part: _Part, platforms: tuple[Platform, ...]) -> bool:
+    manifest = part.documents[-1].value if part.documents else None
+    if isinstance(manifest, Manifest) and not is_image(manifest):
+        return False
     config = decode_config(members.small(part.config))
     own = Platform(os=config.os, architecture=config.architecture, variant=config.variant)
     return any(own.serves(wanted) for wanted in platforms)
@@ -127,6 +130,8 @@ def _docker_parts(members: Members) -> list[_Part]:
             parts.append(_Part(str(item["Config"]), layers, tags[:_MAX_NAMED]))
         except (KeyError, TypeError, AttributeError) as error:
             raise InvalidArgument(f"manifest.json in the archive is damaged: {error}") from error
+        for tag in tags:
+            check_taggable(tag)
     return parts
 
 
@@ -169,9 +174,10 @@ def _optional_reference(name: str) -> list[Reference]:
     if not name or ("/" not in name and ":" not in name):
         return []
     try:
-        return [parse_reference(name)]
+        reference = parse_reference(name)
     except InvalidArgument:
         return []
+    return [] if reference.digest else [reference]
 
 
 def _blob(digest: Digest) -> str:
@@ -204,8 +210,11 @@ def _layers(members: Members, part: _Part, config_json: bytes) -> list[LayerInfo
     diff_ids = decode_config(config_json).rootfs.diff_ids
     if len(diff_ids) != len(part.layers):
         raise InvalidArgument("the image's config and manifest disagree on the number of layers")
-    if part.documents:
-        members.checked(part.config, digest_of(config_json))
+    manifest = part.documents[-1].value if part.documents else None
+    if isinstance(manifest, Manifest):
+        members.check(part.config, manifest.config)
+        for name, descriptor in zip(part.layers, manifest.layers, strict=True):
+            members.check(name, descriptor)
     return [
         members.layer(name, diff_id) for name, diff_id in zip(part.layers, diff_ids, strict=True)
     ]

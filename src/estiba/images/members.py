@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from estiba.images.images import Images
 from estiba.images.importing import IteratorSource
 from estiba.model.digest import Digest, hex_of
 from estiba.model.errors import DataLoss, InvalidArgument, LimitExceeded
+from estiba.model.image import Descriptor
 from estiba.storage.compress import Decompressed, is_compressed
 from estiba.storage.encoding import PLAIN, Blob, Probe
 from estiba.storage.layers import LayerInfo
@@ -28,8 +30,13 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """`path` is None for a layer that was not spooled, `layer` for what was not unpacked."""
+    """`path` is None for a layer that was not spooled, `layer` for what was not unpacked.
 
+    `digest` is that of its bytes, in the algorithm that its name asks for.
+    """
+
+    digest: Digest
+    size: int
     path: Path | None
     layer: LayerInfo | None = None
 
@@ -73,14 +80,14 @@ class Members:
             known = self._known(name.rpartition("/")[2])
             if known is not None:
                 self._held.append(known.diff_id)
-                return _Member(None, known)
-            return self._unpack(data, None)
+                return _Member(known.diff_id, known.tar_bytes, None, known)
+            return self._unpack(name, data, None)
         if is_compressed(head):
-            return self._unpack(data, path)
-        with path.open("wb", buffering=0) as file:
-            while piece := data.read(_CHUNK):
-                file.write(piece)
-        return _Member(path)
+            return self._unpack(name, data, path)
+        tee = _Tee(data, path, _algorithm(name))
+        with closing(tee):
+            tee.drain()
+        return _Member(tee.digest, tee.size, path)
 
     def _known(self, encoded: str) -> LayerInfo | None:
         """The layer that a member of this name has to be, if it is here; what it holds instead
@@ -90,21 +97,24 @@ class Members:
             return None
         return self._images.held_layer(f"sha256:{encoded}")
 
-    def _unpack(self, data: _MemberData, path: Path | None) -> _Member:
+    def _unpack(self, name: str, data: _MemberData, path: Path | None) -> _Member:
         """A layer, or what looks like one: `path` gets its bytes, if they could be lost."""
-        tee = _Tee(data, path)
-        try:
-            info = self._images.ingest(tee.plain())
-        except InvalidArgument:
-            if path is None:
-                raise
-            tee.drain()
-            return _Member(path)
-        finally:
-            tee.close()
+        tee = _Tee(data, path, _algorithm(name))
+        with closing(tee):
+            try:
+                info = self._images.ingest(tee.plain())
+            except InvalidArgument:
+                if path is None:
+                    raise
+                tee.drain()
+                return _Member(tee.digest, tee.size, path)
         self._held.append(info.diff_id)
-        self._images.layers.note_blob(info.diff_id, tee.blob(info))
-        return _Member(path, info)
+        if path is None:
+            blob = Blob(digest=info.diff_id, size=info.tar_bytes, encoding=PLAIN, is_proven=True)
+        else:
+            blob = Blob(digest=tee.digest, size=tee.size, encoding=tee.encoding())
+        self._images.layers.note_blob(info.diff_id, blob)
+        return _Member(blob.digest, blob.size, path, info)
 
     def _find(self, name: str) -> _Member:
         """Raises InvalidArgument for a member that is not there."""
@@ -138,10 +148,21 @@ class Members:
             raise InvalidArgument(f"the archive's blob {digest} has another digest")
         return data
 
+    def check(self, name: str, descriptor: Descriptor) -> None:
+        """Raises DataLoss when the member is not the blob that a manifest names."""
+        member = self._find(name)
+        if (member.digest, member.size) != (descriptor.digest, descriptor.size):
+            raise DataLoss(
+                f"the archive's blob {descriptor.digest} of {descriptor.size} bytes has "
+                f"{member.size} bytes and the digest {member.digest}"
+            )
+
     def layer(self, name: str, diff_id: Digest) -> LayerInfo:
         """Raises DataLoss when the member holds another layer."""
         member = self._find(name)
-        info = member.layer or self._images.held_layer(diff_id)
+        info = member.layer
+        if info is None and member.digest == diff_id:
+            info = self._images.held_layer(diff_id)
         if info is None and member.path is not None:
             with member.path.open("rb", buffering=0) as file:
                 info = self._images.ingest(Decompressed(file), expected=diff_id)
@@ -197,11 +218,12 @@ class _MemberData:
 class _Tee:
     """Hashes, probes and copies a layer's blob while its tar is drawn from it."""
 
-    def __init__(self, source: Source, path: Path | None) -> None:
+    def __init__(self, source: Source, path: Path | None, algorithm: str) -> None:
         self._source = source
         self._file = path.open("wb", buffering=0) if path else None
-        self._hash = hashlib.sha256()
-        self._size = 0
+        self._algorithm = algorithm
+        self._hash = hashlib.new(algorithm)
+        self.size = 0
         self._probe = Probe()
         self._plain: Source | None = None
 
@@ -220,7 +242,7 @@ class _Tee:
         """The blob."""
         piece = self._source.read(size)
         self._hash.update(piece)
-        self._size += len(piece)
+        self.size += len(piece)
         self._probe.raw(piece)
         if self._file is not None:
             self._file.write(piece)
@@ -232,12 +254,10 @@ class _Tee:
 
     @property
     def digest(self) -> Digest:
-        return f"sha256:{self._hash.hexdigest()}"
+        return f"{self._algorithm}:{self._hash.hexdigest()}"
 
-    def blob(self, info: LayerInfo) -> Blob:
-        if self._file is None:
-            return Blob(digest=info.diff_id, size=info.tar_bytes, encoding=PLAIN, is_proven=True)
-        return Blob(digest=self.digest, size=self._size, encoding=self._probe.encoding())
+    def encoding(self) -> str:
+        return self._probe.encoding()
 
     def close(self) -> None:
         if self._file is not None:
@@ -249,6 +269,11 @@ class _Reading:
 
     def __init__(self, read: Any) -> None:
         self.read = read
+
+
+def _algorithm(name: str) -> str:
+    """The digest by which an OCI layout names the member."""
+    return "sha512" if name.startswith("blobs/sha512/") else "sha256"
 
 
 def _normal(name: str) -> str:

@@ -56,6 +56,7 @@ def remove(
         answers: Answers = []
         for found in chosen:
             answers += _remove_name(images, found, reference, in_use(found.id))
+        collect(images)  # manifests of what was untagged
         return answers
 
 
@@ -67,7 +68,11 @@ def _remove_by_id(images: Images, record: ImageRecord, users: list[str], *, forc
             "referenced in multiple repositories"
         )
     _check_unused(record, users, force=force, by_id=True)
-    return _untag_all(images, record) if users else _delete(images, record)
+    if not users:
+        return _delete(images, record)
+    answers = _untag_all(images, record)
+    collect(images)
+    return answers
 
 
 def _remove_name(

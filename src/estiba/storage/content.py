@@ -68,8 +68,12 @@ class ContentStore:
         return data
 
     def ingest(self, source: Source, digest: Digest, size_bytes: int) -> None:
-        """Keeps what `source` gives. Raises DataLoss for another digest or size; nothing stays."""
+        """Keeps what `source` gives, unless it is here.
+
+        Raises DataLoss for another digest or size; nothing stays.
+        """
         if self.has(digest):
+            _check_size(self.size(digest), size_bytes, digest)
             return
         path = self.path(digest)
         temporary = path.with_name(f".{secrets.token_hex(8)}")
@@ -84,6 +88,7 @@ class ContentStore:
                     state.update(piece)
                     file.write(piece)
                 _check(state.hexdigest(), digest)
+                _check_size(written, size_bytes, digest)
                 os.fsync(file.fileno())
             os.rename(temporary, path)
         except BaseException:
@@ -122,3 +127,8 @@ class ContentStore:
 def _check(actual_hex: str, digest: Digest) -> None:
     if actual_hex != hex_of(digest):
         raise DataLoss(f"content digest mismatch: expected {digest}, got {actual_hex}")
+
+
+def _check_size(actual_bytes: int, size_bytes: int, digest: Digest) -> None:
+    if actual_bytes != size_bytes:
+        raise DataLoss(f"blob {digest} has {actual_bytes} bytes instead of {size_bytes}")

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.kernel.confined import exists_in_root, opened_root
+from estiba.kernel.files import write_atomic
 from estiba.kernel.inode_flags import spread_subdirectories
 from estiba.kernel.mounts import is_mounted, mount_overlay, unmount
 from estiba.kernel.trees import discard_tree, opened_directory, tree_size, walk
@@ -68,7 +69,8 @@ class SnapshotStore:
         os.chown(upper, status.st_uid, status.st_gid)
         upper.chmod(stat.S_IMODE(status.st_mode) if lower else 0o755)
         (path / "work").mkdir(mode=0o700, exist_ok=True)
-        (path / "lower").write_text(json.dumps(lower))
+        # Whole or not at all: whoever collects layers reads it meanwhile, or after a crash.
+        write_atomic(path / "lower", json.dumps(lower).encode(), mode=0o644, durable=False)
 
     def mount(self, key: str, target: Path) -> None:
         """Mounts the snapshot at the existing directory `target`."""
