@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.disk import settle
 from bench.peers import Engine
 
 LINES = 1_000_000
@@ -116,9 +115,8 @@ def read_lines(engine: Engine) -> float:
 def import_root(engine: Engine, archives: list[Path], number: int) -> float:
     """A Debian root file system, each time another, so that no layer is there already.
 
-    Nothing is removed in between: the engine that comes second would pay for that.
+    Nothing is removed in between: the engine that comes second would pay for that (`disk.py`).
     """
-    settle([archives[number]])
     with archives[number].open("rb") as file:
         return timed(lambda: engine.docker("import", "-", f"debian:{number}", stdin=file))
 
