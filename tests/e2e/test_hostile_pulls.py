@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,84 @@ def test_layers_without_a_digest(
 ) -> None:
     image_of(served, [diff_id], [tar_of({"a": b""})], "1")
     assert "digest" in pull(daemon, f"{registry.host}/x:1")
+
+
+# -- requests ------------------------------------------------------------------------------
+
+ZERO = f"sha256:{'0' * 64}"
+WRONG: list[tuple[str, str, int, str]] = [
+    ("POST", "/images/create?fromImage=x&tag=5000/evil", 400, "invalid tag format"),
+    ("POST", "/images/create?fromImage=x&tag=1@" + ZERO, 400, "invalid tag format"),
+    ("POST", "/images/create?fromSrc=-&repo=x&tag=5000/evil", 400, "invalid tag format"),
+    ("POST", f"/images/create?fromSrc=-&repo=x@{ZERO}", 400, "digest reference"),
+    ("POST", "/images/x/tag?repo=y&tag=5000/evil", 400, "invalid tag format"),
+    ("POST", "/images/x/push?tag=5000/evil", 400, "invalid tag format"),
+    ("POST", f"/images/x/push?tag={ZERO}", 400, "invalid tag format"),
+    ("GET", f"/distribution/{ZERO}/json", 400, "no manifest found for full image ID"),
+    ("GET", "/images/search?term=x&limit=101", 400, "outside the range of [1, 100]"),
+    ("GET", '/images/search?term=x&filters={"foo":["1"]}', 400, "invalid filter 'foo'"),
+    ("GET", '/images/search?term=x&filters={"stars":["x"]}', 400, "invalid filter 'stars=x'"),
+    ("POST", '/images/prune?filters={"dangling":[]}', 200, ""),
+    ("POST", '/images/prune?filters={"keep":[],"lru":[]}', 200, ""),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "status", "words"), WRONG)
+def test_wrong_requests(
+    daemon: PrivateDaemon, method: str, path: str, status: int, words: str
+) -> None:
+    answered, body = daemon.request(method, path)
+    assert (answered, words in str(body)) == (status, True), body
+
+
+def test_a_push_of_nothing_says_so_in_its_stream(daemon: PrivateDaemon) -> None:
+    status, body = daemon.request("POST", "/images/127.0.0.1:1/nope/push?tag=1")
+    assert status == 200
+    assert b"The push refers to repository [127.0.0.1:1/nope]" in body
+    assert b"An image does not exist locally with the tag: 127.0.0.1:1/nope" in body
+
+
+@pytest.mark.parametrize("auth", ["garbage!!", "W10=", "bnVsbA==", "x" * 1000])
+def test_credentials_that_are_none(
+    daemon: PrivateDaemon, served: Served, registry: ScriptedServer, auth: str
+) -> None:
+    served.image([tar_of({"a": b""})], tag="1")
+    path = f"/images/create?fromImage={registry.host}/x:1"
+    status, body = daemon.request("POST", path, headers={"X-Registry-Auth": auth})
+    assert status == 200 and b"Downloaded newer image" in body
+
+
+def test_a_tag_with_a_digest_is_pulled_by_the_digest(
+    daemon: PrivateDaemon, served: Served, registry: ScriptedServer
+) -> None:
+    made = served.image([tar_of({"a": b""})], tag="1")
+    assert not pull(daemon, f"{registry.host}/x:1@{made['digest']}")
+    (image,) = daemon.request("GET", "/images/json")[1]
+    assert image["RepoTags"] == []
+    assert image["RepoDigests"] == [f"{registry.host}/x@{made['digest']}"]
+
+
+def test_a_remote_image_whose_config_is_none(
+    daemon: PrivateDaemon, served: Served, registry: ScriptedServer
+) -> None:
+    config = served.blob(b"[1, 2", OCI_CONFIG)
+    body = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": []}
+    served.manifest(body, OCI_MANIFEST, "1")
+    status, answer = daemon.request("GET", f"/distribution/{registry.host}/x:1/json")
+    assert status == 400 and "damaged" in answer["message"]
+
+
+def test_nothing_stays_of_what_breaks_off_early(
+    daemon: PrivateDaemon, served: Served, registry: ScriptedServer
+) -> None:
+    """Before there is anything worth going on from: manifests, an artifact's first blob."""
+    made = served.image([tar_of({"a": b""})], tag="1")
+    config = json.loads(served.manifests[made["digest"]][1])["config"]["digest"]
+    served.faults[config] = lambda _, reply: replace(reply, cut=5)
+    assert pull(daemon, f"{registry.host}/x:1")
+    blobs = [served.blob(text, "application/x") for text in (b"{}", b"second" * 100)]
+    body = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": blobs[0], "layers": blobs[1:]}
+    served.manifest(body, OCI_MANIFEST, "2")
+    served.faults[blobs[1]["digest"]] = lambda _, reply: replace(reply, cut=5)
+    assert pull(daemon, f"{registry.host}/x:2")
+    assert leftovers(daemon) == []

@@ -41,22 +41,14 @@ class Pusher:
     settings: RegistrySettings
     parallel: int
 
-    def check(self, reference: Reference, platform: Platform | None) -> list[ImageRecord]:
-        """What a push of `reference` would send. Raises NotFound in Docker's words."""
-        tags = [reference] if reference.tag else self._tags(reference)
-        records = [record for tag in tags for record in self._records(tag, platform)]
-        if not records:
-            raise NotFound(
-                f"An image does not exist locally with the tag: {reference.familiar_name}"
-            )
-        return records
-
     def _tags(self, reference: Reference) -> list[Reference]:
         return [parse_reference(tag) for tag in self.images.tags_of(reference.familiar_name)]
 
     def _records(self, tag: Reference, platform: Platform | None) -> list[ImageRecord]:
         found = self.images.named(tag)
-        if platform is None or not found:
+        if not found:
+            raise _nothing(tag)
+        if platform is None:
             return found
         kept = [record for record in found if record.platform.serves(platform)]
         if not kept:
@@ -81,6 +73,10 @@ class Pusher:
             raise InvalidArgument("cannot push a digest reference")
         yield Progress(f"The push refers to repository [{reference.repository}]")
         tags = [reference] if reference.tag else self._tags(reference)
+        if not tags:
+            raise _nothing(reference)
+        for tag in tags:
+            self._records(tag, platform)
         with Repository(
             reference, self.settings, credentials, push=True, cancel=cancel
         ) as repository:
@@ -91,6 +87,10 @@ class Pusher:
             except BaseException:
                 repository.cancel.cancel()
                 raise
+
+
+def _nothing(reference: Reference) -> NotFound:
+    return NotFound(f"An image does not exist locally with the tag: {reference.familiar_name}")
 
 
 @dataclass(slots=True)

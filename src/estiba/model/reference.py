@@ -58,6 +58,17 @@ class Reference:
             return self
         return Reference(self.domain, self.path, DEFAULT_TAG, None)
 
+    def with_tag(self, tag: str) -> Reference:
+        """With another tag, which came apart from the name; itself for an empty one.
+
+        Raises InvalidArgument.
+        """
+        if not tag:
+            return self
+        if not _TAG.fullmatch(tag):
+            raise InvalidArgument(f"invalid tag format: {tag[:64]!r}")
+        return Reference(self.domain, self.path, tag, self.digest)
+
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""

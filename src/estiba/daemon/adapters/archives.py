@@ -274,7 +274,7 @@ def _named(work: Any, ref: str) -> Any:
 def _target(repository: str, tag: str) -> list[Reference]:
     if not repository:
         return []
-    return [parse_reference(f"{repository}:{tag}" if tag else repository)]
+    return [parse_reference(repository).with_tag(tag)]
 
 
 def _committed_config(record: ContainerRecord, given: Config | None) -> ImageProcessConfig:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import msgspec
 
@@ -41,6 +42,30 @@ def filtered(images: Images, records: list[ImageRecord], filters: Filters) -> li
     if patterns:
         records = [kept for record in records if (kept := _matching(record, patterns))]
     return records
+
+
+def found_filter(filters: Filters) -> Callable[[Mapping[str, Any]], bool]:
+    """Which images that a search has found are wanted. Raises InvalidArgument."""
+    check_known(filters, {"stars", "is-official", "is-automated"})
+    stars = [_stars(value) for value in filters.get("stars", [])]
+    flags = [
+        (name.replace("-", "_"), parse_bool(name, value))
+        for name in ("is-official", "is-automated")
+        for value in filters.get(name, [])
+    ]
+
+    def is_wanted(found: Mapping[str, Any]) -> bool:
+        return found["star_count"] >= max(stars, default=0) and all(
+            found[name] is wanted for name, wanted in flags
+        )
+
+    return is_wanted
+
+
+def _stars(value: str) -> int:
+    if not value.isdecimal():
+        raise InvalidArgument(f"invalid filter 'stars={value[:32]}'")
+    return int(value)
 
 
 def check_known(filters: Filters, known: set[str]) -> None:

@@ -126,7 +126,7 @@ class ImageQueries:
         return entries
 
     async def tag(self, name: str, repository: str, tag: str) -> None:
-        target = parse_reference(f"{repository}:{tag}" if tag else repository)
+        target = parse_reference(repository).with_tag(tag)
         if target.path == "library/sha256":
             raise InvalidArgument(
                 "refusing to create an ambiguous tag using digest algorithm as name"
@@ -176,7 +176,7 @@ class ImageQueries:
         records = filtered(self.images, self.images.list_all(), rest)
         if any(parse_bool("lru", value) for value in filters.get("lru", [])):
             return sorted(records, key=lambda r: (self.images.usage.last_ns(r.id), r.created_ns))
-        only_dangling = parse_bool("dangling", filters.get("dangling", ["true"])[0])
+        only_dangling = parse_bool("dangling", (filters.get("dangling") or ["true"])[0])
         return [record for record in records if not (only_dangling and record.repo_tags)]
 
     def layers_bytes(self) -> int:
@@ -208,9 +208,9 @@ def _manifests(record: ImageRecord, users: dict[Digest, list[str]]) -> list[Json
 
 def _keep_bytes(filters: Filters) -> int | None:
     """How much `prune` with `lru` leaves. Raises InvalidArgument."""
-    if "keep" not in filters:
+    if not filters.get("keep"):
         return None
-    if "lru" not in filters:
+    if not filters.get("lru"):
         raise InvalidArgument("the filter keep=SIZE needs lru=true: what is used least goes first")
     return parse_bytes(filters["keep"][0])
 

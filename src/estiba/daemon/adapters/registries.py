@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from estiba.daemon.adapters.bridging import each
+from estiba.daemon.adapters.image_filters import Filters, found_filter
 from estiba.distribution.cancel import CancelToken
-from estiba.distribution.credentials import Credentials, decode_auth_header
+from estiba.distribution.credentials import ANONYMOUS, Credentials, decode_auth_header
 from estiba.distribution.settings import RegistrySettings
 from estiba.images.images import Images
 from estiba.images.progress import Progress
 from estiba.kernel.blocking import run_apart
+from estiba.model.digest import parse_digest
 from estiba.model.errors import InvalidArgument
 from estiba.model.image import Platform
 from estiba.model.reference import Reference, parse_reference
@@ -44,7 +46,7 @@ class Registries:
         from estiba.images.pulling import Puller
 
         reference = _with_tag(parse_reference(image), tag)
-        credentials = decode_auth_header(auth)
+        credentials = _credentials(auth)
         if self._puller is None:
             fetches = Fetches(self.images, self.downloads)
             self._puller = Puller(self.images, self.settings, fetches)
@@ -58,21 +60,23 @@ class Registries:
     ) -> AsyncIterator[Json]:
         from estiba.images.pushing import Pusher
 
-        reference = _with_tag(parse_reference(image), tag)
-        credentials = decode_auth_header(auth)
+        reference = parse_reference(image).with_tag(tag)
+        credentials = _credentials(auth)
         pusher = Pusher(self.images, self.settings, self.uploads)
-        pusher.check(reference, platform)
         cancel = CancelToken()
         return _lines(pusher.push(reference, platform, credentials, cancel), cancel)
 
     async def inspect(self, name: str, auth: str) -> Json:
         reference = parse_reference(name).tagged
-        return await run_apart(self._inspect, reference, decode_auth_header(auth))
+        if reference.path == "library/sha256":
+            raise InvalidArgument("no manifest found for full image ID")
+        return await run_apart(self._inspect, reference, _credentials(auth))
 
     def _inspect(self, reference: Reference, credentials: Credentials) -> Json:
         from estiba.distribution.repository import Repository
+        from estiba.images.images import decode_config
         from estiba.images.manifests import is_image, parse
-        from estiba.model.image import Index, parse_config
+        from estiba.model.image import Index
 
         with Repository(reference, self.settings, credentials) as repository:
             fetched = repository.manifest(reference.digest or reference.tag or "")
@@ -82,7 +86,7 @@ class Registries:
                 platforms = [e.platform for e in value.manifests if e.platform is not None]
             elif is_image(value):
                 config = value.config
-                found = parse_config(repository.read_blob(config.digest, config.size))
+                found = decode_config(repository.read_blob(config.digest, config.size))
                 platforms = [
                     Platform(os=found.os, architecture=found.architecture, variant=found.variant)
                 ]
@@ -97,23 +101,34 @@ class Registries:
             "Platforms": [_platform_view(platform) for platform in platforms],
         }
 
-    async def search(self, term: str, limit: int, filters: Any, auth: str) -> list[Json]:
-        return await run_apart(self._search, term, limit or 25, decode_auth_header(auth))
+    async def search(self, term: str, limit: int, filters: Filters, auth: str) -> list[Json]:
+        is_wanted = found_filter(filters)
+        found = await run_apart(self._search, term, limit or 25, _credentials(auth))
+        return [one for one in found if is_wanted(one)]
 
     def _search(self, term: str, limit: int, credentials: Credentials) -> list[Json]:
         from estiba.distribution.search import search
 
         if not 0 < limit <= _MAX_FOUND:
-            raise InvalidArgument(f"the limit of a search is between 1 and {_MAX_FOUND}")
+            raise InvalidArgument(f"Limit {limit} is outside the range of [1, {_MAX_FOUND}]")
         return [msgspec.to_builtins(one) for one in search(term, limit, self.settings, credentials)]
 
 
 def _with_tag(reference: Reference, tag: str) -> Reference:
     """The API gives tag or digest apart. Raises InvalidArgument."""
-    if not tag:
-        return reference
-    separator = "@" if tag.startswith(("sha256:", "sha512:")) else ":"
-    return parse_reference(f"{reference.familiar_name}{separator}{tag}")
+    if tag.startswith(("sha256:", "sha512:")):
+        return Reference(reference.domain, reference.path, digest=parse_digest(tag))
+    if tag:
+        return Reference(reference.domain, reference.path).with_tag(tag)
+    return reference
+
+
+def _credentials(auth: str) -> Credentials:
+    """Nobody's when the header is none: so Docker has it, and clients send all sorts."""
+    try:
+        return decode_auth_header(auth)
+    except InvalidArgument:
+        return ANONYMOUS
 
 
 def _platform_view(platform: Platform) -> Json:

@@ -12,7 +12,7 @@ from estiba.daemon.adapters.download import Download
 from estiba.http1 import Body
 from estiba.http1.uploads import Upload
 from estiba.images import saving
-from estiba.images.images import Images
+from estiba.images.images import Images, check_taggable
 from estiba.images.importing import Description, import_tar
 from estiba.images.loading import load
 from estiba.images.record import ImageRecord
@@ -68,10 +68,11 @@ class ImageTransfers:
         changes: list[str],
         platform: Platform,
     ) -> AsyncIterator[Json]:
-        name = f"{repository}:{tag}" if tag else repository
         stream: Upload | Download | None = None
         try:
-            tags = [parse_reference(name)] if name else []
+            tags = [parse_reference(repository).with_tag(tag)] if repository else []
+            for name in tags:
+                check_taggable(name)
             if source == "-":
                 stream = Upload(body)
             else:
