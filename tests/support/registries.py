@@ -186,12 +186,16 @@ class GenuineRegistry:
         root: Path,
         *,
         certificate: tuple[Path, Path] | None = None,
+        clients: Path | None = None,
         users: Mapping[str, str] | None = None,
         auth: Json | None = None,
         storage: Json | None = None,
         address: str = "127.0.0.1",
     ) -> None:
-        """`auth` is that section of the configuration; so is `storage`, instead of files."""
+        """`auth` is that section of the configuration; so is `storage`, instead of files.
+
+        `clients` is an authority that vouches for those who may use it.
+        """
         self.address = address
         self.root = root
         self.log = root / "registry.log"
@@ -199,7 +203,8 @@ class GenuineRegistry:
         self.port = 0
         http: Json = {"addr": f"{address}:0", "host": ""}
         if certificate is not None:
-            http["tls"] = {"certificate": str(certificate[0]), "key": str(certificate[1])}
+            tls: Json = {"certificate": str(certificate[0]), "key": str(certificate[1])}
+            http["tls"] = tls | ({"clientcas": [str(clients)]} if clients else {})
         root.mkdir(parents=True, exist_ok=True)
         if users is not None:
             passwords = root / "htpasswd"
@@ -254,12 +259,13 @@ def genuine_registry(
     root: Path,
     *,
     certificate: tuple[Path, Path] | None = None,
+    clients: Path | None = None,
     users: Mapping[str, str] | None = None,
     auth: Json | None = None,
     address: str = "127.0.0.1",
 ) -> Iterator[GenuineRegistry]:
     registry = GenuineRegistry(
-        root, certificate=certificate, users=users, auth=auth, address=address
+        root, certificate=certificate, clients=clients, users=users, auth=auth, address=address
     )
     registry.start()
     try:

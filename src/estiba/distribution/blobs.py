@@ -112,6 +112,7 @@ class BlobStream:
         self._reopen = reopen
         self._give_up = give_up
         self._opened: Opened | None = first
+        self._mirrors: list[Session] = []
         self._digest = digest
         self._size = size
         self._position = offset
@@ -147,6 +148,15 @@ class BlobStream:
             except BaseException:
                 self._abandon()
                 raise
+
+    def blame(self) -> bool:
+        """What came is not the blob: mirrors that it came from are not asked again.
+
+        False when the registry alone gave it, which a second attempt would not change.
+        """
+        for session in self._mirrors:
+            self._give_up(session)
+        return bool(self._mirrors)
 
     def close(self) -> None:
         """Twice is harmless."""
@@ -198,6 +208,8 @@ class BlobStream:
             opened = self._opened = self._reopen(self._position)
             self._left_s, self._since = self._patience.read_timeout_s, 0
             self._check_open()
+        if opened.session.site.is_mirror and opened.session not in self._mirrors:
+            self._mirrors.append(opened.session)
         while opened.skip:
             opened.skip -= len(self._timed(opened, min(opened.skip, _SKIPPED_AT_ONCE)))
         return self._gather(opened, size)
@@ -249,20 +261,16 @@ class BlobStream:
     def _finish(self) -> None:
         opened = self._opened
         if opened is not None and opened.answer.length is None and opened.answer.read_some(1):
-            self._spoil(opened)
+            self.blame()
             raise DataLoss(f"{self._what}: the registry sends more than {self._size} bytes")
         if self._hasher is not None and self._hasher.hexdigest() != hex_of(self._digest):
-            self._spoil(opened)
+            self.blame()
             raise DataLoss(
                 f"{self._what}: the registry sent other bytes, whose digest is "
                 f"{self._hasher.hexdigest()}"
             )
         self._done = True
         self._abandon()
-
-    def _spoil(self, opened: Opened | None) -> None:
-        if opened is not None and opened.session.site.is_mirror:
-            self._give_up(opened.session)
 
     def _check_open(self) -> None:
         self._cancel.check()

@@ -17,6 +17,17 @@ _INTERRUPTED = (
     http.client.IncompleteRead,
     ssl.SSLEOFError,
 )
+_NO_TLS = "it seems to speak plain HTTP; --insecure-registry={host} allows that"
+_NO_CERTIFICATE = (
+    "it wants a client certificate; put NAME.cert and NAME.key into /etc/estiba/certs.d/{host}/"
+)
+_TLS_REASONS = {
+    "WRONG_VERSION_NUMBER": _NO_TLS,
+    "HTTP_REQUEST": _NO_TLS,
+    "SSLV3_ALERT_BAD_CERTIFICATE": _NO_CERTIFICATE,
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": _NO_CERTIFICATE,
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not know who issued the client certificate",
+}
 
 
 class Broken(Unavailable):
@@ -48,7 +59,8 @@ def _reason(url: Url, error: Exception) -> str:
             f"authority into /etc/estiba/certs.d/{host}/ca.crt"
         )
     if isinstance(error, ssl.SSLError):
-        return f"no TLS with {host}: {error.reason or error}"
+        reason = error.reason or str(error)
+        return f"no TLS with {host}: {_TLS_REASONS.get(reason, reason).format(host=host)}"
     if isinstance(error, ConnectionRefusedError):
         return f"{host}: connection refused"
     if isinstance(error, _INTERRUPTED):

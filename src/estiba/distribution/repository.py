@@ -33,7 +33,7 @@ from estiba.distribution.manifests import (
 )
 from estiba.distribution.referrers import find_referrers
 from estiba.distribution.session import Session
-from estiba.distribution.settings import RegistrySettings
+from estiba.distribution.settings import RegistrySettings, Site
 from estiba.distribution.transport import Transport
 from estiba.distribution.uploads import (
     Destination,
@@ -92,6 +92,7 @@ class Repository:
         sites = [settings.site(reference.domain)] if push else settings.sites(reference.domain)
         self._home = Session(sites[-1], credentials, self._transport)
         self._mirrors = [Session(site, ANONYMOUS, self._transport) for site in sites[:-1]]
+        self._given_up: set[Site] = set()
 
     def fork(self, cancel: CancelToken) -> Repository:
         """The same for a part of the job that `cancel` ends.
@@ -175,14 +176,13 @@ class Repository:
 
     def put_manifest(self, target: str, body: bytes, media_type: str) -> Content:
         """Stores `body` under a tag or its digest. Raises InvalidArgument when refused."""
-        what = self._manifest_name(target)
+        what, session = self._manifest_name(target), self._home
         if len(body) > MAX_MANIFEST_BYTES:
             raise LimitExceeded(f"{what} is larger than {MAX_MANIFEST_BYTES >> 20} MiB")
         asked = self._checked(target)
         digest = digest_like(asked or "sha256:", body)
         if asked not in (None, digest):
             raise InvalidArgument(f"{what}: its digest is {digest}")
-        session = self._home
         url = session.url(f"{self._name(session)}/manifests/{target}")
         headers = {"Content-Type": media_type}
         scopes = self._scopes(session, "pull,push")
@@ -240,8 +240,13 @@ class Repository:
         """A small blob whole, checked. Raises NotFound, DataLoss, LimitExceeded beyond 16 MiB."""
         if size > _MAX_SMALL_BLOB_BYTES:
             raise LimitExceeded(f"{self._blob_name(digest)} is larger than 16 MiB")
-        with self.blob(digest, size) as stream:
-            return b"".join(iter(lambda: stream.read(256 << 10), b""))
+        while True:
+            with self.blob(digest, size) as stream:
+                try:
+                    return b"".join(iter(lambda: stream.read(256 << 10), b""))
+                except DataLoss:
+                    if not stream.blame():
+                        raise
 
     def has_blob(self, digest: Digest) -> bool:
         """Whether the registry itself has it."""
@@ -338,7 +343,7 @@ class Repository:
     # -- sites and names ---------------------------------------------------------------------
 
     def _read(self, ask: Callable[[Session], T]) -> T:
-        for session in list(self._mirrors):
+        for session in [one for one in self._mirrors if one.site not in self._given_up]:
             try:
                 return ask(session)
             except Cancelled:
@@ -351,8 +356,8 @@ class Repository:
         return ask(self._home)
 
     def _give_up(self, session: Session) -> None:
-        if session in self._mirrors:
-            self._mirrors.remove(session)
+        """A mirror; the forks pass it over too."""
+        self._given_up.add(session.site)
 
     def _delete(self, path: str, what: str) -> None:
         session = self._home

@@ -121,8 +121,8 @@ class Fetches:
                 wake.set()
 
     def _fetch(self, fetch: Fetch, open_blob: OpenBlob) -> LayerInfo:
-        done = self._unpack(fetch, open_blob) or self._unpack(fetch, open_blob)
-        assert done is not None, "the second time nothing was kept"
+        while (done := self._unpack(fetch, open_blob)) is None:
+            fetch.cancel.check()
         info, blob = done
         self._images.layers.note_blob(
             info.diff_id, msgspec.structs.replace(blob, places=[fetch.place])
@@ -132,7 +132,8 @@ class Fetches:
         return info
 
     def _unpack(self, fetch: Fetch, open_blob: OpenBlob) -> tuple[LayerInfo, Blob] | None:
-        """None when what a former attempt kept was damaged, as a power cut may leave it.
+        """None when what a former attempt kept was damaged, as a power cut may leave it, or when
+        a mirror lied, which is not asked again.
 
         The partial file stays only if a later attempt can go on from it.
         """
@@ -146,7 +147,7 @@ class Fetches:
             raise
         except (EstibaError, OSError) as error:
             self._images.content.remove_partial(fetch.descriptor.digest)
-            if isinstance(error, OSError) or not incoming.was_resumed:
+            if isinstance(error, OSError) or not incoming.may_be_better():
                 raise
             return None
         finally:
@@ -173,7 +174,7 @@ class _Incoming:
             if not self._replay_bytes:
                 self._file.truncate(0)
             self._file.seek(0)
-        self.was_resumed = self._replay_bytes > 0
+        self._was_resumed = self._replay_bytes > 0
         self._tar: Decompressed | None = None
 
     def read(self, size: int = _CHUNK, /) -> bytes:
@@ -224,6 +225,11 @@ class _Incoming:
             )
         if self._hashing.hexdigest() != hex_of(descriptor.digest):
             raise DataLoss(f"layer {descriptor.digest} came with another digest")
+
+    def may_be_better(self) -> bool:
+        """Whether another attempt could bring other bytes."""
+        was_mirrored = self._stream is not None and self._stream.blame()
+        return was_mirrored or self._was_resumed
 
     def blob(self) -> Blob:
         return Blob(

@@ -284,8 +284,7 @@ class _Pull:
         with self.images.leases.held(unique):
             for blob in unique.values():
                 yield Progress("Downloading", short(blob.digest), 0, blob.size)
-                with self.repository.blob(blob.digest, blob.size) as stream:
-                    self.images.content.ingest(stream, blob.digest, blob.size)
+                self._fetch_blob(blob)
                 yield Progress("Download complete", short(blob.digest))
             self._record(
                 NewImage(
@@ -297,6 +296,16 @@ class _Pull:
                     size_bytes=sum(blob.size for blob in unique.values()),
                 )
             )
+
+    def _fetch_blob(self, blob: Descriptor) -> None:
+        while True:
+            with self.repository.blob(blob.digest, blob.size) as stream:
+                try:
+                    self.images.content.ingest(stream, blob.digest, blob.size)
+                    return
+                except DataLoss:
+                    if not stream.blame():
+                        raise
 
     # -- the record ------------------------------------------------------------------------
 

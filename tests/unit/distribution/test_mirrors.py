@@ -18,6 +18,7 @@ from tests.unit.distribution.support import (
     serving,
 )
 
+from estiba.distribution.cancel import CancelToken
 from estiba.model.digest import digest_of
 
 
@@ -86,6 +87,14 @@ def test_a_mirror_that_breaks_or_lies_in_the_middle() -> None:
             with pytest.raises(Exception, match="other bytes"):
                 read_all(source.blob(DIGEST, len(DATA)))
             assert read_all(source.blob(DIGEST, len(DATA))) == DATA
+        with repository(server.host, settings=settings) as source:
+            # A fork learns for all.
+            with pytest.raises(Exception, match="other bytes"):
+                read_all(source.fork(CancelToken()).blob(DIGEST, len(DATA)))
+            assert read_all(source.blob(DIGEST, len(DATA))) == DATA
+            assert source.read_blob(DIGEST, len(DATA)) == DATA
+        with repository(server.host, settings=settings) as source:
+            assert source.read_blob(DIGEST, len(DATA)) == DATA
 
 
 def test_pushes_pass_mirrors_by() -> None:
