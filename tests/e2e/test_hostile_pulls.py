@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 
 import pytest
 from tests.support.busybox import busybox_tar
-from tests.support.daemon import PrivateDaemon, wait_until
-from tests.support.scripted import ScriptedServer, scripted
+from tests.support.daemon import PrivateDaemon, UnixConnection, wait_until
+from tests.support.scripted import Ask, Reply, ScriptedServer, scripted
 from tests.support.served import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Served, tar_of
 
 pytestmark = [pytest.mark.e2e]
@@ -188,3 +189,37 @@ def test_nothing_stays_of_what_breaks_off_early(
     served.faults[blobs[1]["digest"]] = lambda _, reply: replace(reply, cut=5)
     assert pull(daemon, f"{registry.host}/x:2")
     assert leftovers(daemon) == []
+
+
+def test_a_layer_that_another_registry_gives_wrongly(
+    daemon: PrivateDaemon, served: Served, registry: ScriptedServer
+) -> None:
+    """Whoever waits for somebody else's fetch of a layer does not fail with it."""
+    layer = tar_of({"file": b"1" * 5000})
+    served.image([layer], tag="1")
+    wicked = Served()
+    blob = wicked.layer_of(wicked.image([layer], tag="1"))
+    is_asked, is_waited_for = threading.Event(), threading.Event()
+
+    def wrong(_: Ask, reply: Reply) -> Reply:
+        is_asked.set()
+        assert is_waited_for.wait(20)
+        return replace(reply, body=bytes(len(reply.body)))
+
+    wicked.faults[blob] = wrong
+    results: list[str] = []
+    with scripted(wicked) as other:
+        first = threading.Thread(target=lambda: results.append(pull(daemon, f"{other.host}/x:1")))
+        first.start()
+        assert is_asked.wait(20)
+        connection = UnixConnection(daemon.socket)
+        connection.request("POST", f"/images/create?fromImage={registry.host}/x:1")
+        answer = connection.getresponse()
+        lines = [answer.readline(), answer.readline()]
+        assert b"Pulling fs layer" in lines[1]
+        is_waited_for.set()
+        rest = answer.read()
+        first.join(30)
+        connection.close()
+    assert "digest" in results[0] or "tar" in results[0] or "mismatch" in results[0], results
+    assert b"Downloaded newer image" in rest, rest

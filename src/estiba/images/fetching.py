@@ -69,10 +69,19 @@ class Fetches:
         self._lock = threading.Lock()
         self._under_way: dict[Digest, Fetch] = {}
 
-    def join(self, wanted: Fetch, open_blob: OpenBlob, wake: threading.Event) -> Fetch:
+    def join(
+        self,
+        wanted: Fetch,
+        open_blob: OpenBlob,
+        wake: threading.Event,
+        *,
+        only_same_place: bool = False,
+    ) -> Fetch:
         """`wanted`, begun, or the same layer's fetch that is under way; the caller leaves it."""
         with self._lock:
             fetch = self._under_way.get(wanted.diff_id)
+            if fetch is not None and only_same_place and fetch.place != wanted.place:
+                fetch = None
             if fetch is None or fetch.cancel.cancelled:
                 fetch = self._under_way[wanted.diff_id] = wanted
                 threading.Thread(

@@ -33,6 +33,7 @@ from estiba.images.record import ImageRecord, Origin
 from estiba.model.digest import Digest, digest_of
 from estiba.model.errors import (
     DataLoss,
+    EstibaError,
     Forbidden,
     InvalidArgument,
     LimitExceeded,
@@ -250,25 +251,44 @@ class _Pull:
         return config_json
 
     def _fetch_layers(self, pairs: list[tuple[Descriptor, Digest]]) -> Iterator[Progress]:
-        """Waits for all; when one fails, or nobody waits any more, leaves the others."""
-        fetches: dict[Digest, Fetch] = {}
-        reports: list[tuple[str, Fetch]] = []
-        try:
-            for descriptor, diff_id in pairs:
-                if self.images.layers.info(diff_id) is not None:
-                    yield Progress("Already exists", short(descriptor.digest))
-                elif diff_id not in fetches:
-                    fetch = self._join(descriptor, diff_id)
-                    fetches[diff_id] = fetch
-                    reports.append((short(descriptor.digest), fetch))
-                    yield Progress("Pulling fs layer", short(descriptor.digest))
-            yield from _watch(reports, self.wake)
-        finally:
-            for fetch in fetches.values():
-                if self.puller.fetches.leave(fetch, self.wake):
-                    self.left.append(fetch)
+        """Waits for all; when one fails, or nobody waits any more, leaves the others.
 
-    def _join(self, descriptor: Descriptor, diff_id: Digest) -> Fetch:
+        A fetch from another repository that fails says nothing of this one, which is asked then.
+        """
+        mine = self.reference.repository
+        for is_second in (False, True):
+            fetches: dict[Digest, Fetch] = {}
+            try:
+                yield from self._fetch_round(pairs, fetches, only_mine=is_second)
+                return
+            except EstibaError as error:
+                foreign = [one for one in fetches.values() if one.place != mine]
+                if is_second or not any(one.error is error for one in foreign):
+                    raise
+            finally:
+                for fetch in fetches.values():
+                    if self.puller.fetches.leave(fetch, self.wake):
+                        self.left.append(fetch)
+
+    def _fetch_round(
+        self,
+        pairs: list[tuple[Descriptor, Digest]],
+        fetches: dict[Digest, Fetch],
+        *,
+        only_mine: bool,
+    ) -> Iterator[Progress]:
+        """Notes in `fetches` what it has joined."""
+        reports: list[tuple[str, Fetch]] = []
+        for descriptor, diff_id in pairs:
+            if self.images.layers.info(diff_id) is not None:
+                yield Progress("Already exists", short(descriptor.digest))
+            elif diff_id not in fetches:
+                fetch = fetches[diff_id] = self._join(descriptor, diff_id, only_mine=only_mine)
+                reports.append((short(descriptor.digest), fetch))
+                yield Progress("Pulling fs layer", short(descriptor.digest))
+        yield from _watch(reports, self.wake)
+
+    def _join(self, descriptor: Descriptor, diff_id: Digest, *, only_mine: bool) -> Fetch:
         reference, repository = self.reference, self.repository
 
         def open_blob(cancel: CancelToken, offset: int, hashing: Hashing) -> BlobStream:
@@ -277,7 +297,7 @@ class _Pull:
             return part.blob(descriptor.digest, descriptor.size, offset=offset, hasher=hashing)
 
         wanted = Fetch(descriptor, diff_id, reference.repository)
-        return self.puller.fetches.join(wanted, open_blob, self.wake)
+        return self.puller.fetches.join(wanted, open_blob, self.wake, only_same_place=only_mine)
 
     def _fetch_artifact(self, documents: list[Document], manifest: Manifest) -> Iterator[Progress]:
         unique = {blob.digest: blob for blob in (manifest.config, *manifest.layers)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cached_property
 
 import msgspec
 
@@ -26,7 +27,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Digest
 
 
-class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ImageRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """`id` is the digest of `config_json`, whose bytes are kept as they came.
 
     An artifact is a manifest whose config is no image's: `artifact` is its type, `id` the
@@ -59,7 +60,12 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     def process_config(self) -> ImageProcessConfig:
         return self.config.config
 
-    @property
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Kept, because lists and filters ask for those of every image."""
+        return self.process_config.labels
+
+    @cached_property
     def platform(self) -> Platform:
         config = self.config
         return Platform(os=config.os, architecture=config.architecture, variant=config.variant)
@@ -71,7 +77,7 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
         for origin in self.origins:
             yield from (origin.target, origin.manifest)
 
-    @property
+    @cached_property
     def repo_digests(self) -> list[str]:
         """As `busybox@sha256:…`, each once."""
         return list(
@@ -116,4 +122,4 @@ def now_text() -> str:
 def facts(record: ImageRecord) -> dict[str, str]:
     """What an event tells of an image: its labels and a name."""
     name = record.repo_tags[0] if record.repo_tags else record.id
-    return {**record.process_config.labels, "name": name}
+    return {**record.labels, "name": name}

@@ -35,9 +35,9 @@ def filtered(images: Images, records: list[ImageRecord], filters: Filters) -> li
             wanted = parse_bool("dangling", value)
             records = [record for record in records if wanted is not bool(record.repo_tags)]
     for value in filters.get("label", []):
-        records = [r for r in records if matches_label(r.process_config.labels, value)]
+        records = [r for r in records if matches_label(r.labels, value)]
     for value in filters.get("label!", []):
-        records = [r for r in records if not matches_label(r.process_config.labels, value)]
+        records = [r for r in records if not matches_label(r.labels, value)]
     patterns = filters.get("reference", [])
     if patterns:
         records = [kept for record in records if (kept := _matching(record, patterns))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,7 +40,7 @@ class ImageQueries:
     ) -> list[Json]:
         records = filtered(self.images, self.images.list_all(), filters)
         users = self._users()
-        shared = self._shared() if shared_size else {}
+        shared = await run_blocking(self._shared) if shared_size else {}
         return [
             {
                 "Id": record.id,
@@ -49,7 +50,7 @@ class ImageQueries:
                 "Created": record.created_ns // 10**9,
                 "Size": record.size_bytes,
                 "SharedSize": shared.get(record.id, -1),
-                "Labels": record.process_config.labels,
+                "Labels": record.labels,
                 "Containers": len(users.get(record.id, [])),
                 "LastUsedAt": timestamp(self.images.usage.last_ns(record.id)),
                 **({"Manifests": _manifests(record, users)} if manifests else {}),
@@ -65,17 +66,12 @@ class ImageQueries:
 
     def _shared(self) -> dict[Digest, int]:
         """Bytes of each image in layers that other images stand on too."""
-        counts: dict[Digest, int] = {}
-        for record in self.images.list_all():
-            for layer in record.layers:
-                counts[layer] = counts.get(layer, 0) + 1
+        records = self.images.list_all()
+        counts = Counter(layer for record in records for layer in record.layers)
+        infos = ((layer, self.images.layers.info(layer)) for layer in counts if counts[layer] > 1)
+        sizes = {layer: info.size_bytes for layer, info in infos if info is not None}
         return {
-            record.id: sum(
-                self.images.layer_info(layer).size_bytes
-                for layer in record.layers
-                if counts[layer] > 1
-            )
-            for record in self.images.list_all()
+            record.id: sum(sizes.get(layer, 0) for layer in record.layers) for record in records
         }
 
     async def inspect(self, name: str, platform: Platform | None) -> Json:
