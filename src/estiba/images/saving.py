@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -36,7 +36,7 @@ class _Chosen:
 
 def save(
     images: Images, names: list[str], platforms: tuple[Platform, ...] = (), form: str = BOTH
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """The archive of the images that `names` name, of all platforms that are here or of
     `platforms`. `form` leaves one half of its indexes out.
 

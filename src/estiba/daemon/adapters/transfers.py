@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from estiba.images.images import Images, check_taggable
 from estiba.images.importing import Description, import_tar
 from estiba.images.loading import load
 from estiba.images.record import ImageRecord
-from estiba.kernel.blocking import run_apart
+from estiba.kernel.blocking import run_apart, run_blocking
 from estiba.model.image import Platform, parse_platform
 from estiba.model.reference import Reference, parse_reference
 from estiba.storage.tar import Source
@@ -52,10 +53,10 @@ class ImageTransfers:
     async def save(
         self, names: list[str], *, platforms: list[Platform], form: str
     ) -> AsyncIterator[bytes]:
-        # What is wrong with the names must be told before the answer's head.
-        saving.choose(self.images, names, tuple(platforms))
         pieces = saving.save(self.images, names, tuple(platforms), form)
-        return iterate(pieces)
+        # What is wrong with the names must be told before the answer's head.
+        head = await run_blocking(next, pieces)
+        return iterate(_whole(head, pieces))
 
     async def import_(
         self,
@@ -104,3 +105,9 @@ class ImageTransfers:
             ),
             platform=platform,
         )
+
+
+def _whole(head: bytes, rest: Generator[bytes, None, None]) -> Iterator[bytes]:
+    with closing(rest):
+        yield head
+        yield from rest
