@@ -177,11 +177,13 @@ class _Push:
 
     def _original(self, record: ImageRecord, uploads: Uploads) -> Form | None:
         """A form it came in, whose every blob can be had; what is here already goes first."""
-        mine = self.reference.repository
-        forms = sorted(
-            original_forms(self.images, record), key=lambda pair: pair[0].repository != mine
-        )
-        for origin, form in forms:
+        mine, beside = self.reference.repository, f"{self.reference.domain}/"
+
+        def far(pair: tuple[Origin, Form]) -> tuple[bool, bool]:
+            place = pair[0].repository
+            return place != mine, not place.startswith(beside)
+
+        for origin, form in sorted(original_forms(self.images, record), key=far):
             if origin.manifest != form.document.digest:
                 continue
             if not record.artifact and len(form.parts) != len(record.layers):
