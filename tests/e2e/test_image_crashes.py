@@ -12,14 +12,15 @@ import json
 import random
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.daemon import PrivateDaemon, wait_until
+from tests.support.daemon import PrivateDaemon, UnixConnection, wait_until
 from tests.support.registry import OwnRegistry
 from tests.support.scripted import ScriptedServer, scripted
-from tests.support.served import Served, tar_of
+from tests.support.served import Served, digest, tar_of
 
 pytestmark = pytest.mark.e2e
 
@@ -147,6 +148,33 @@ def test_a_pull_that_is_not_done_again(
     die_in(daemon, point, lambda: pull(daemon, f"{registry.host}/x:1"))
     daemon.request("POST", "/images/prune")
     check_gone(daemon)
+
+
+def test_a_stop_in_the_middle_of_a_pull(
+    daemon: PrivateDaemon, served: Served, registry: ScriptedServer
+) -> None:
+    """The client's connection ends then too, but nobody gave the pull up."""
+    blob = served.layer_of(json_of(served), 1)
+    half = 2 << 20
+    served.faults[blob] = lambda _, reply: replace(reply, hang=half)
+    connection = UnixConnection(daemon.socket)
+    connection.request("POST", f"/images/create?fromImage={registry.host}/x:1")
+    partial = daemon.data_root / "images" / "partial" / blob.replace(":", "-")
+    wait_until(lambda: partial.exists() and partial.stat().st_size == half, what="half a layer")
+    daemon.restart()
+    connection.close()
+    assert partial.stat().st_size == half
+    del served.faults[blob]
+    asked = len(registry.asks)
+    pull(daemon, f"{registry.host}/x:1")
+    ranges = [ask.header("Range") for ask in registry.asks[asked:] if blob in ask.path]
+    assert ranges == [f"bytes={half}-"]
+    check_gone(daemon, f"{registry.host}/x:1")
+
+
+def json_of(served: Served) -> Any:
+    """The descriptor of the image's manifest."""
+    return {"digest": digest(served.manifests["1"][1])}
 
 
 @pytest.fixture

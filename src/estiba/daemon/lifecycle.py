@@ -65,6 +65,7 @@ class Daemon:
 
     async def close(self) -> None:
         """Stops serving; containers run on."""
+        self.core.images.leases.close()
         await self.server.close()
         await self.core.engine.close()
         await run_blocking(self.core.networks.stop)

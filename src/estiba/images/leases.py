@@ -38,11 +38,16 @@ class Leases:
         self._lock = threading.Lock()
         self._counts: dict[Digest, int] = {}
         self._pulls: dict[str, PullLease] = {}
+        self._is_closed = False
 
     def open(self) -> None:
         for row in self._store.load(KIND):
             lease = msgspec.json.decode(row.body, type=PullLease)
             self._pulls[lease.id] = lease
+
+    def close(self) -> None:
+        """The engine stops: who loses his connection by that has not given his pull up."""
+        self._is_closed = True
 
     def take(self, digests: Iterable[Digest]) -> None:
         with self._lock:
@@ -75,6 +80,8 @@ class Leases:
 
     def give_up_pull(self, pull: str) -> None:
         """Nobody needs what it fetched."""
+        if self._is_closed:
+            return
         with self._lock:
             is_known = self._pulls.pop(pull, None) is not None
         if is_known:

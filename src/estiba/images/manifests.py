@@ -25,7 +25,8 @@ T = TypeVar("T", Manifest, Index)
 
 MAX_INDEX_DEPTH = 4
 MAX_ENTRIES = 1000
-_MAX_SIZE = 1 << 50
+_MAX_SIZE = 256 << 30
+"""No layer can be larger unpacked either."""
 
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"

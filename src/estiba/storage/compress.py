@@ -16,6 +16,9 @@ from estiba.storage.tar import Source
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = tuple(bytes([0x50 + number]) + b"\x2a\x4d\x18" for number in range(16))
+"""Frames that mean nothing may come first (RFC 8878, 3.1.2)."""
+
 _BZIP2 = b"BZh"
 _XZ = b"\xfd7zXZ\x00"
 _CHUNK = 1 << 18
@@ -33,7 +36,7 @@ _XZ_MEMORY_BYTES = 256 << 20
 
 def is_compressed(head: bytes) -> bool:
     """Whether `head` begins as one of the compressed forms that are known."""
-    return head.startswith((_GZIP, _ZSTD, _BZIP2, _XZ))
+    return head.startswith((_GZIP, _ZSTD, *_ZSTD_SKIPPABLE, _BZIP2, _XZ))
 
 
 class Decompressed:
@@ -106,7 +109,7 @@ def _choose(head: bytes) -> tuple[Callable[[], Any] | None, int, tuple[int, ...]
     """
     if head.startswith(_GZIP):
         return lambda: isal_zlib.decompressobj(wbits=_GZIP_WINDOW), 16 << 10, ()
-    if head.startswith(_ZSTD):
+    if head.startswith((_ZSTD, *_ZSTD_SKIPPABLE)):
         return lambda: zstandard.ZstdDecompressor().decompressobj(), 1 << 10, ()
     if head.startswith(_BZIP2):
         return bz2.BZ2Decompressor, 16 << 10, (_CHUNK,)

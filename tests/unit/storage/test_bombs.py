@@ -144,3 +144,11 @@ def test_damage_of_any_kind_is_a_typed_error() -> None:
                     pass
         except EstibaError:
             continue
+
+
+def test_frames_of_zstd_that_mean_nothing() -> None:
+    """RFC 8878, 3.1.2: they may come first, last and between."""
+    data = random.Random(2).randbytes(10_000)
+    frame = COMPRESSORS["zstd"](data)
+    nothing = bytes.fromhex("5e2a4d18 05000000") + b"hello"
+    assert drain(Decompressed(io.BytesIO(nothing + frame + nothing + frame + nothing))) == data * 2
