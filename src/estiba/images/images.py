@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -225,15 +225,21 @@ class Images:
             if events or losers:
                 self.write([*losers, *tagged], events)
 
-    def note_pushed(self, image: Digest, manifest: bytes, origin: Origin, event: Event) -> None:
-        """Where the image is now too, as that manifest. Nothing when it was removed meanwhile."""
+    def note_pushed(
+        self, origins: Mapping[Digest, Origin], documents: Mapping[Digest, bytes], event: Event
+    ) -> None:
+        """Where images are now too, by `documents`. Nothing of those removed meanwhile."""
         with self.lock:
-            record = self._index.records.get(image)
-            if record is not None:
-                self.content.put(manifest, origin.manifest)
-                origins = [known for known in record.origins if known != origin]
-                record = msgspec.structs.replace(record, origins=[*origins, origin])
-                self.write([record], [event])
+            records = []
+            for image, origin in origins.items():
+                record = self._index.records.get(image)
+                if record is not None:
+                    known = [one for one in record.origins if one != origin]
+                    records.append(msgspec.structs.replace(record, origins=[*known, origin]))
+            if records:
+                for digest, body in documents.items():
+                    self.content.put(body, digest)
+                self.write(records, [event])
 
     def announce(self, record: ImageRecord, action: str) -> None:
         """Records an event that changes nothing, such as save."""

@@ -24,7 +24,7 @@ from estiba.images.progress import Progress
 from estiba.images.record import ImageRecord, Origin
 from estiba.images.uploading import Upload, Uploads
 from estiba.kernel import failpoint
-from estiba.model.digest import Digest, digest_of
+from estiba.model.digest import Digest
 from estiba.model.errors import EstibaError, InvalidArgument, NotFound
 from estiba.model.event import Event, EventType
 from estiba.model.image import MEDIA_INDEX, MEDIA_LAYER, Descriptor, Index, Platform
@@ -106,29 +106,46 @@ class _Push:
 
     def run(self, records: list[ImageRecord]) -> Iterator[Progress]:
         """One image under the tag, or an index over those of several platforms."""
-        if len(records) == 1:
-            form = yield from self._image(records[0])
-            yield from self._manifest(form, records[0], self.reference.tag or "")
-            return
-        entries = []
+        forms: list[Form] = []
         for record in records:
-            form = yield from self._image(record)
-            document = form.document
-            yield from self._manifest(form, record, document.digest)
-            size = len(document.body)
-            entries.append(
-                Descriptor(
-                    media_type=document.media_type,
-                    digest=document.digest,
-                    size=size,
-                    platform=record.platform,
-                )
-            )
-        body, media_type = self._index(records, entries)
-        yield self._put(body, media_type)
+            forms.append((yield from self._image(record)))
+        body, media_type = forms[0].document.body, forms[0].document.media_type
+        if len(forms) > 1:
+            for document in (form.document for form in forms):
+                self.repository.put_manifest(document.digest, document.body, document.media_type)
+            body, media_type = self._index(records, forms)
+        tag = self.reference.tag or ""
+        target = self.repository.put_manifest(tag, body, media_type).digest
+        failpoint.hit("push.manifest")
+        self._note(records, forms, target, body)
+        yield Progress(
+            f"{tag}: digest: {target} size: {len(body)}", pushed=(tag, target, len(body))
+        )
 
-    def _index(self, records: list[ImageRecord], entries: list[Descriptor]) -> tuple[bytes, str]:
+    def _note(
+        self, records: list[ImageRecord], forms: list[Form], target: Digest, body: bytes
+    ) -> None:
+        """What the tag stands for in the registry now is known of the images too."""
+        repository, name = self.reference.repository, self.reference.familiar
+        origins = {
+            record.id: Origin(repository=repository, target=target, manifest=form.document.digest)
+            for record, form in zip(records, forms, strict=True)
+        }
+        documents = {form.document.digest: form.document.body for form in forms}
+        event = Event(EventType.IMAGE, "push", name, {"name": self.reference.familiar_name})
+        self.images.note_pushed(origins, {**documents, target: body}, event)
+
+    def _index(self, records: list[ImageRecord], forms: list[Form]) -> tuple[bytes, str]:
         """The index that they all came under, if all of it is here."""
+        entries = [
+            Descriptor(
+                media_type=form.document.media_type,
+                digest=form.document.digest,
+                size=len(form.document.body),
+                platform=record.platform,
+            )
+            for record, form in zip(records, forms, strict=True)
+        ]
         here = {entry.digest for entry in entries}
         targets = [{origin.target for origin in record.origins} for record in records]
         for target in sorted(set.intersection(*targets)):
@@ -218,28 +235,3 @@ class _Push:
             if blob.encoding == OWN:
                 return blob
         return None
-
-    # -- manifests -------------------------------------------------------------------------
-
-    def _manifest(self, form: Form, record: ImageRecord, target: str) -> Iterator[Progress]:
-        body, media_type = form.document.body, form.document.media_type
-        content = self.repository.put_manifest(target, body, media_type)
-        failpoint.hit("push.manifest")
-        origin = Origin(
-            repository=self.reference.repository,
-            target=content.digest,
-            manifest=form.document.digest,
-        )
-        name = self.reference.familiar
-        event = Event(EventType.IMAGE, "push", name, {"name": self.reference.familiar_name})
-        self.images.note_pushed(record.id, body, origin, event)
-        if target == self.reference.tag:
-            yield self._told(content.digest, len(body))
-
-    def _put(self, body: bytes, media_type: str) -> Progress:
-        self.repository.put_manifest(self.reference.tag or "", body, media_type)
-        return self._told(digest_of(body), len(body))
-
-    def _told(self, digest: Digest, size: int) -> Progress:
-        tag = self.reference.tag or ""
-        return Progress(f"{tag}: digest: {digest} size: {size}", pushed=(tag, digest, size))
