@@ -158,7 +158,7 @@ class PrivateDaemon:
 
     def import_image(self, name: str, root: bytes) -> None:
         """An image of that name from a tar of its root; its command is sh."""
-        repository, _, tag = name.partition(":")
+        repository, _, tag = name.rpartition(":")
         status, answer = self.request(
             "POST",
             f"/images/create?fromSrc=-&repo={repository}&tag={tag}&changes=CMD%20%5B%22sh%22%5D",
