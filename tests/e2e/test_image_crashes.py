@@ -260,3 +260,29 @@ def test_killed_in_push(daemon: PrivateDaemon, saved: bytes, tmp_path: Path, poi
 
 
 AUTH = {"X-Registry-Auth": "e30="}
+
+
+# -- errors, which the daemon outlives -----------------------------------------------------
+
+
+@pytest.mark.parametrize("point", [point for point in PULL if point != "image.written"])
+def test_an_error_in_pull(daemon: PrivateDaemon, registry: ScriptedServer, point: str) -> None:
+    name = f"{registry.host}/x:1"
+    daemon.restart({"ESTIBA_FAILPOINTS": f"{point}=error"})
+    with pytest.raises(AssertionError, match="internal error"):
+        pull(daemon, name)
+    check_gone(daemon)
+    pull(daemon, name)
+    check_whole(daemon, name)
+    check_gone(daemon, name)
+
+
+@pytest.mark.parametrize("point", [point for point in LOAD if point != "image.written"])
+def test_an_error_in_load(daemon: PrivateDaemon, saved: bytes, point: str) -> None:
+    daemon.restart({"ESTIBA_FAILPOINTS": f"{point}=error"})
+    with pytest.raises(AssertionError, match="internal error"):
+        load(daemon, saved)
+    check_gone(daemon)
+    load(daemon, saved)
+    check_whole(daemon, "box:1")
+    check_gone(daemon, "box:1")

@@ -133,11 +133,15 @@ class Fetches:
         while (done := self._unpack(fetch, open_blob)) is None:
             fetch.cancel.check()
         info, blob = done
-        self._images.layers.note_blob(
-            info.diff_id, msgspec.structs.replace(blob, places=[fetch.place])
-        )
-        failpoint.hit("pull.layer")
-        self._images.content.remove_partial(fetch.descriptor.digest)
+        try:
+            self._images.layers.note_blob(
+                info.diff_id, msgspec.structs.replace(blob, places=[fetch.place])
+            )
+            failpoint.hit("pull.layer")
+            self._images.content.remove_partial(fetch.descriptor.digest)
+        except BaseException:
+            self._images.leases.release([info.diff_id])
+            raise
         return info
 
     def _unpack(self, fetch: Fetch, open_blob: OpenBlob) -> tuple[LayerInfo, Blob] | None:
