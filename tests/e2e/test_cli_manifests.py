@@ -114,7 +114,7 @@ def test_a_manifest_list_with_a_password(peers: Peers, tmp_path: Path) -> None:
     env = {"DOCKER_CONFIG": str(tmp_path)}
     line = f"manifest inspect --insecure {peers.auth}/app"
     refused = run(peers.engine, ESTIBA, line, env=env)
-    assert refused.code == 1 and "unauthorized" in refused.err
+    assert refused.code == 1 and "no basic auth credentials" in refused.err
     login = f"login -u joe --password-stdin {peers.auth}"
     assert run(peers.engine, ESTIBA, login, b"s3cret", env=env).code == 0
     assert run(peers.engine, ESTIBA, f"push -q {peers.auth}/app", env=env).code == 0

@@ -111,6 +111,7 @@ class KernelSteps:
     build_spec: BuildSpec
     remove_group: RemoveGroup
     memory_events: MemoryEvents
+    oom_counter: Callable[[ContainerRecord], Path | None]
     signs: SignWatch
 
     # -- create and remove -----------------------------------------------------------------
@@ -241,7 +242,13 @@ class KernelSteps:
             ProcessIdentity(record.monitor.pid, record.monitor.start_time),
         )
         lost = "the container's monitor was killed, and the container with it"
-        return Exit(status.code, status.oom_killed, error=lost if status.is_lost else "")
+        oom_killed = status.oom_killed or (status.code == 137 and self._lacked_memory(record))
+        return Exit(status.code, oom_killed, error=lost if status.is_lost else "")
+
+    def _lacked_memory(self, record: ContainerRecord) -> bool:
+        """The monitor misses the sign when it sees the end first; the kernel has counted."""
+        counter = self.oom_counter(record)
+        return counter is not None and oom_kills(counter) > 0
 
     def watch_memory(self, record: ContainerRecord, killed: Callable[[], None]) -> None:
         """On version 1 the monitor leaves its mark at once, on version 2 only at the end."""

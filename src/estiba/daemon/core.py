@@ -128,6 +128,7 @@ def build_core(config: DaemonConfig) -> Core:
         host_files=host_files,
         build_spec=specs.container,
         memory_events=lambda record: hierarchies.memory_events(specs.cgroup(record)),
+        oom_counter=lambda record: hierarchies.oom_counter(specs.cgroup(record)),
         signs=SignWatch(),
         remove_group=lambda record: hierarchies.remove(specs.cgroup(record)),
     )

@@ -152,6 +152,13 @@ class Hierarchies:
             return None
         return self.mounts[_UNIFIED] / group.lstrip("/") / "memory.events"
 
+    def oom_counter(self, group: str) -> Path | None:
+        """The file for `oom_kills`; None without a memory controller."""
+        if self.mode == Mode.V2:
+            return self.memory_events(group)
+        memory = self.mounts.get("memory")
+        return memory / group.lstrip("/") / "memory.oom_control" if memory else None
+
     def processes(self, group: str) -> list[int]:
         """All pids of the group and of groups below it, in order."""
         pids: set[int] = set()

@@ -180,9 +180,12 @@ class V2Reader:
         return BlkioStats(tuple(sizes), tuple(counts))
 
 
-def oom_kills(memory_events: Path) -> int:
-    """How many processes the kernel has killed for memory; 0 when the group is gone."""
-    return flat(memory_events).get("oom_kill", 0)
+def oom_kills(counter: Path) -> int:
+    """How many processes the kernel has killed for memory; 0 when the group is gone.
+
+    `counter` is memory.events, or on version 1 memory.oom_control (Linux 4.13).
+    """
+    return flat(counter).get("oom_kill", 0)
 
 
 def read(path: Path) -> str:

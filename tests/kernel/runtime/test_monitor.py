@@ -231,10 +231,14 @@ async def test_a_killed_monitor_is_a_lost_run(lab) -> None:
 
 async def test_memory_limit_kill_is_recorded(lab) -> None:
     host = {"memory": 16 << 20, "memory_swap": 16 << 20}
-    container = lab.container("tail", "/dev/zero", host=host)
-    status = await container.run()
-    assert status.code == 137
-    assert status.oom_killed
+    for _ in range(5):
+        container = lab.container("tail", "/dev/zero", host=host)
+        status = await container.run()
+        assert status.code == 137
+        if status.oom_killed:
+            return
+        # conmon saw the end before the sign; the engine asks the kernel then.
+    raise AssertionError("conmon never left its mark")
 
 
 _ENGINE = """
