@@ -9,6 +9,7 @@ Docker does.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import socket
@@ -38,18 +39,24 @@ class Admission:
 
         Rules that an engine which is no more left for bridges that are no more go too.
         """
+        for rule in self._settle(sorted(bridges)):
+            # Another engine that starts at this moment sweeps the same.
+            with contextlib.suppress(NotFound):
+                self._nft.run(f"delete rule {_CHAIN} handle {rule['handle']}")
+
+    def _settle(self, wanted: list[str]) -> list[dict[str, Any]]:
+        """Writes our own rules in one transaction; returns those that nobody needs."""
         try:
             present = self._nft.list_json(f"list chain {_CHAIN}")
         except NotFound:
             self._warn_of_drop()
-            return
+            return []
         rules = [entry["rule"] for entry in present if _PREFIX.match(_comment(entry))]
         ours = [rule for rule in rules if rule["comment"].split()[0] == self._owner]
         left = [rule for rule in rules if rule not in ours and not _exists(_bridge(rule))]
-        wanted = sorted(bridges)
-        if {_bridge(rule) for rule in ours} == set(wanted) and not left:
-            return
-        commands = [f"delete rule {_CHAIN} handle {rule['handle']}" for rule in ours + left]
+        if {_bridge(rule) for rule in ours} == set(wanted):
+            return left
+        commands = [f"delete rule {_CHAIN} handle {rule['handle']}" for rule in ours]
         added = [f'oifname "{bridge}" {self._end(bridge, "accept")}' for bridge in wanted]
         for bridge in wanted:
             for other in _BRIDGES_OF_DOCKER:
@@ -58,6 +65,7 @@ class Admission:
             added.append(f'iifname "{bridge}" {self._end(bridge, "accept")}')
         commands += [f"insert rule {_CHAIN} {rule}" for rule in reversed(added)]
         self._nft.run("\n".join(commands))
+        return left
 
     def _end(self, bridge: str, verdict: str) -> str:
         return f'counter {verdict} comment "{self._owner} {bridge}"'
