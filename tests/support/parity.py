@@ -37,6 +37,7 @@ def run(
 # The genuine client packs what it copies in a goroutine of its own. When the engine refuses the
 # archive, that goroutine may or may not log the pipe that was closed under it before the client
 # gives its answer: such a line is a race of its logger, not part of the answer.
+_ATTEMPTS = 10
 _PACKING_LOG = re.compile(
     r"^time=\S+ level=\w+ msg=.*(?:closed pipe|Can't (?:add file|close|stat)).*\n", re.MULTILINE
 )
@@ -54,17 +55,19 @@ def neutral(result: Result) -> Result:
 def compare(
     engine: GenuineDockerd, line: str, stdin: bytes = b"", env: Mapping[str, str] | None = None
 ) -> Result:
-    """Times are rough ("3 seconds ago") and can move on between two calls: asked again then."""
-    for _ in range(3):
+    """Asked again where they differ: times are rough ("3 seconds ago") and move on between two
+    calls, and the engine walks some of its maps in an order that differs from call to call.
+    """
+    for _ in range(_ATTEMPTS):
         theirs = run(engine, ["docker"], line, stdin, env)
         ours = run(engine, ESTIBA, line, stdin, env)
+        if line == "system df -v":
+            # The engine lists volumes in an order that differs from call to call.
+            theirs, ours = (
+                r._replace(out="\n".join(sorted(r.out.splitlines()))) for r in (theirs, ours)
+            )
         if neutral(ours) == neutral(theirs):
             break
-    if line == "system df -v":
-        # The engine lists volumes in an order that differs from call to call.
-        theirs, ours = (
-            r._replace(out="\n".join(sorted(r.out.splitlines()))) for r in (theirs, ours)
-        )
     assert neutral(ours).out == neutral(theirs).out
     assert neutral(ours).err == neutral(theirs).err
     assert ours.code == theirs.code
