@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -17,6 +17,7 @@ import msgspec
 from estiba.distribution.blobs import BlobStream
 from estiba.distribution.cancel import CancelToken
 from estiba.images.images import Images
+from estiba.images.progress import Progress
 from estiba.kernel import failpoint
 from estiba.model.digest import Digest, hex_of
 from estiba.model.errors import Cancelled, DataLoss, EstibaError, Unavailable
@@ -27,6 +28,7 @@ from estiba.storage.hashing import Hashing
 from estiba.storage.layers import LayerInfo
 
 _CHUNK = 1 << 18
+_POLL_S = 0.1
 _KEEP_BYTES = 1 << 20
 """Blobs smaller than this come again from the start."""
 
@@ -266,3 +268,40 @@ class _Raw:
 
     def read(self, size: int, /) -> bytes:
         return self._incoming.raw(size)
+
+
+def watch(reports: list[tuple[str, Fetch]], wake: threading.Event) -> Iterator[Progress]:
+    """What the fetches do, until all are done. Raises what one of them failed with."""
+    shown: dict[str, tuple[str, int]] = {}
+    waiting = list(reports)
+    while waiting:
+        wake.clear()
+        for name, fetch in list(waiting):
+            is_over = fetch.finished.is_set()
+            if is_over and fetch.error is not None:
+                raise fetch.error
+            yield from _changes(name, fetch, shown)
+            if is_over:
+                waiting.remove((name, fetch))
+        if waiting:
+            wake.wait(_POLL_S)
+
+
+def _changes(name: str, fetch: Fetch, shown: dict[str, tuple[str, int]]) -> Iterator[Progress]:
+    state, offset, total = fetch.state, fetch.offset, fetch.descriptor.size
+    before = shown.get(name, ("", -1))
+    if before == (state, offset):
+        return
+    shown[name] = (state, offset)
+    if state == WAITING:
+        yield Progress("Waiting", name)
+    elif state == DOWNLOADING:
+        yield Progress("Downloading", name, offset, total)
+    else:
+        if before[0] not in (EXTRACTING, DONE):
+            yield Progress("Verifying Checksum", name)
+            yield Progress("Download complete", name)
+        if state == EXTRACTING:
+            yield Progress("Extracting", name, total, total)
+        if state == DONE:
+            yield Progress("Pull complete", name)

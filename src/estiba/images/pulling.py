@@ -18,7 +18,7 @@ from estiba.distribution.credentials import Credentials
 from estiba.distribution.repository import Repository
 from estiba.distribution.settings import RegistrySettings
 from estiba.images import removal
-from estiba.images.fetching import DONE, DOWNLOADING, EXTRACTING, WAITING, Fetch, Fetches
+from estiba.images.fetching import Fetch, Fetches, watch
 from estiba.images.images import Images, Naming, NewImage, decode_config
 from estiba.images.manifests import (
     MAX_INDEX_DEPTH,
@@ -48,7 +48,6 @@ from estiba.storage.hashing import Hashing
 
 T = TypeVar("T")
 
-_POLL_S = 0.1
 _GIVE_UP_S = 10.0
 _MAX_CONFIG_BYTES = 8 << 20
 
@@ -247,7 +246,10 @@ class _Pull:
                 f'image operating system "{config.os[:32]}" cannot be used on this platform'
             )
         if digest_of(config_json) != manifest.config.digest:
-            raise DataLoss(f"the config {manifest.config.digest} came with another digest")
+            raise InvalidArgument(
+                f"the config {manifest.config.digest} is not named by its sha256 digest, which is "
+                "the image's id"
+            )
         return config_json
 
     def _fetch_layers(self, pairs: list[tuple[Descriptor, Digest]]) -> Iterator[Progress]:
@@ -286,7 +288,7 @@ class _Pull:
                 fetch = fetches[diff_id] = self._join(descriptor, diff_id, only_mine=only_mine)
                 reports.append((short(descriptor.digest), fetch))
                 yield Progress("Pulling fs layer", short(descriptor.digest))
-        yield from _watch(reports, self.wake)
+        yield from watch(reports, self.wake)
 
     def _join(self, descriptor: Descriptor, diff_id: Digest, *, only_mine: bool) -> Fetch:
         reference, repository = self.reference, self.repository
@@ -355,43 +357,6 @@ class _Pull:
 def _status(reference: Reference, *, is_new: bool) -> Progress:
     what = "Downloaded newer image" if is_new else "Image is up to date"
     return Progress(f"Status: {what} for {reference.familiar}")
-
-
-def _watch(reports: list[tuple[str, Fetch]], wake: threading.Event) -> Iterator[Progress]:
-    """What the fetches do, until all are done. Raises what one of them failed with."""
-    shown: dict[str, tuple[str, int]] = {}
-    waiting = list(reports)
-    while waiting:
-        wake.clear()
-        for name, fetch in list(waiting):
-            is_over = fetch.finished.is_set()
-            if is_over and fetch.error is not None:
-                raise fetch.error
-            yield from _changes(name, fetch, shown)
-            if is_over:
-                waiting.remove((name, fetch))
-        if waiting:
-            wake.wait(_POLL_S)
-
-
-def _changes(name: str, fetch: Fetch, shown: dict[str, tuple[str, int]]) -> Iterator[Progress]:
-    state, offset, total = fetch.state, fetch.offset, fetch.descriptor.size
-    before = shown.get(name, ("", -1))
-    if before == (state, offset):
-        return
-    shown[name] = (state, offset)
-    if state == WAITING:
-        yield Progress("Waiting", name)
-    elif state == DOWNLOADING:
-        yield Progress("Downloading", name, offset, total)
-    else:
-        if before[0] not in (EXTRACTING, DONE):
-            yield Progress("Verifying Checksum", name)
-            yield Progress("Download complete", name)
-        if state == EXTRACTING:
-            yield Progress("Extracting", name, total, total)
-        if state == DONE:
-            yield Progress("Pull complete", name)
 
 
 def _denied(reference: Reference, error: Unauthorized | Forbidden) -> NotFound:
