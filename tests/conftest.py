@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import PrivateDaemon
+from tests.support.scripted import ScriptedServer, scripted
+from tests.support.served import Served
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -52,3 +54,15 @@ def make_daemon(tmp_path: Path) -> Iterator[Callable[..., PrivateDaemon]]:
     yield make
     for daemon in made:
         daemon.close()
+
+
+@pytest.fixture
+def served() -> Served:
+    """What the registry of `registry` has."""
+    return Served()
+
+
+@pytest.fixture
+def registry(served: Served) -> Iterator[ScriptedServer]:
+    with scripted(served) as server:
+        yield server

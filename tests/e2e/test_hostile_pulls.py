@@ -14,7 +14,7 @@ import pytest
 from tests.support.busybox import busybox_tar
 from tests.support.daemon import PrivateDaemon, UnixConnection, wait_until
 from tests.support.scripted import Ask, Reply, ScriptedServer, scripted
-from tests.support.served import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Served, tar_of
+from tests.support.served import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Served, leftovers, tar_of
 
 pytestmark = [pytest.mark.e2e]
 
@@ -29,17 +29,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateDaemon]:
         daemon.close()
 
 
-@pytest.fixture
-def served() -> Served:
-    return Served()
-
-
-@pytest.fixture
-def registry(served: Served) -> Iterator[ScriptedServer]:
-    with scripted(served) as server:
-        yield server
-
-
 @pytest.fixture(autouse=True)
 def nothing_left(daemon: PrivateDaemon) -> Iterator[None]:
     """After each test, and without a prune, no image, no layer, no blob."""
@@ -47,15 +36,6 @@ def nothing_left(daemon: PrivateDaemon) -> Iterator[None]:
     for image in daemon.request("GET", "/images/json?all=1")[1]:
         daemon.request("DELETE", f"/images/{image['Id']}?force=1")
     wait_until(lambda: leftovers(daemon) == [], what="the store to be empty")
-
-
-def leftovers(daemon: PrivateDaemon) -> list[str]:
-    root = daemon.data_root / "images"
-    return [
-        str(path.relative_to(root))
-        for folder in ("layers", "partial", "blobs/sha256", "blobs/sha512", "ingest")
-        for path in (root / folder).iterdir()
-    ]
 
 
 def pull(daemon: PrivateDaemon, name: str) -> str:

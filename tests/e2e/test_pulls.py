@@ -18,8 +18,8 @@ import zstandard
 from tests.support.busybox import busybox_tar
 from tests.support.daemon import PrivateDaemon, UnixConnection, wait_until
 from tests.support.hostile import archive, member
-from tests.support.scripted import Ask, Reply, ScriptedServer, scripted
-from tests.support.served import OCI_LAYER, OCI_MANIFEST, Served, digest, tar_of
+from tests.support.scripted import Ask, Reply, ScriptedServer
+from tests.support.served import OCI_LAYER, OCI_MANIFEST, Served, digest, leftovers, tar_of
 
 pytestmark = [pytest.mark.e2e]
 BIG = tar_of({"big": random.Random(1).randbytes(6 << 20)})
@@ -35,17 +35,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateDaemon]:
         daemon.close()
 
 
-@pytest.fixture
-def served() -> Served:
-    return Served()
-
-
-@pytest.fixture
-def registry(served: Served) -> Iterator[ScriptedServer]:
-    with scripted(served) as server:
-        yield server
-
-
 @pytest.fixture(autouse=True)
 def nothing_left(daemon: PrivateDaemon) -> Iterator[None]:
     """After each test no image, no layer, no blob."""
@@ -54,15 +43,6 @@ def nothing_left(daemon: PrivateDaemon) -> Iterator[None]:
         daemon.request("DELETE", f"/images/{image['Id']}?force=1")
     daemon.request("POST", "/images/prune")
     wait_until(lambda: leftovers(daemon) == [], what="the store to be empty")
-
-
-def leftovers(daemon: PrivateDaemon) -> list[str]:
-    root = daemon.data_root / "images"
-    return [
-        str(path.relative_to(root))
-        for folder in ("layers", "partial", "blobs/sha256", "ingest")
-        for path in (root / folder).iterdir()
-    ]
 
 
 def pull(daemon: PrivateDaemon, name: str, **query: str) -> list[Any]:

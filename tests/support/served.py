@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tests.support.daemon import PrivateDaemon
 from tests.support.scripted import Ask, Reply
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -118,3 +119,13 @@ class Served:
         first = int(match[1])
         span = f"bytes {first}-{len(data) - 1}/{len(data)}"
         return Reply(status=206, body=data[first:], headers={"Content-Range": span})
+
+
+def leftovers(daemon: PrivateDaemon) -> list[str]:
+    """What the daemon's image store holds: layers, blobs, and beginnings of either."""
+    root = daemon.data_root / "images"
+    return [
+        str(path.relative_to(root))
+        for folder in ("layers", "partial", "blobs/sha256", "blobs/sha512", "ingest")
+        for path in (root / folder).iterdir()
+    ]
