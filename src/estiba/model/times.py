@@ -62,3 +62,23 @@ def _parse_date(text: str, name: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return int(moment.timestamp()) * 10**9 + moment.microsecond * 1000
+
+
+def go_duration(span_ns: int) -> str:
+    """As Go prints a duration: `1h0m5s`, `1.5s`, `20ms`, `0s`."""
+    if span_ns == 0:
+        return "0s"
+    for unit, size in (("ns", 1), ("µs", 10**3), ("ms", 10**6)):
+        if span_ns < size * 1000:
+            return f"{_fraction(span_ns, size)}{unit}"
+    minutes, rest = divmod(span_ns, 60 * 10**9)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours}h" if hours else ""
+    text += f"{minutes}m" if hours or minutes else ""
+    return f"{text}{_fraction(rest, 10**9)}s"
+
+
+def _fraction(amount: int, unit: int) -> str:
+    whole, rest = divmod(amount, unit)
+    digits = f"{rest:0{len(str(unit)) - 1}d}".rstrip("0") if rest else ""
+    return f"{whole}.{digits}" if digits else str(whole)
