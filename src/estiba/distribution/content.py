@@ -24,6 +24,8 @@ class Content:
     media_type: str
     digest: Digest
     size: int
+    subject: Digest = ""
+    """Of a manifest that was put: the subject among whose referrers the registry lists it."""
 
     @property
     def is_index(self) -> bool:

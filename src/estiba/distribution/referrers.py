@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from estiba.distribution.auth import Scopes
@@ -10,8 +12,12 @@ from estiba.distribution.listing import list_entries
 from estiba.distribution.manifests import usable_digest
 from estiba.distribution.session import Session
 from estiba.model.digest import Digest
-from estiba.model.errors import NotFound
+from estiba.model.errors import LimitExceeded, NotFound
 
+if TYPE_CHECKING:
+    from estiba.distribution.repository import Repository
+
+_MAX_REFERRERS = 1000
 _MAX_ANNOTATIONS = 1000
 
 
@@ -21,7 +27,7 @@ def find_referrers(
     """Registries without the interface keep them in an index, tagged after the digest."""
     query = f"?artifactType={quote(artifact_type, safe='')}" if artifact_type else ""
     what = f"referrers of {digest}"
-    paths = (f"{name}/referrers/{digest}{query}", f"{name}/manifests/{digest.replace(':', '-')}")
+    paths = (f"{name}/referrers/{digest}{query}", f"{name}/manifests/{_tag(digest)}")
     for path in paths:
         try:
             entries = list_entries(
@@ -36,6 +42,43 @@ def find_referrers(
             if referrer is not None and artifact_type in ("", referrer.artifact_type)
         ]
     return []
+
+
+def put_referrer(repository: Repository, body: bytes, entry: Referrer, subject: Digest) -> None:
+    """Stores a manifest whose subject is `subject`; `entry` describes it.
+
+    A registry that does not list it by itself gets the index that stands in for such a list.
+    Raises as `Repository.put_manifest`, and LimitExceeded for a list that is full.
+    """
+    content = entry.content
+    if repository.put_manifest(content.digest, body, content.media_type).subject == subject:
+        return
+    listed: list[Any] = []
+    try:
+        fetched = repository.manifest(_tag(subject), accept=(OCI_INDEX,))
+        listed = [one for one in json.loads(fetched.body)["manifests"] if isinstance(one, dict)]
+    except (NotFound, KeyError, TypeError):
+        pass
+    if any(one.get("digest") == content.digest for one in listed):
+        return
+    if len(listed) >= _MAX_REFERRERS:
+        raise LimitExceeded(f"{subject} has more than {_MAX_REFERRERS} referrers already")
+    listed.append(
+        {
+            "mediaType": content.media_type,
+            "digest": content.digest,
+            "size": content.size,
+            "artifactType": entry.artifact_type,
+            "annotations": entry.annotations,
+        }
+    )
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
+    repository.put_manifest(_tag(subject), json.dumps(index).encode(), OCI_INDEX)
+
+
+def _tag(subject: Digest) -> str:
+    """distribution-spec 1.1, "Referrers Tag Schema"."""
+    return subject.replace(":", "-")
 
 
 def _referrer(entry: object) -> Referrer | None:

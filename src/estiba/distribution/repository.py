@@ -190,10 +190,11 @@ class Repository:
             "PUT", url, what=what, scopes=scopes, headers=headers, body=body
         ) as answer:
             stored = usable_digest(answer.header("Docker-Content-Digest"))
+            subject = usable_digest(answer.header("OCI-Subject")) or ""
             answer.close()
         if stored is not None and differ(stored, digest):
             raise DataLoss(f"{what}: the registry stored other bytes, whose digest is {stored}")
-        return Content(media_type, digest, len(body))
+        return Content(media_type, digest, len(body), subject)
 
     def delete_manifest(self, target: str) -> None:
         """By digest, or by tag where the registry untags. Raises NotFound, Forbidden."""

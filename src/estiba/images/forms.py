@@ -24,7 +24,7 @@ from estiba.model.image import (
     Descriptor,
     Manifest,
 )
-from estiba.storage.encoding import PLAIN, UNKNOWN, Blob, encoded
+from estiba.storage.encoding import OWN, PLAIN, UNKNOWN, Blob, encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +116,59 @@ def prove(images: Images, diff_id: Digest, blob: Blob) -> bool:
     return is_same
 
 
-def plain_form(images: Images, record: ImageRecord) -> Form:
+def gzip_part(images: Images, diff_id: Digest) -> Part:
+    """The layer as a gzip blob that is sure to be made again; made once, and remembered."""
+    for blob in reversed(images.layers.blobs(diff_id)):
+        is_gzip = blob.encoding not in (PLAIN, UNKNOWN)
+        if is_gzip and prove(images, diff_id, blob):
+            return _gzip_part(diff_id, blob)
+    state, size = hashlib.sha256(), 0
+    for piece in encoded(images.layers.tar(diff_id), OWN):
+        state.update(piece)
+        size += len(piece)
+    made = Blob(
+        digest=f"sha256:{state.hexdigest()}",
+        size=size,
+        media_type=f"{MEDIA_LAYER}+gzip",
+        encoding=OWN,
+        is_proven=True,
+    )
+    images.layers.note_blob(diff_id, made)
+    return _gzip_part(diff_id, made)
+
+
+def _gzip_part(diff_id: Digest, blob: Blob) -> Part:
+    media_type = f"{MEDIA_LAYER}+gzip"
+    return Part(
+        Descriptor(media_type=media_type, digest=blob.digest, size=blob.size), diff_id, blob
+    )
+
+
+def gzip_form(
+    images: Images, record: ImageRecord, annotations: dict[str, str] | None = None
+) -> Form:
+    """An OCI form whose layers are compressed."""
+    return own_form(record, [gzip_part(images, one) for one in record.layers], annotations)
+
+
+def plain_form(
+    images: Images, record: ImageRecord, annotations: dict[str, str] | None = None
+) -> Form:
     """An OCI form whose layers are uncompressed."""
-    parts = []
-    for diff_id in record.layers:
-        info = images.layer_info(diff_id)
-        blob = Blob(digest=diff_id, size=info.tar_bytes, encoding=PLAIN, is_proven=True)
-        descriptor = Descriptor(media_type=MEDIA_LAYER, digest=diff_id, size=info.tar_bytes)
-        parts.append(Part(descriptor, diff_id, blob))
-    return own_form(record, parts)
+    return own_form(record, [plain_part(images, one) for one in record.layers], annotations)
 
 
-def own_form(record: ImageRecord, parts: list[Part]) -> Form:
+def plain_part(images: Images, diff_id: Digest) -> Part:
+    """The layer as its tar. Raises NotFound."""
+    info = images.layer_info(diff_id)
+    blob = Blob(digest=diff_id, size=info.tar_bytes, encoding=PLAIN, is_proven=True)
+    descriptor = Descriptor(media_type=MEDIA_LAYER, digest=diff_id, size=info.tar_bytes)
+    return Part(descriptor, diff_id, blob)
+
+
+def own_form(
+    record: ImageRecord, parts: list[Part], annotations: dict[str, str] | None = None
+) -> Form:
     """An OCI manifest over these layers."""
     config = record.config_json.encode()
     manifest = Manifest(
@@ -135,6 +176,7 @@ def own_form(record: ImageRecord, parts: list[Part]) -> Form:
         media_type=MEDIA_MANIFEST,
         config=Descriptor(media_type=MEDIA_CONFIG, digest=record.id, size=len(config)),
         layers=[part.descriptor for part in parts],
+        annotations=annotations or {},
     )
     body = msgspec.json.encode(manifest)
     return Form(Document(digest_of(body), MEDIA_MANIFEST, body, manifest), config, parts)

@@ -14,6 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.images import removal
+from estiba.images.attestations import (
+    IN_TOTO,
+    Predicate,
+    attach,
+    is_attestation,
+    predicates_in,
+)
 from estiba.images.images import Images, Naming, NewImage, check_taggable, decode_config
 from estiba.images.manifests import (
     MAX_INDEX_DEPTH,
@@ -32,6 +39,9 @@ from estiba.storage.layers import LayerInfo
 from estiba.storage.tar import Source
 
 _MAX_NAMED = 1000
+_MAX_STATEMENT_BYTES = 8 << 20
+"""A longer one is left out."""
+
 _REF_NAME = "org.opencontainers.image.ref.name"
 _IMAGE_NAME = "io.containerd.image.name"
 
@@ -53,6 +63,22 @@ class _Part:
     tags: list[Reference]
     documents: tuple[Document, ...] = ()
 
+    @property
+    def manifest(self) -> Manifest | None:
+        value = self.documents[-1].value if self.documents else None
+        return value if isinstance(value, Manifest) else None
+
+    @property
+    def digest(self) -> Digest:
+        """Of its manifest."""
+        return self.documents[-1].digest if self.documents else ""
+
+    @property
+    def subject(self) -> Digest:
+        """What its manifest refers to."""
+        subject = self.manifest.subject if self.manifest else None
+        return subject.digest if subject else ""
+
 
 def load(
     images: Images, source: Source, work: Path, platforms: tuple[Platform, ...] = ()
@@ -67,10 +93,17 @@ def load(
     try:
         members.read(source)
         loaded: dict[str, set[Digest]] = {}
-        for part in _parts(members):
+        parts = _parts(members)
+        attested = _attestations(members, parts)
+        for part in parts:
+            manifest = part.manifest
             if platforms and not _is_wanted(members, part, platforms):
                 continue
+            if manifest is not None and is_attestation(manifest) and part.subject in attested:
+                continue
             done = _load_part(images, members, part, loaded)
+            if part.digest in attested and not done.record.artifact:
+                attach(images, done.record.id, attested[part.digest])
             yield done
         if platforms and not loaded:
             asked = ", ".join(map(str, platforms))
@@ -82,12 +115,31 @@ def load(
 
 
 def _is_wanted(members: Members, part: _Part, platforms: tuple[Platform, ...]) -> bool:
-    manifest = part.documents[-1].value if part.documents else None
-    if isinstance(manifest, Manifest) and not is_image(manifest):
+    manifest = part.manifest
+    if manifest is not None and not is_image(manifest):
         return False
     config = decode_config(members.small(part.config))
     own = Platform(os=config.os, architecture=config.architecture, variant=config.variant)
     return any(own.serves(wanted) for wanted in platforms)
+
+
+def _attestations(members: Members, parts: list[_Part]) -> dict[Digest, list[Predicate]]:
+    """What the archive states of its own images, by their manifests."""
+    own = {part.digest for part in parts if part.digest and not part.subject}
+    attested: dict[Digest, list[Predicate]] = {}
+    for part in parts:
+        manifest, subject = part.manifest, part.subject
+        if manifest is None or not is_attestation(manifest) or subject not in own:
+            continue
+        statements = [
+            members.checked(_blob(layer.digest), layer.digest)
+            for layer in manifest.layers
+            if layer.media_type == IN_TOTO
+            and layer.size <= _MAX_STATEMENT_BYTES
+            and members.has(_blob(layer.digest))
+        ]
+        attested.setdefault(subject, []).extend(predicates_in(statements, subject))
+    return attested
 
 
 def _parts(members: Members) -> list[_Part]:
@@ -190,8 +242,8 @@ def _load_part(
 ) -> LoadedImage:
     """`loaded` says which images of this archive have a tag: they keep it side by side."""
     origins = _origins(images, members, part)
-    manifest = part.documents[-1].value if part.documents else None
-    if isinstance(manifest, Manifest) and not is_image(manifest):
+    manifest = part.manifest
+    if manifest is not None and not is_image(manifest):
         new = _artifact(images, members, manifest, origins)
     else:
         config_json = members.small(part.config)
@@ -210,8 +262,8 @@ def _layers(members: Members, part: _Part, config_json: bytes) -> list[LayerInfo
     diff_ids = decode_config(config_json).rootfs.diff_ids
     if len(diff_ids) != len(part.layers):
         raise InvalidArgument("the image's config and manifest disagree on the number of layers")
-    manifest = part.documents[-1].value if part.documents else None
-    if isinstance(manifest, Manifest):
+    manifest = part.manifest
+    if manifest is not None:
         members.check(part.config, manifest.config)
         for name, descriptor in zip(part.layers, manifest.layers, strict=True):
             members.check(name, descriptor)

@@ -2,37 +2,39 @@
 
 Blobs that the registry has are passed over or mounted. An image goes as the manifest that it
 came in wherever its blobs can be had: made again from the layer, or fetched from the registry
-they came from. Otherwise it goes as a manifest of our own, and the output says so.
+they came from. Otherwise it goes as a manifest of our own, and the output says so. What is stated
+of it goes along, as manifests that refer to its own.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
 from estiba.distribution.cancel import CancelToken
+from estiba.distribution.content import Content
+from estiba.distribution.content import Referrer as Listed
 from estiba.distribution.credentials import Credentials
+from estiba.distribution.referrers import put_referrer
 from estiba.distribution.repository import Repository
 from estiba.distribution.settings import RegistrySettings
+from estiba.images.attestations import Referrer, referrers_of
 from estiba.images.forms import Form, Part, original_forms, own_form
 from estiba.images.images import Images
-from estiba.images.manifests import DOCKER_LAYER, is_foreign
+from estiba.images.importing import IteratorSource
+from estiba.images.manifests import is_foreign
 from estiba.images.progress import Progress
 from estiba.images.record import ImageRecord, Origin
-from estiba.images.uploading import Upload, Uploads
+from estiba.images.uploading import MAX_ROUNDS, Upload, Uploads, best_part
 from estiba.kernel import failpoint
 from estiba.model.digest import Digest
-from estiba.model.errors import EstibaError, InvalidArgument, NotFound
+from estiba.model.errors import EstibaError, Forbidden, InvalidArgument, NotFound
 from estiba.model.event import Event, EventType
-from estiba.model.image import MEDIA_INDEX, MEDIA_LAYER, Descriptor, Index, Platform
+from estiba.model.image import MEDIA_INDEX, Descriptor, Index, Platform
 from estiba.model.reference import Reference, parse_reference
-from estiba.storage.encoding import OWN, UNKNOWN, Blob
-
-_GZIP_LAYER = f"{MEDIA_LAYER}+gzip"
-_MAX_ROUNDS = 8
 
 
 @dataclass(slots=True)
@@ -77,13 +79,43 @@ class Pusher:
             raise _nothing(reference)
         for tag in tags:
             self._records(tag, platform)
+        with self._writing(reference, credentials, cancel) as repository:
+            for tag in tags:
+                records = self._records(tag, platform)
+                yield from _Push(self, repository, tag, credentials).run(records)
+
+    def push_images(
+        self,
+        tags: Sequence[Reference],
+        records: list[ImageRecord],
+        credentials: Callable[[Reference], Credentials],
+        cancel: CancelToken,
+        annotations: Mapping[str, str] | None = None,
+    ) -> Iterator[Progress]:
+        """Images, one a platform, under tags that they need not have here.
+
+        `annotations` go into their manifests. Blocks, ends and raises as `push`.
+        """
+        notes = dict(annotations or {})
+        for tag in tags:
+            if tag.digest:
+                raise InvalidArgument("cannot push a digest reference")
+        for tag in (tag.tagged for tag in tags):
+            yield Progress(f"The push refers to repository [{tag.repository}]")
+            rights = credentials(tag)
+            with self._writing(tag, rights, cancel) as repository:
+                yield from _Push(self, repository, tag, rights, notes).run(records)
+
+    @contextlib.contextmanager
+    def _writing(
+        self, reference: Reference, credentials: Credentials, cancel: CancelToken
+    ) -> Iterator[Repository]:
+        """Threads that still send end with whoever fails."""
         with Repository(
             reference, self.settings, credentials, push=True, cancel=cancel
         ) as repository:
             try:
-                for tag in tags:
-                    records = self._records(tag, platform)
-                    yield from _Push(self, repository, tag, credentials).run(records)
+                yield repository
             except BaseException:
                 repository.cancel.cancel()
                 raise
@@ -99,6 +131,7 @@ class _Push:
     repository: Repository
     reference: Reference
     credentials: Credentials
+    annotations: dict[str, str] = field(default_factory=dict)
 
     @property
     def images(self) -> Images:
@@ -110,9 +143,13 @@ class _Push:
         for record in records:
             forms.append((yield from self._image(record)))
         body, media_type = forms[0].document.body, forms[0].document.media_type
-        if len(forms) > 1:
+        if len(forms) > 1 or any(record.attestations for record in records):
             for document in (form.document for form in forms):
                 self.repository.put_manifest(document.digest, document.body, document.media_type)
+        # Before the tag: whoever finds the image finds what is stated of it.
+        for record, form in zip(records, forms, strict=True):
+            yield from self._attest(record, form)
+        if len(forms) > 1:
             body, media_type = self._index(records, forms)
         tag = self.reference.tag or ""
         target = self.repository.put_manifest(tag, body, media_type).digest
@@ -157,20 +194,51 @@ class _Push:
         own = Index(schema_version=2, media_type=MEDIA_INDEX, manifests=entries)
         return msgspec.json.encode(own), MEDIA_INDEX
 
+    def _attest(self, record: ImageRecord, form: Form) -> Iterator[Progress]:
+        """A registry that takes no such manifests gets the image all the same."""
+        document = form.document
+        subject = Descriptor(
+            media_type=document.media_type, digest=document.digest, size=len(document.body)
+        )
+        with self.images.leases.held(record.needed()):
+            referrers = referrers_of(self.images, record, subject, self.reference.familiar_name)
+        for referrer in referrers:
+            kind = ", ".join(referrer.descriptor.annotations.values())
+            try:
+                self._put_referrer(referrer, subject.digest)
+            except (InvalidArgument, NotFound, Forbidden) as error:
+                yield Progress(f"The registry does not take the attestation {kind}: {error}")
+            else:
+                yield Progress(f"Attestation {kind}: {referrer.descriptor.digest}")
+
+    def _put_referrer(self, referrer: Referrer, subject: Digest) -> None:
+        for digest, data in referrer.blobs.items():
+            if not self.repository.has_blob(digest):
+                self.repository.upload_blob(
+                    IteratorSource(iter([data])),
+                    size=len(data),
+                    digest=digest,
+                    reopen=lambda data=data: IteratorSource(iter([data])),  # type: ignore[misc]
+                )
+        entry = referrer.descriptor
+        content = Content(entry.media_type, entry.digest, entry.size)
+        listed = Listed(content, entry.artifact_type, entry.annotations)
+        put_referrer(self.repository, referrer.body, listed, subject)
+
     # -- blobs -----------------------------------------------------------------------------
 
     def _image(self, record: ImageRecord) -> Generator[Progress, None, Form]:
         """Sends the blobs; returns the form whose manifest may follow them."""
         lost: set[Digest] = set()
         with self.images.leases.held([*record.layers, *record.blobs]):
-            for _ in range(_MAX_ROUNDS):
+            for _ in range(MAX_ROUNDS):
                 uploads = Uploads(
                     self.images, self.repository, self.pusher.settings, self.credentials, lost
                 )
-                form = self._original(record, uploads)
+                form = None if self.annotations else self._original(record, uploads)
                 if form is None:
                     form = self._own(record, lost)
-                    if record.origins:
+                    if record.origins and not self.annotations:
                         yield Progress(
                             "The blobs that the image came in cannot be made again: it goes as a "
                             "new manifest"
@@ -188,7 +256,7 @@ class _Push:
                     continue  # a blob came out differently: planned anew, without that one
                 if any(upload.made for upload in wanted.values()):
                     sent = [wanted[part.descriptor.digest].sent_part for part in form.parts]
-                    form = own_form(record, sent)
+                    form = own_form(record, sent, self.annotations)
                 return form
         raise InvalidArgument(f"the layers of {record.id} give other blobs each time")
 
@@ -211,27 +279,6 @@ class _Push:
 
     def _own(self, record: ImageRecord, lost: set[Digest]) -> Form:
         """Each layer as a blob that the registry has or that can be made, or else a new one."""
-        parts = []
-        for diff_id in record.layers:
-            blob = self._best(diff_id, lost)
-            if blob is None:
-                empty = Descriptor(media_type=_GZIP_LAYER, digest=diff_id, size=0)
-                parts.append(Part(empty, diff_id))
-                continue
-            media_type = _GZIP_LAYER if blob.media_type == DOCKER_LAYER else blob.media_type
-            known = Descriptor(
-                media_type=media_type or _GZIP_LAYER, digest=blob.digest, size=blob.size
-            )
-            parts.append(Part(known, diff_id, blob if blob.encoding != UNKNOWN else None))
-        return own_form(record, parts)
-
-    def _best(self, diff_id: Digest, lost: set[Digest]) -> Blob | None:
-        blobs = [blob for blob in self.images.layers.blobs(diff_id) if blob.digest not in lost]
-        for place in (self.reference.repository, f"{self.reference.domain}/"):
-            for blob in reversed(blobs):
-                if any(known.startswith(place) for known in blob.places):
-                    return blob
-        for blob in reversed(blobs):
-            if blob.encoding == OWN:
-                return blob
-        return None
+        target = self.reference
+        parts = [best_part(self.images, target, diff_id, lost) for diff_id in record.layers]
+        return own_form(record, parts, self.annotations)

@@ -27,6 +27,13 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Digest
 
 
+class Attestation(msgspec.Struct, frozen=True, kw_only=True):
+    """What is stated of an image: `predicate` is the digest of the statement's own part."""
+
+    predicate_type: str
+    predicate: Digest
+
+
 class ImageRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """`id` is the digest of `config_json`, whose bytes are kept as they came.
 
@@ -51,6 +58,7 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     created_ns: int = 0
     tagged_ns: int = 0
     parent: Digest = ""
+    attestations: list[Attestation] = []
 
     @property
     def config(self) -> ImageConfig:
@@ -76,6 +84,8 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         yield from self.blobs
         for origin in self.origins:
             yield from (origin.target, origin.manifest)
+        for attestation in self.attestations:
+            yield attestation.predicate
 
     @cached_property
     def repo_digests(self) -> list[str]:

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import msgspec
 
-from estiba.images.forms import Form, open_part, plain_form, proven_form
+from estiba.images.attestations import Referrer, referrers_of
+from estiba.images.forms import Form, gzip_form, open_part, plain_form, proven_form
 from estiba.images.images import Images
 from estiba.images.record import ImageRecord
 from estiba.model.digest import Digest, digest_of
@@ -24,10 +25,11 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 _IMAGE_NAME = "io.containerd.image.name"
 BOTH, DOCKER, OCI = "", "docker", "oci"
 FORMATS = (BOTH, DOCKER, OCI)
+AS_IT_CAME, GZIP, PLAIN_LAYERS = "", "gzip", "uncompressed"
 
 
 @dataclass(slots=True)
-class _Chosen:
+class Chosen:
     """What goes under the same tags: one image a platform."""
 
     records: list[ImageRecord]
@@ -50,19 +52,39 @@ def save(
             records = {record.id: record for one in chosen for record in one.records}.values()
             needed = {digest for record in records for digest in record.needed()}
             leases.enter_context(images.leases.held(needed))
-        yield from _Archive(images).write(chosen, form)
+        yield from _Archive(images, _Options()).write(chosen, form)
         for record in records:
             images.usage.note(record.id)
             images.announce(record, "save")
 
 
-def choose(images: Images, names: list[str], platforms: tuple[Platform, ...] = ()) -> list[_Chosen]:
+def archive(
+    images: Images,
+    records: list[ImageRecord],
+    tags: list[str],
+    form: str,
+    *,
+    layers: str = AS_IT_CAME,
+    annotations: Mapping[str, str] | None = None,
+) -> Generator[bytes, None, None]:
+    """Images, one a platform, as an archive in which they bear `tags`, whether they do here or not.
+
+    `layers` is how they are compressed; `annotations` go into the manifests. Raises NotFound,
+    DataLoss.
+    """
+    needed = {digest for record in records for digest in record.needed()}
+    with images.leases.held(needed):
+        options = _Options(layers, dict(annotations or {}))
+        yield from _Archive(images, options).write([Chosen(records, tags)], form)
+
+
+def choose(images: Images, names: list[str], platforms: tuple[Platform, ...] = ()) -> list[Chosen]:
     """Each set of images once, with the tags asked for; a bare repository means all its tags."""
-    chosen: dict[tuple[Digest, ...], _Chosen] = {}
+    chosen: dict[tuple[Digest, ...], Chosen] = {}
     for name in names:
         for wanted in images.tags_of(name) or [name]:
             records = _records(images, wanted, platforms)
-            one = chosen.setdefault(tuple(r.id for r in records), _Chosen(records))
+            one = chosen.setdefault(tuple(r.id for r in records), Chosen(records))
             try:
                 tag = parse_reference(wanted).tagged.familiar
             except EstibaError:
@@ -86,20 +108,27 @@ def _records(images: Images, name: str, platforms: tuple[Platform, ...]) -> list
     return kept
 
 
-class _Archive:
-    """Writes each blob once."""
+@dataclass(frozen=True, slots=True)
+class _Options:
+    layers: str = AS_IT_CAME
+    annotations: dict[str, str] = field(default_factory=dict)
 
-    def __init__(self, images: Images) -> None:
+
+class _Archive:
+    """Writes each blob once. A layout alone has what is stated of the images too."""
+
+    def __init__(self, images: Images, options: _Options) -> None:
         self._images = images
+        self._options = options
         self._written: set[Digest] = set()
         self._entries: list[Descriptor] = []
         self._docker: list[dict[str, object]] = []
 
-    def write(self, chosen: list[_Chosen], form: str) -> Iterator[bytes]:
+    def write(self, chosen: list[Chosen], form: str) -> Iterator[bytes]:
         yield _directory("blobs/")
         yield _directory("blobs/sha256/")
         for one in chosen:
-            yield from self._write_chosen(one)
+            yield from self._write_chosen(one, is_layout=form == OCI)
         index = Index(schema_version=2, media_type=MEDIA_INDEX, manifests=self._entries)
         if form != DOCKER:
             yield _file("index.json", msgspec.json.encode(index))
@@ -108,12 +137,16 @@ class _Archive:
             yield _file("manifest.json", json.dumps(self._docker).encode())
         yield bytes(tarfile.BLOCKSIZE * 2)
 
-    def _write_chosen(self, one: _Chosen) -> Iterator[bytes]:
+    def _write_chosen(self, one: Chosen, *, is_layout: bool) -> Iterator[bytes]:
         entries = []
+        referrers: list[Referrer] = []
         for record in one.records:
-            form = proven_form(self._images, record) or plain_form(self._images, record)
+            form = self._form(record)
             yield from self._write_image(record, form)
             entries.append(_descriptor(record, form))
+            if is_layout:
+                name = parse_reference(one.tags[0]).familiar_name if one.tags else ""
+                referrers += referrers_of(self._images, record, entries[-1], name)
             if not record.artifact:
                 self._docker.append(
                     {
@@ -128,6 +161,23 @@ class _Archive:
             top = Descriptor(media_type=media_type, digest=digest_of(body), size=len(body))
             yield from self._write_blob(top.digest, iter([body]), len(body), 0)
         self._entries += _named(top, one.tags)
+        for referrer in referrers:
+            yield from self._write_referrer(referrer)
+
+    def _form(self, record: ImageRecord) -> Form:
+        options, images = self._options, self._images
+        if options.layers == GZIP:
+            return gzip_form(images, record, options.annotations)
+        known = None
+        if options.layers == AS_IT_CAME and not options.annotations:
+            known = proven_form(images, record)
+        return known or plain_form(images, record, options.annotations)
+
+    def _write_referrer(self, referrer: Referrer) -> Iterator[bytes]:
+        own = {referrer.descriptor.digest: referrer.body}
+        for digest, data in (referrer.blobs | own).items():
+            yield from self._write_blob(digest, iter([data]), len(data), 0)
+        self._entries.append(referrer.descriptor)
 
     def _write_image(self, record: ImageRecord, form: Form) -> Iterator[bytes]:
         created_s = max(0, record.created_ns // 10**9)

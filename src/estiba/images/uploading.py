@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,18 +17,21 @@ from estiba.distribution.settings import RegistrySettings
 from estiba.images.forms import Part, open_part
 from estiba.images.images import Images
 from estiba.images.importing import IteratorSource
+from estiba.images.manifests import DOCKER_LAYER
 from estiba.images.progress import Progress, short
 from estiba.model.digest import Digest
-from estiba.model.errors import DataLoss, EstibaError
+from estiba.model.errors import DataLoss, EstibaError, InvalidArgument
 from estiba.model.image import MEDIA_LAYER, Descriptor
 from estiba.model.reference import Reference, parse_reference
-from estiba.storage.encoding import OWN, Blob, encoded
+from estiba.storage.encoding import OWN, UNKNOWN, Blob, encoded
 from estiba.storage.tar import Source
 
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.1
 _GZIP_LAYER = f"{MEDIA_LAYER}+gzip"
+MAX_ROUNDS = 8
+"""How often a push is planned anew, because a blob came out differently."""
 
 
 @dataclass(slots=True)
@@ -273,3 +276,52 @@ def _told(upload: Upload) -> Progress:
     if upload.state == "Pushing":
         return Progress("Pushing", upload.name, upload.offset, upload.total)
     return Progress(upload.state, upload.name)
+
+
+def best_part(
+    images: Images, target: Reference, diff_id: Digest, lost: Collection[Digest] = ()
+) -> Part:
+    """The layer as a blob that the registry has or that can be made, or else as a new one."""
+    blob = _best(images, target, diff_id, lost)
+    if blob is None:
+        return Part(Descriptor(media_type=_GZIP_LAYER, digest=diff_id, size=0), diff_id)
+    media_type = _GZIP_LAYER if blob.media_type == DOCKER_LAYER else blob.media_type
+    known = Descriptor(media_type=media_type or _GZIP_LAYER, digest=blob.digest, size=blob.size)
+    return Part(known, diff_id, blob if blob.encoding != UNKNOWN else None)
+
+
+def _best(
+    images: Images, target: Reference, diff_id: Digest, lost: Collection[Digest]
+) -> Blob | None:
+    blobs = [blob for blob in images.layers.blobs(diff_id) if blob.digest not in lost]
+    for place in (target.repository, f"{target.domain}/"):
+        for blob in reversed(blobs):
+            if any(known.startswith(place) for known in blob.places):
+                return blob
+    for blob in reversed(blobs):
+        if blob.encoding == OWN:
+            return blob
+    return None
+
+
+def send_layers(
+    images: Images,
+    repository: Repository,
+    settings: RegistrySettings,
+    credentials: Credentials,
+    diff_ids: Sequence[Digest],
+    parallel: int,
+) -> Generator[Progress, None, list[Descriptor]]:
+    """Layers without an image: the blobs that the repository has of them afterwards, in order.
+
+    The caller has leased them. Raises as `Uploads.run`, NotFound.
+    """
+    lost: set[Digest] = set()
+    for _ in range(MAX_ROUNDS):
+        uploads = Uploads(images, repository, settings, credentials, lost)
+        parts = [best_part(images, repository.reference, diff_id, lost) for diff_id in diff_ids]
+        sent = {part.diff_id: Upload(part) for part in parts}
+        yield from uploads.run(list(sent.values()), parallel)
+        if not any(upload.is_other for upload in sent.values()):
+            return [sent[diff_id].sent_part.descriptor for diff_id in diff_ids]
+    raise InvalidArgument(f"the layers for {repository.reference} give other blobs each time")
