@@ -25,7 +25,8 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Heredoc:
-    """`expand` is false for a quoted delimiter, `strips_tabs` true for `<<-`."""
+    """`expand` is false for a quoted delimiter, `strips_tabs` true for `<<-`; `content` has the
+    tabs stripped already."""
 
     name: str
     content: str
@@ -191,6 +192,8 @@ class Directives:
     syntax: str = ""
     escape: str = "\\"
     check_skip: tuple[str, ...] = ()
+    check_experimental: tuple[str, ...] = ()
+    """Rules that are off unless they are named here; `all` for every one of them."""
     check_error: bool = False
 
 
