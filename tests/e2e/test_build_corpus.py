@@ -1,0 +1,86 @@
+"""Every Dockerfile of `tests/corpus`, through the docker client and through `estiba build`.
+
+What it must give was recorded from a genuine engine with BuildKit: config, history, layers and
+every path that the build made, changed or took away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.building import (
+    ApiDoor,
+    ClassicDoor,
+    Door,
+    EstibaDoor,
+    comparable,
+    places,
+    take,
+)
+from tests.support.corpus import Case, cases
+from tests.support.daemon import PrivateDaemon
+from tests.support.imagetree import Archived, read
+
+pytestmark = pytest.mark.e2e
+_DOORS = {door.name: door for door in (ClassicDoor, EstibaDoor, ApiDoor)}
+_CASES = cases()
+
+
+@pytest.fixture(scope="module")
+def base(daemon: PrivateDaemon) -> Iterator[Archived]:
+    """The image busybox; what the corpus made goes at the end."""
+    yield read(daemon.docker("save", "busybox:latest").stdout)
+
+
+def _all() -> list[object]:
+    return [
+        pytest.param(case, name, id=f"{case.name}-{name}")
+        for case in _CASES
+        for name in _DOORS
+        if case.goes_through(name)
+    ]
+
+
+@pytest.mark.parametrize(("case", "door"), _all())
+def test_a_case_gives_what_a_genuine_engine_makes_of_it(
+    case: Case, door: str, daemon: PrivateDaemon, base: Archived, tmp_path: Path
+) -> None:
+    way: Door = _DOORS[door](daemon)
+    outcome = take(case, way, base, tmp_path)
+    if case.error:
+        _fails_well(case.error, outcome.built.code, outcome.built.output)
+        return
+    assert outcome.built.code == 0, outcome.built.output
+    found, expected = comparable(outcome.found), comparable(case.expected())
+    for key in ("config", "history", "files", "layers"):
+        assert found[key] == expected[key], f"{key}\n{outcome.built.output}"
+
+
+def _fails_well(error: dict[str, object], code: int, output: str) -> None:
+    assert code != 0, output
+    says = error["says"]
+    assert isinstance(says, list)
+    missing = [words for words in says if words not in output]
+    assert not missing, f"not said: {missing}\n{output}"
+    told = places(output)
+    if "line" in error:
+        assert error["line"] in {line for line, _ in told}, output
+    if "column" in error:
+        assert (error["line"], error["column"]) in told, output
+
+
+def test_the_corpus_is_wide() -> None:
+    """Every instruction is in it, and every case has what it must give."""
+    assert len(_CASES) >= 100
+    texts = [(case.folder / case.dockerfile).read_text(errors="replace") for case in _CASES]
+    words = {
+        line.split()[0].upper() for text in texts for line in text.splitlines() if line.split()
+    }
+    assert words >= {
+        "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL",
+        "MAINTAINER", "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+    }  # fmt: skip
+    for case in _CASES:
+        assert case.error or case.expected()
