@@ -161,8 +161,14 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
+    """`untouched` are directories of the tree, deepest first, that the program did not change but
+    an overlay copied up, because something was mounted below them: `forget_untouched` of
+    `running/targets.py` takes them out of the upper directory, where they are empty.
+    """
+
     code: int
     oom_killed: bool = False
+    untouched: tuple[str, ...] = ()
 
 
 class Executor(Protocol):
