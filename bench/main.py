@@ -1,4 +1,4 @@
-"""`scripts/bench [containers] [images]`: the engines in turn; prints medians and ratios.
+"""`scripts/bench [containers] [images] [builds]`: the engines in turn; prints medians and ratios.
 
 A whole run of a table is written as JSON, as a plot, and into the README.
 """
@@ -12,11 +12,11 @@ import shutil
 import sys
 from collections.abc import Iterator
 
-from bench import containers, images
+from bench import builds, containers, images
 from bench.material import FOLDER, RUN
 from bench.rows import Table
 
-_TABLES = {table.NAME: table for table in (containers, images)}
+_TABLES = {table.NAME: table for table in (containers, images, builds)}
 
 
 def main() -> None:
