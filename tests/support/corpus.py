@@ -120,7 +120,7 @@ def _make(context: Path, item: dict[str, Any]) -> None:
     elif "git" in item:
         _repository(path, item["git"])
     elif "archive" in item:
-        path.write_bytes(_PACKERS[item["archive"]](_tar(item["members"])))
+        path.write_bytes(_PACKERS[item["archive"]](_tar(item["members"]))[: item.get("cut")])
     elif "gzip" in item:
         path.write_bytes(gzip.compress(item["gzip"].encode(), mtime=0))
     elif "count" in item:

@@ -1,0 +1,3 @@
+FROM busybox
+ONBUILD RUN echo once >> /count
+ONBUILD ENTRYPOINT ["sh"]
