@@ -216,6 +216,7 @@ def without_address(found: dict[str, Any], server: str) -> dict[str, Any]:
 
 
 _PLACE = re.compile(r"(?:file:|line )(\d+)(?::(\d+))?")
+_UNCHANGED = re.compile(r"^\(empty\) (?=(RUN|COPY|ADD|WORKDIR) )")
 _ARGUMENTS = re.compile(r"^RUN \|\d+ .*? (?=/bin/sh )")
 
 
@@ -225,6 +226,11 @@ def places(output: str) -> list[tuple[int, int]]:
 
 
 def comparable(found: dict[str, Any]) -> dict[str, Any]:
-    """BuildKit's history tells all arguments in scope of a RUN; ours those that it uses."""
-    history = [_ARGUMENTS.sub("RUN ", line) for line in found["history"]]
-    return {**found, "history": history}
+    """Without what differs by intent.
+
+    BuildKit's history tells all arguments in scope of a RUN, ours those that it uses; and a step
+    that changes nothing has an empty layer there, none here.
+    """
+    history = [_ARGUMENTS.sub("RUN ", _UNCHANGED.sub("", line)) for line in found["history"]]
+    spared = sum(bool(_UNCHANGED.match(line)) for line in found["history"])
+    return {**found, "history": history, "layers": found["layers"] + spared}
