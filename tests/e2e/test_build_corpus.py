@@ -6,6 +6,7 @@ every path that the build made, changed or took away.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 from tests.support.building import (
     ApiDoor,
     ClassicDoor,
+    ComposeDoor,
+    DockerPyDoor,
     Door,
     EstibaDoor,
     comparable,
@@ -24,7 +27,7 @@ from tests.support.daemon import PrivateDaemon
 from tests.support.imagetree import Archived, read
 
 pytestmark = pytest.mark.e2e
-_DOORS = {door.name: door for door in (ClassicDoor, EstibaDoor, ApiDoor)}
+_DOORS = {door.name: door for door in (ClassicDoor, EstibaDoor, ApiDoor, DockerPyDoor, ComposeDoor)}
 _CASES = cases()
 
 
@@ -47,6 +50,8 @@ def _all() -> list[object]:
 def test_a_case_gives_what_a_genuine_engine_makes_of_it(
     case: Case, door: str, daemon: PrivateDaemon, base: Archived, tmp_path: Path
 ) -> None:
+    if door == "compose" and not shutil.which("docker-compose"):
+        pytest.skip("needs Debian's docker-compose 1")
     way: Door = _DOORS[door](daemon)
     outcome = take(case, way, base, tmp_path)
     if case.error:

@@ -145,6 +145,47 @@ class ApiDoor(_Client):
         return Built(int(failed), "".join(_said(line) for line in lines))
 
 
+class DockerPyDoor(_Client):
+    """The Python client, which packs contexts itself."""
+
+    name = "docker-py"
+
+    def build(self, order: Order) -> Built:
+        import docker
+
+        build = order.case.build
+        client = docker.APIClient(base_url=self._daemon.url, timeout=_TIMEOUT_S)
+        lines = list(
+            client.build(
+                path=str(order.context), dockerfile=str(order.dockerfile), tag=order.tag, rm=True,
+                buildargs=dict(order.args), labels=build.get("labels"),
+                target=build.get("target"), decode=True,
+            )
+        )  # fmt: skip
+        client.close()
+        return Built(int(any("error" in line for line in lines)), "".join(map(_said, lines)))
+
+
+class ComposeDoor(_Client):
+    """Compose 1, by Debian's docker-compose."""
+
+    name = "compose"
+
+    def build(self, order: Order) -> Built:
+        build = order.case.build
+        wanted = {
+            "context": str(order.context), "args": dict(order.args),
+            "dockerfile": str(order.dockerfile.relative_to(order.context)),
+            **{key: build[key] for key in ("labels", "target") if key in build},
+        }  # fmt: skip
+        service = {"image": order.tag, "build": wanted}
+        file = order.scratch / "compose.yaml"
+        # JSON is YAML.
+        file.write_text(json.dumps({"version": "3.8", "services": {"one": service}}))
+        words = ["docker-compose", "-f", str(file), "build"]
+        return self._call(words, {"COMPOSE_DOCKER_CLI_BUILD": "0", "DOCKER_BUILDKIT": "0"})
+
+
 def _said(line: dict[str, Any]) -> str:
     return str(line.get("stream") or line.get("error") or line.get("message") or "")
 
