@@ -49,7 +49,7 @@ CONTAINER = {
         """, least=2, most=2),
     "create": Command(
         "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create a new container", "run:create",
-        "@CREATE", least=1, interspersed=False),
+        "@runflags:CREATE", least=1, interspersed=False),
     "diff": Command(
         "CONTAINER", "Changes of a container's file system", "containers:diff", least=1, most=1),
     "exec": Command(
@@ -107,7 +107,7 @@ CONTAINER = {
         """, least=1),
     "run": Command(
         "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create and run a new container", "run:run",
-        "@RUN", least=1, interspersed=False),
+        "@runflags:RUN", least=1, interspersed=False),
     "start": Command(
         f"[OPTIONS] {_CONTAINERS}", "Start containers", "run:start", _KEYS + """\
         -a --attach  attach STDOUT and STDERR, pass signals on
@@ -128,7 +128,7 @@ CONTAINER = {
         least=1, interspersed=False),
     "unpause": Command(_CONTAINERS, "Unfreeze containers", "containers:unpause", least=1),
     "update": Command(
-        f"[OPTIONS] {_CONTAINERS}", "Change limits of containers", "containers:update", "@UPDATE",
+        f"[OPTIONS] {_CONTAINERS}", "Change limits of containers", "containers:update", "@runflags:UPDATE",
         least=1),
     "wait": Command(
         _CONTAINERS, "Wait until containers stop, then print their exit codes", "containers:wait",
@@ -253,10 +253,22 @@ CONTEXT = {
     "use": Command("CONTEXT", "Choose the current context", "contexts:use", least=1, most=1),
 }  # fmt: skip
 
+BUILDER = {
+    "build": Command(
+        "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", "build:build",
+        "@buildflags:BUILD", least=1, most=1),
+    "du": Command(
+        "[OPTIONS]", "What the build cache holds", "builder:usage", "@buildflags:USAGE", most=0),
+    "prune": Command(
+        "[OPTIONS]", "Remove build cache", "builder:prune", "@buildflags:PRUNE", most=0),
+}  # fmt: skip
+
 GROUPS = {
+    "builder": BUILDER,
+    "buildx": BUILDER,
     "container": CONTAINER,
     "context": CONTEXT,
-    "image": IMAGE,
+    "image": {"build": BUILDER["build"], **IMAGE},
     "manifest": MANIFEST,
     "network": NETWORK,
     "system": SYSTEM,
@@ -267,6 +279,7 @@ ALIASES = {"list": "ls", "remove": "rm"}
 SHORT = {
     **{name: ("container", name) for name in CONTAINER if name not in ("ls", "prune", "inspect")},
     **{name: ("image", name) for name in _SHORT_IMAGE},
+    "build": ("image", "build"),
     "ps": ("container", "ls"),
     "images": ("image", "ls"),
     "rmi": ("image", "rm"),
@@ -298,13 +311,8 @@ TOP = {
     "version": Command(
         "[OPTIONS]", "Versions of client and daemon", "system:version", INSPECT, most=0),
 }  # fmt: skip
-_BUILDING = (
-    "building images is to come: make one with `estiba image bootstrap`, `estiba import` or "
-    "`estiba commit`, or bring one with `estiba pull` or `estiba load`"
-)
 _CLUSTERS = "clusters are to come"
 NOT_BUILT = {
-    **dict.fromkeys(("build", "builder", "buildx", "image build"), _BUILDING),
     **dict.fromkeys(("config", "node", "secret", "service", "stack", "swarm"), _CLUSTERS),
     "checkpoint": "checkpoints are to come",
     "compose": "Compose files are to come",

@@ -74,14 +74,14 @@ def create_container(client: Client, given: Arguments, body: dict[str, Any]) -> 
     """Its id. Raises ClientError."""
     if given.use_api_socket:
         _mount_socket(client, body)
-    body["Env"] = [*_proxies(client, body["Env"]), *body["Env"]]
+    body["Env"] = [*proxies(client, body["Env"]), *body["Env"]]
     with _IdFile(given.cidfile) as file:
         container = _created(client, given, body)
         file.write(container)
     return container
 
 
-def _proxies(client: Client, own: list[str]) -> list[str]:
+def proxies(client: Client, own: list[str]) -> list[str]:
     """`proxies` of the user's config.json, by the daemon's address or `default`, in capitals and
     not; what the user sets stays.
     """

@@ -8,6 +8,7 @@ from estiba.cli.parse import Flag, flag_lines
 _COMMON = (
     "run", "exec", "ps", "images", "pull", "push", "logs", "stop", "rm", "login", "version", "info",
 )  # fmt: skip
+_GROUPS = {"builder": "Build images, manage the build cache"}
 
 
 def overview(flags: list[Flag]) -> str:
@@ -22,7 +23,11 @@ def overview(flags: list[Flag]) -> str:
 
     listed("Common Commands", list(_COMMON))
     lines += ["", "Management Commands:"]
-    lines += [f"  {name:<12}Manage {name}s" for name in commands.GROUPS if name != "system"]
+    lines += [
+        f"  {name:<12}{_GROUPS.get(name, f'Manage {name}s')}"
+        for name in commands.GROUPS
+        if name not in ("system", "buildx")
+    ]
     lines.append("  system      Manage the engine")
     listed("Commands", sorted(set(short) - set(_COMMON)))
     lines += ["", "Global Options:", *flag_lines(flags)]

@@ -109,7 +109,7 @@ class Command:
         self.function = function
         """`module:name` below estiba.cli, imported when the command is used."""
         self.text = text
-        """Lines of flags, or `@NAME` for a text of `runflags`."""
+        """Lines of flags, or `@MODULE:NAME` for a text that is imported when it is wanted."""
         self.least = least
         self.most = most
         self.interspersed = interspersed
@@ -120,9 +120,8 @@ class Command:
     def flags(self) -> list[Flag]:
         text = self.text
         if text.startswith("@"):
-            from estiba.cli import runflags
-
-            text = getattr(runflags, text[1:])
+            module, _, name = text[1:].rpartition(":")
+            text = getattr(__import__(f"estiba.cli.{module}", fromlist=[name]), name)
         found = [Flag(line) for line in text.splitlines() if line.strip()]
         return sorted(found, key=lambda flag: flag.key)
 

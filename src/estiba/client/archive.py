@@ -1,4 +1,4 @@
-"""Tar streams to and from the user's own files, for `cp`.
+"""Tar streams to and from the user's own files, for `cp` and for what a build puts out.
 
 What comes out of a container may be hostile: unpacking goes by directory descriptors, follows no
 symlink of the archive and refuses `..`, so that nothing outside the target can be touched.
@@ -118,10 +118,24 @@ def unpack(pieces: Iterable[bytes], target: str, *, keep_owner: bool) -> int:
 
     Raises ClientError for an archive that leads out of it or cannot be read.
     """
-    reader = _Reader(pieces)
     parent, name = os.path.split(target)
-    directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    unpacker = _Unpacker(directory, name, keep_owner=keep_owner)
+    return _unpack(pieces, parent or ".", [name], target, keep_owner=keep_owner)
+
+
+def unpack_into(pieces: Iterable[bytes], target: str, *, keep_owner: bool) -> int:
+    """All that the archive holds, into a directory that is there; whose own mode stays.
+
+    Raises ClientError for an archive that leads out of it or cannot be read.
+    """
+    return _unpack(pieces, target, None, target, keep_owner=keep_owner)
+
+
+def _unpack(
+    pieces: Iterable[bytes], folder: str, root: list[str] | None, target: str, *, keep_owner: bool
+) -> int:
+    reader = _Reader(pieces)
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    unpacker = _Unpacker(directory, root, keep_owner=keep_owner)
     try:
         with tarfile.open(fileobj=io.BufferedReader(reader, _CHUNK), mode="r|") as tar:
             for member in tar:
@@ -139,19 +153,21 @@ def unpack(pieces: Iterable[bytes], target: str, *, keep_owner: bool) -> int:
 
 
 class _Unpacker:
-    def __init__(self, directory: int, name: str, *, keep_owner: bool) -> None:
+    """`root` replaces the archive's own one; without, its names are taken as they are."""
+
+    def __init__(self, directory: int, root: list[str] | None, *, keep_owner: bool) -> None:
         self._directory = directory
-        self._name = name
+        self._root = root
         self._keep_owner = keep_owner
         self._finished: list[tuple[list[str], tarfile.TarInfo]] = []
 
     def _path(self, text: str) -> list[str]:
-        """Below the directory, the archive's own root replaced by the wanted name."""
+        """Below the directory; empty for the directory itself."""
         words = [word for word in text.split("/") if word]
-        rest = [word for word in words[1:] if word != "."]
         if ".." in words:
             raise ClientError(f"the archive has an entry that leads out of it: {text!r}")
-        return [self._name, *rest]
+        rest = [word for word in words[self._root is not None :] if word != "."]
+        return [*(self._root or ()), *rest]
 
     def _parent(self, path: list[str]) -> int:
         """A descriptor of the directory that an entry stands in; no link is followed."""
@@ -172,6 +188,8 @@ class _Unpacker:
 
     def add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         path = self._path(member.name)
+        if not path:
+            return
         parent = self._parent(path)
         try:
             if member.isdir():

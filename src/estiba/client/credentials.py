@@ -41,8 +41,23 @@ def header(registry: str) -> dict[str, str]:
     """The X-Registry-Auth header for requests that lead to a registry."""
     found = usable(registry)
     ordered = {name: found[name] for name in _FIELDS if found.get(name)}
-    text = binascii.b2a_base64(dumps(ordered).encode(errors="surrogateescape"), newline=False)
-    return {"X-Registry-Auth": text.decode().translate({ord("+"): "-", ord("/"): "_"})}
+    return {"X-Registry-Auth": _encoded(ordered)}
+
+
+def config_header() -> dict[str, str]:
+    """The X-Registry-Config header for requests that may lead to any registry: all there is."""
+    every = {server: usable(server) for server in servers()}
+    found = {
+        server: {name: known[name] for name in _FIELDS if known.get(name)}
+        for server, known in every.items()
+        if known
+    }
+    return {"X-Registry-Config": _encoded(found)} if found else {}
+
+
+def _encoded(value: dict[str, Any]) -> str:
+    text = binascii.b2a_base64(dumps(value).encode(errors="surrogateescape"), newline=False)
+    return text.decode().translate({ord("+"): "-", ord("/"): "_"})
 
 
 def usable(registry: str) -> dict[str, str]:

@@ -197,7 +197,8 @@ class Client:
         lines += ["Connection: Upgrade", "Upgrade: tcp"] if upgrade else ["Connection: close"]
         data = b""
         if source is not None:
-            lines += ["Content-Type: application/x-tar", "Transfer-Encoding: chunked"]
+            kind = [] if "Content-Type" in sent else ["Content-Type: application/x-tar"]
+            lines += [*kind, "Transfer-Encoding: chunked"]
         elif body is not None:
             data = dumps(body).encode(errors="surrogateescape")
             lines += ["Content-Type: application/json", f"Content-Length: {len(data)}"]
@@ -206,7 +207,12 @@ class Client:
         connection = connect(self.host)
         connection.send_all("\r\n".join([*lines, "", ""]).encode() + data)
         if source is not None:
-            _send_chunks(connection, source)
+            try:
+                _send_chunks(connection, source)
+            except BaseException:
+                # The daemon sees a request that was cut off, and gives it up.
+                connection.close()
+                raise
         return Response(connection, method)
 
     def _authority(self) -> str:
