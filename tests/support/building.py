@@ -129,9 +129,12 @@ class ApiDoor(_Client):
 
     def build(self, order: Order) -> Built:
         dockerfile = order.dockerfile.relative_to(order.context)
+        build = order.case.build
         query = {
             "t": order.tag, "dockerfile": str(dockerfile), "rm": "1",
             "buildargs": json.dumps(dict(order.args)),
+            "labels": json.dumps(build.get("labels", {})),
+            **{key: build[key] for key in ("target", "platform") if key in build},
         }  # fmt: skip
         status, answer = self._daemon.request(
             "POST", f"/build?{urllib.parse.urlencode(query)}", tar_of(order.context),
@@ -174,7 +177,9 @@ class ComposeDoor(_Client):
     def build(self, order: Order) -> Built:
         build = order.case.build
         wanted = {
-            "context": str(order.context), "args": dict(order.args),
+            "context": str(order.context),
+            # It expands variables of its own.
+            "args": {name: value.replace("$", "$$") for name, value in order.args.items()},
             "dockerfile": str(order.dockerfile.relative_to(order.context)),
             **{key: build[key] for key in ("labels", "target") if key in build},
         }  # fmt: skip
