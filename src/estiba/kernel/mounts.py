@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from enum import IntFlag
 from pathlib import Path
 
-from estiba.kernel.libc import check, libc
+from estiba.kernel.libc import check, libc, syscall
 
 _PAGE_BYTES = 4096
 _UMOUNT_NOFOLLOW = 0x8
 _MNT_DETACH = 0x2
+_SYS_FSOPEN = 430
+_FSOPEN_CLOEXEC = 0x1
 
 
 class MountFlag(IntFlag):
@@ -58,26 +61,57 @@ def unmount(target: Path | str) -> None:
 
 
 def mount_overlay(
-    target: Path, lower: Sequence[Path], *, upper: Path | None = None, work: Path | None = None
+    target: Path,
+    lower: Sequence[Path | int],
+    *,
+    upper: Path | None = None,
+    work: Path | None = None,
+    volatile: bool = False,
 ) -> None:
     """Mounts an overlay, `lower` from top to bottom; read-only without `upper`.
 
     Directories are named by descriptor, so that the options fit the page that mount(2) takes
-    whatever the number of layers and the length of their paths. Raises OSError.
+    whatever the number of layers and the length of their paths. `upper` gets the plain form of
+    overlayfs.rst, which any kernel reads as a layer. With `volatile` nothing in it is ever
+    flushed, not by unmounting either, and `work` serves for no second mount. Raises OSError.
     """
     with contextlib.ExitStack() as stack:
 
-        def name(path: Path) -> str:
-            fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, fd)
-            return f"/proc/self/fd/{fd}"
+        def name(place: Path | int) -> str:
+            if isinstance(place, Path):
+                place = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                stack.callback(os.close, place)
+            return f"/proc/self/fd/{place}"
 
-        options = "lowerdir=" + ":".join(name(path) for path in lower)
+        options = "lowerdir=" + ":".join(name(place) for place in lower)
         if upper is not None and work is not None:
-            options += f",upperdir={name(upper)},workdir={name(work)}"
+            options += f",upperdir={name(upper)},workdir={name(work)}{_plain_form()}"
+            options += ",volatile" if volatile else ""
         if len(options) >= _PAGE_BYTES:
             raise OSError(errno.E2BIG, f"{len(lower)} layers are more than one overlay takes")
         mount("overlay", target, "overlay", data=options)
+
+
+def _plain_form() -> str:
+    """Options that keep features off which distributions may have on, as far as this kernel
+    has them: a directory that was renamed would be a reference to its old name, a file whose
+    mode was changed would be without its content.
+    """
+    known = _overlay_parameters()
+    return "".join(
+        f",{name}=off" for name in ("redirect_dir", "metacopy", "index") if name in known
+    )
+
+
+@functools.cache
+def _overlay_parameters() -> frozenset[str]:
+    # Opening the file system loads its module (fsopen(2), Linux 5.2).
+    with contextlib.suppress(OSError):
+        os.close(syscall(_SYS_FSOPEN, b"overlay", _FSOPEN_CLOEXEC, what="fsopen overlay"))
+    try:
+        return frozenset(os.listdir("/sys/module/overlay/parameters"))
+    except OSError:
+        return frozenset()
 
 
 def mounted_under(root: Path) -> Iterator[Path]:

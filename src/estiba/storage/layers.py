@@ -19,30 +19,28 @@ import hashlib
 import os
 import queue
 import secrets
-import shutil
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-import zstandard
 
 from estiba.kernel import failpoint
 from estiba.kernel.allocator import give_back
 from estiba.kernel.blocking import start_blocking
-from estiba.kernel.confined import open_in_root, opened_root
+from estiba.kernel.confined import opened_root
 from estiba.kernel.files import write_atomic
 from estiba.kernel.inode_flags import spread_subdirectories
+from estiba.kernel.trees import discard_tree
 from estiba.model.digest import Digest, hex_of, parse_diff_id
 from estiba.model.errors import DataLoss, InvalidArgument, NotFound
 from estiba.storage.encoding import Blob
 from estiba.storage.hashing import Hashing
-from estiba.storage.tar import Entry, Source, TarReader
+from estiba.storage.recipe import RecipeWriter, read_recipe
+from estiba.storage.tar import Source, TarReader
 from estiba.storage.unpack import Limits, Unpacker, UnpackOptions
 
-_RECORD = struct.Struct("<IQH")
 _CHUNK = 1 << 18
 _BATCH_BYTES = 1 << 20
 _QUEUE_BATCHES = 8
@@ -71,7 +69,7 @@ class LayerStore:
             (self.root / name).mkdir(mode=0o710, parents=True, exist_ok=True)
         spread_subdirectories(self.root / "ingest")
         for leftover in (self.root / "ingest").iterdir():
-            shutil.rmtree(leftover, ignore_errors=True)
+            discard_tree(leftover)
 
     def diff_path(self, diff_id: Digest) -> Path:
         return self._path(diff_id) / "diff"
@@ -107,34 +105,51 @@ class LayerStore:
         Raises InvalidArgument or LimitExceeded for a bad archive, DataLoss when its digest is
         not `expected`; nothing is left then.
         """
-        work = self.root / "ingest" / secrets.token_hex(8)
-        work.mkdir(mode=0o710)
         try:
-            info = self._unpack(work, source)
-            if expected is not None and info.diff_id != expected:
-                raise DataLoss(f"layer digest mismatch: expected {expected}, got {info.diff_id}")
-            (work / "layer.json").write_bytes(msgspec.json.encode(info))
-            failpoint.hit("layer.unpacked")
-            if keep is not None:
-                keep(info.diff_id)
-            self._publish(work, info)
-            failpoint.hit("layer.renamed")
-            return info
-        except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
+            with self.staged() as work:
+                info = self._unpack(work, source)
+                if expected is not None and info.diff_id != expected:
+                    got = info.diff_id
+                    raise DataLoss(f"layer digest mismatch: expected {expected}, got {got}")
+                self.note(work, info)
+                failpoint.hit("layer.unpacked")
+                if keep is not None:
+                    keep(info.diff_id)
+                if not self.publish(work, info):
+                    # Nobody need wait until the second one is gone.
+                    start_blocking(discard_tree, work)
+                failpoint.hit("layer.renamed")
+                return info
         finally:
             give_back()
 
-    def _publish(self, work: Path, info: LayerInfo) -> None:
+    @contextlib.contextmanager
+    def staged(self) -> Iterator[Path]:
+        """A directory for a layer under way: `diff` and `recipe` go in, then `note`, `publish`.
+
+        After an error nothing is left of it.
+        """
+        work = self.root / "ingest" / secrets.token_hex(8)
+        work.mkdir(mode=0o710)
+        try:
+            yield work
+        except BaseException:
+            discard_tree(work)
+            raise
+
+    def note(self, work: Path, info: LayerInfo) -> None:
+        (work / "layer.json").write_bytes(msgspec.json.encode(info))
+
+    def publish(self, work: Path, info: LayerInfo) -> bool:
+        """The layer appears, whole. False, and nothing is done, when it is here already."""
         target = self._path(info.diff_id)
         try:
             os.rename(work, target)
         except OSError:
             if not target.exists():
                 raise
-            # It is here already; nobody need wait until the second one is gone.
-            start_blocking(shutil.rmtree, work, ignore_errors=True)
+            return False
+        return True
 
     def _unpack(self, work: Path, source: Source) -> LayerInfo:
         diff = work / "diff"
@@ -142,7 +157,7 @@ class LayerStore:
         hashing = _ReadAhead(source)
         try:
             reader = TarReader(hashing)
-            with opened_root(diff) as root, _RecipeWriter(work / "recipe") as recipe:
+            with opened_root(diff) as root, RecipeWriter(work / "recipe") as recipe:
                 unpacker = Unpacker(root, UnpackOptions(layer=True, limits=self.limits))
                 try:
                     for entry in reader:
@@ -168,7 +183,7 @@ class LayerStore:
             raise NotFound(f"no such layer: {diff_id}")
         digest = hashlib.sha256()
         with opened_root(self.diff_path(diff_id)) as root:
-            for piece in _read_recipe(self._path(diff_id) / "recipe", root):
+            for piece in read_recipe(self._path(diff_id) / "recipe", root):
                 digest.update(piece)
                 yield piece
         if f"sha256:{digest.hexdigest()}" != info.diff_id:
@@ -217,7 +232,7 @@ class LayerStore:
             os.rename(path, doomed)
         except FileNotFoundError:
             return
-        start_blocking(shutil.rmtree, doomed, ignore_errors=True)
+        start_blocking(discard_tree, doomed)
 
 
 class _ReadAhead:
@@ -281,81 +296,3 @@ class _ReadAhead:
                 continue
         self._thread.join()
         self._hashing.close()
-
-
-class _RecipeWriter:
-    """Records: length of header bytes, length of content, length of path; then header, path.
-
-    Content of a sparse file stands in the recipe itself, because the file on disk has holes.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = zstandard.open(path, "wb", cctx=zstandard.ZstdCompressor(level=1))
-        self._pending = bytearray()
-
-    def __enter__(self) -> _RecipeWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def tee(self, entry: Entry, reader: TarReader) -> TarReader:
-        """`reader`, writing down the data if the entry's file cannot give it back."""
-        if entry.sparse is None:
-            return reader
-        self._put(entry.header, 0, b"")
-        return _Tee(reader, lambda data: self._put(data, 0, b""))
-
-    def add(self, entry: Entry, path: bytes | None) -> None:
-        if entry.sparse is not None:
-            return
-        if entry.stored and path is None:
-            raise InvalidArgument("tar: a whiteout with content")
-        self._put(entry.header, entry.stored, path or b"" if entry.stored else b"")
-
-    def finish(self, trailer: bytes) -> None:
-        self._put(trailer, 0, b"")
-        self._flush()
-
-    def _put(self, header: bytes, content: int, path: bytes) -> None:
-        self._pending += _RECORD.pack(len(header), content, len(path)) + header + path
-        if len(self._pending) > _CHUNK:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._file.write(self._pending)
-        self._pending.clear()
-
-
-class _Tee(TarReader):
-    def __init__(self, reader: TarReader, copy: Callable[[bytes], None]) -> None:
-        self._reader, self._copy = reader, copy
-
-    def data(self, limit: int = _CHUNK) -> memoryview:
-        piece = self._reader.data(limit)
-        self._copy(bytes(piece))
-        return piece
-
-
-def _read_recipe(path: Path, root: int) -> Iterator[bytes]:
-    with zstandard.open(path, "rb") as recipe:
-        while head := recipe.read(_RECORD.size):
-            header_bytes, content, path_bytes = _RECORD.unpack(head)
-            yield recipe.read(header_bytes)
-            name = recipe.read(path_bytes)
-            if content:
-                yield from _file_content(root, name, content)
-
-
-def _file_content(root: int, name: bytes, size: int) -> Iterator[bytes]:
-    fd = open_in_root(root, name, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        remaining = size
-        while remaining:
-            piece = os.read(fd, min(_CHUNK * 4, remaining))
-            if not piece:
-                raise DataLoss(f"{os.fsdecode(name)} in a layer is shorter than it was")
-            remaining -= len(piece)
-            yield piece
-    finally:
-        os.close(fd)

