@@ -57,10 +57,11 @@ def _with(found: Directives, name: str, value: str, span: Span) -> Directives:
                 )
             return replace(found, escape=value)
         case _:
-            return _with_check(found, value, span)
+            return with_check(found, value, span)
 
 
-def _with_check(found: Directives, value: str, span: Span) -> Directives:
+def with_check(found: Directives, value: str, span: Span) -> Directives:
+    """The options of a check directive, or of the build argument that has its form."""
     setters: dict[str, Callable[[Directives, str], Directives]] = {
         "skip": lambda d, v: replace(d, check_skip=_rules(v)),
         "experimental": lambda d, v: replace(d, check_experimental=_rules(v)),

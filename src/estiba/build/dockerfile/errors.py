@@ -11,6 +11,8 @@ from estiba.model.errors import InvalidArgument
 _TAB = 4
 _WIDEST = 400
 """Characters of a line that an excerpt shows."""
+_LONGEST = 30
+"""Marked lines that an excerpt shows."""
 
 
 class DockerfileError(InvalidArgument):
@@ -33,9 +35,10 @@ def nearest(word: str, names: Iterable[str]) -> str:
 
 def excerpt(source: str, span: Span, context: int = 2) -> str:
     """The lines of `span` marked with `>>>`, a caret under its first column, and `context` lines
-    around it, all with their numbers."""
-    lines = source.removeprefix("\ufeff").split("\n")
-    first, last = span.start.line, max(span.start.line, _last_line(span))
+    around it, all with their numbers; of a very long span only the beginning."""
+    lines = source.removeprefix("\ufeff").removesuffix("\n").split("\n")
+    first = span.start.line
+    last = min(max(first, _last_line(span)), first + _LONGEST - 1)
     start, end = max(1, first - context), min(len(lines), last + context)
     width = len(str(end))
     shown = []

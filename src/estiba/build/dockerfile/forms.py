@@ -125,7 +125,6 @@ def _files(it: Statement) -> Files:
             "SOURCE … DESTINATION",
             destination.offset,
         )
-    _check_destination(it, sources, destination)
     _check_checksum(it, sources)
     named = tuple(s.text if is_json else _source(it, s) for s in sources)
     return Files(
@@ -156,18 +155,6 @@ def _opens_heredoc(it: Statement, word: Word) -> str:
     except WordError as error:
         raise it.error(str(error), "the name of a here-document", word.offset) from error
     return "" if found is None else found.name
-
-
-def _check_destination(it: Statement, sources: list[Word], destination: Word) -> None:
-    """What a variable stands for is seen later."""
-    text = destination.text.strip("'\"")
-    if len(sources) < 2 or "$" in text or text in (".", "..") or text.endswith(("/", "/.")):
-        return
-    raise it.error(
-        f"{it.keyword} of more than one source to {text!r:.60}",
-        "a directory that ends with a /",
-        destination.offset,
-    )
 
 
 def _check_checksum(it: Statement, sources: list[Word]) -> None:

@@ -150,17 +150,15 @@ def _description(instruction: Instruction, line: LogicalLine) -> list[Warning]:
     """A comment right above an ARG or a named stage is taken for its description."""
     match instruction:
         case From(name=name) if name:
-            names, what, example = [name], "stage", name
+            names = [name]
         case Arg(pairs=pairs):
             names = [name for name, _ in pairs]
-            what, example = "argument", names[0] if len(names) == 1 else "<arg_key>"
         case _:
             return []
     if not line.comments or line.comments[-1].split(" ")[0] in names:
         return []
+    example = names[0] if len(names) == 1 else "<arg_key>"
     message = (
-        f"Comment for build {what} should follow the format: `# {example} <description>`. "
-        "If this is not intended to be a description comment, add an empty line or comment "
-        "between the instruction and the comment."
+        f"Comment for {instruction.keyword} should follow the format: `# {example} <description>`"
     )
     return [Warning("InvalidDefinitionDescription", message, instruction.span)]
