@@ -167,7 +167,8 @@ class _Work:
         return 0
 
     def fail(self, event: dict[str, Any]) -> int:
-        buildreport.tell(sys.stderr, buildreport.failure_text(event, self._view.board))
+        text = buildreport.failure_text(event, self._view.board, self._source.shown)
+        buildreport.tell(sys.stderr, text)
         if self._request.is_check:
             return 1
         state = str((event.get("failed") or {}).get("state") or "")

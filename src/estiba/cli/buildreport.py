@@ -33,7 +33,7 @@ def tell(out: TextIO, text: str) -> None:
 # -- failures ------------------------------------------------------------------------------
 
 
-def failure_text(event: dict[str, Any], board: Board) -> str:
+def failure_text(event: dict[str, Any], board: Board, name: str) -> str:
     """The last output of the step that failed, its place in the Dockerfile, and the reason."""
     failed = event.get("failed") or {}
     lines = []
@@ -43,7 +43,7 @@ def failure_text(event: dict[str, Any], board: Board) -> str:
         lines += ["------", f" > {step.name}:", output, "------"]
     excerpt = str(failed.get("excerpt") or "").strip("\n")
     if excerpt:
-        lines += [excerpt]
+        lines += [f"{name}:{failed.get('line')}", _LINE, excerpt, _LINE]
     detail = event.get("errorDetail")
     message = detail.get("message") if isinstance(detail, dict) else ""
     lines.append(f"ERROR: failed to build: {message or event.get('error') or 'unknown error'}")

@@ -31,27 +31,34 @@ _TWICE = (
 
 
 class Source:
-    """`dockerfile` is its path in the main context, empty when `text` is sent beside it."""
+    """`dockerfile` is its path in the main context, or its name when `text` is sent beside it."""
 
     def __init__(self) -> None:
         self.remote = ""
         self.dockerfile = ""
         self.text: bytes | None = None
         """None when only the daemon will see it."""
-        self.shown = "Dockerfile"
-        """What messages call it."""
+        self.is_text_sent = False
         self.ignore: bytes | None = None
         self.tree: Tree | None = None
         self.archive: Begun | None = None
 
+    @property
+    def shown(self) -> str:
+        """What messages call the Dockerfile."""
+        return self.dockerfile or "Dockerfile"
+
+    def send_text(self, text: bytes) -> None:
+        self.text, self.is_text_sent = text, True
+
     def send_only_dockerfile(self) -> None:
         """As far as it is here: the rest of the context is of no interest."""
         if self.text is not None:
-            self.dockerfile, self.tree = "", None
+            self.is_text_sent, self.tree = True, None
 
     def members(self) -> Iterator[bytes]:
         """What comes after request.json. Raises ClientError for what cannot be read."""
-        if self.text is not None and not self.dockerfile:
+        if self.text is not None and self.is_text_sent:
             yield member("dockerfile", self.text)
         if self.ignore is not None:
             yield member("dockerignore", self.ignore)
@@ -81,10 +88,9 @@ def find(given: Arguments) -> Source:
     source = Source()
     source.remote = context
     if given.file == "-":
-        source.text = _read_stdin()
+        source.send_text(_read_stdin())
     else:
         source.dockerfile = given.file or "Dockerfile"
-        source.shown = source.dockerfile
     return source
 
 
@@ -100,13 +106,13 @@ def _from_stdin(given: Arguments) -> Source:
     begun = Begun(sys.stdin.buffer)
     if begun.is_archive():
         source.archive = begun
-        source.dockerfile = source.shown = given.file or "Dockerfile"
+        source.dockerfile = given.file or "Dockerfile"
         return source
     if given.file:
         raise UsageError(
             "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles"
         )
-    source.text = _limited(begun.read(_MOST_DOCKERFILE + 1), "STDIN")
+    source.send_text(_limited(begun.read(_MOST_DOCKERFILE + 1), "STDIN"))
     return source
 
 
@@ -126,18 +132,19 @@ def _limited(data: bytes, name: str) -> bytes:
 def _from_directory(root: str, given: Arguments) -> Source:
     source = Source()
     path = _dockerfile_path(root, given.file)
-    if path == "-":
-        source.text = _read_stdin()
-    else:
-        source.text = _read_dockerfile(path)
-        source.shown = os.path.basename(path)
-    inside = "" if path == "-" else _path_inside(root, path)
     source.ignore, rules = _ignore(root, path)
     source.tree = _tree(root, MAIN, rules)
+    if path == "-":
+        source.send_text(_read_stdin())
+        return source
+    source.text = _read_dockerfile(path)
+    inside = _path_inside(root, path)
+    source.dockerfile = inside or os.path.basename(path)
     # A Dockerfile that the context leaves out is still what is built.
     is_left_out = rules is not None and rules.excludes(inside)
-    if inside and os.path.isfile(path) and not os.path.islink(path) and not is_left_out:
-        source.dockerfile = inside
+    source.is_text_sent = (
+        not inside or is_left_out or os.path.islink(path) or not os.path.isfile(path)
+    )
     return source
 
 
@@ -167,8 +174,9 @@ def _path_inside(root: str, path: str) -> str:
     return "" if relative == ".." or relative.startswith("../") else relative
 
 
-def _ignore(root: str, dockerfile: str) -> tuple[bytes | None, IgnoreRules | None]:
-    """The ignore file, and its rules; the one beside the Dockerfile wins."""
+def _ignore(root: str, dockerfile: str) -> tuple[bytes, IgnoreRules | None]:
+    """The ignore file, and its rules; the one beside the Dockerfile wins. Empty without any, so
+    that the daemon looks for none."""
     beside = [] if dockerfile == "-" else [f"{dockerfile}.dockerignore"]
     for path in [*beside, os.path.join(root, ".dockerignore")]:
         try:
@@ -179,7 +187,7 @@ def _ignore(root: str, dockerfile: str) -> tuple[bytes | None, IgnoreRules | Non
         except OSError as error:
             raise UsageError(f"failed to read {path}: {(error.strerror or '').lower()}") from error
         return data, _rules(data, path)
-    return None, None
+    return b"", None
 
 
 def _rules(data: bytes, path: str) -> IgnoreRules:

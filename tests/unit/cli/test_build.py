@@ -99,8 +99,8 @@ def test_a_directory(run: Run) -> None:
     done = run("ctx")
     assert (done.code, done.out) == (0, "")
     assert done.sent.order == [
-        "request.json", "contexts/context", "contexts/context/Dockerfile", "contexts/context/sub",
-        "contexts/context/sub/file",
+        "request.json", "dockerignore", "contexts/context", "contexts/context/Dockerfile",
+        "contexts/context/sub", "contexts/context/sub/file",
     ]  # fmt: skip
     assert done.sent.request == {"dockerfile": "Dockerfile"}
     assert done.sent.data["contexts/context/sub/file"] == b"content"
@@ -124,7 +124,7 @@ def test_a_dockerfile_that_is_ignored_is_built_and_not_copied(run: Run, surround
     (surroundings / ".dockerignore").write_text("Dockerfile\n.dockerignore\n")
     done = run("ctx")
     assert done.sent.data["dockerfile"] == b"FROM scratch\nCOPY . /\n"
-    assert "dockerfile" not in done.sent.request
+    assert done.sent.request["dockerfile"] == "Dockerfile"
     assert "contexts/context/Dockerfile" not in done.sent.members
 
 
@@ -136,7 +136,7 @@ def test_a_dockerfile_from_elsewhere(
     for path in ("Elsewhere", str(tmp_path / "Elsewhere"), "ctx/linked", "ctx/../Elsewhere"):
         done = run("--file", path, "ctx")
         assert done.sent.data["dockerfile"] == b"FROM a\n", path
-        assert "dockerfile" not in done.sent.request
+        assert done.sent.request["dockerfile"] == Path(path).name
     monkeypatch.chdir(surroundings / "sub")
     assert run("-f", "../Dockerfile", "..").sent.request["dockerfile"] == "Dockerfile"
     (surroundings / "sub" / "Dockerfile").write_text("FROM b\n")
@@ -413,12 +413,9 @@ def test_a_cut_output_leaves_no_file(run: Run, tmp_path: Path) -> None:
 # -- failures ------------------------------------------------------------------------------
 
 _EXCERPT = """\
-Dockerfile:2
---------------------
-   1 |     FROM scratch
-   2 | >>> RUN make
-     |     ^
---------------------"""
+1 |     FROM scratch
+2 | >>> RUN make
+  |     ^"""
 _FAILED = {
     "error": "The command 'make' returned a non-zero code: 2",
     "errorDetail": {"message": "The command 'make' returned a non-zero code: 2"},
@@ -441,7 +438,8 @@ def test_a_step_that_fails(run: Run, words: list[str]) -> None:
     done = run(*words, "ctx", play=fail)
     assert (done.code, done.out) == (1, "")
     assert done.err.endswith(
-        f"------\n > [2/2] RUN make:\ncc: no input\n------\n{_EXCERPT}\n"
+        "------\n > [2/2] RUN make:\ncc: no input\n------\n"
+        f"Dockerfile:2\n{'-' * 20}\n{_EXCERPT}\n{'-' * 20}\n"
         "ERROR: failed to build: The command 'make' returned a non-zero code: 2\n"
         f"The state at which it failed is {IMAGE}\n"
         "Look around in it: estiba run -it --rm abababababab\n"
@@ -507,7 +505,7 @@ def test_check(run: Run) -> None:
     assert done.code == 1
     assert done.sent.request["check"] is True
     # Nothing but the Dockerfile is of interest.
-    assert done.sent.order == ["request.json", "dockerfile", "contexts/context"]
+    assert done.sent.order == ["request.json", "dockerfile", "dockerignore", "contexts/context"]
     assert done.out == (
         "Check complete, 1 warning has been found!\n"
         "\n"

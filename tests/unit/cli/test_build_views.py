@@ -315,8 +315,8 @@ def test_a_failure_on_a_terminal(context: str) -> None:
     def play(_sent: Sent) -> Iterator[dict]:
         yield started(1, "[1/1] RUN a")
         yield finished(1, 1.0, error="exit code 3")
-        failed = {"vertex": 1, "exit_code": 3, "output": f"{_HOSTILE}\nsad\n", "excerpt": "F:1\n",
-                  "state": ""}  # fmt: skip
+        failed = {"vertex": 1, "exit_code": 3, "output": f"{_HOSTILE}\nsad\n", "state": "",
+                  "excerpt": "1 | x", "line": 1}  # fmt: skip
         yield {"error": "it failed", "failed": failed}
 
     with build_server(play) as server:
@@ -332,7 +332,7 @@ def test_a_failure_on_a_terminal(context: str) -> None:
             "\ufffd5Aevil \ufffd\n"
             "sad\n"
             "------\n"
-            "F:1\n"
+            "Dockerfile:1\n--------------------\n1 | x\n--------------------\n"
             "ERROR: failed to build: it failed (exit code 3)"
         )
 
