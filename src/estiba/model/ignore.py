@@ -103,6 +103,11 @@ class IgnoreRules:
                 return None if rule.is_exception else rule
         return None
 
+    def may_match_below(self, directory: str) -> bool:
+        """Whether any rule, exception or not, could match something in the directory."""
+        parts = directory.split("/")
+        return any(group.may_match_below(parts) for group in self._groups)
+
     def may_hold_exceptions(self, directory: str) -> bool:
         """Whether anything below a directory that is left out could be taken all the same.
 
