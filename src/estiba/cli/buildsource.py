@@ -208,6 +208,25 @@ def _tree(root: str, prefix: str, rules: IgnoreRules | None) -> Tree:
     return Tree(root, prefix, rules.excludes, rules.may_hold_exceptions)
 
 
+def stage_names(words: list[str]) -> list[str]:
+    """For completion: the stages of the Dockerfile that an unfinished command line names."""
+    path = next(
+        (value for flag, value in zip(words, words[1:], strict=False) if flag in ("-f", "--file")),
+        "",
+    )
+    root = next((word for word in words if os.path.isdir(word)), ".")
+    try:
+        text = _read_dockerfile(_dockerfile_path(root, path))
+    except UsageError:
+        return []
+    lines = [line.split() for line in text.decode(errors="replace").splitlines()]
+    return [
+        line[-1]
+        for line in lines
+        if len(line) > 3 and line[0].upper() == "FROM" and line[-2].upper() == "AS"
+    ]
+
+
 # -- named contexts ------------------------------------------------------------------------
 
 

@@ -50,7 +50,7 @@ function __estiba_complete
     estiba __complete $words[2..-1] 2>/dev/null
 end
 complete -c estiba -f -a '(__estiba_complete)'
-complete -c estiba -F -n '__fish_seen_subcommand_from cp import load save export'
+complete -c estiba -F -n '__fish_seen_subcommand_from build cp import load save export'
 """,
 }
 
@@ -130,6 +130,17 @@ _WORDS = {
     "--pid": "host",
     "--cgroupns": "host private",
     "--log-level": "debug info warn error fatal",
+    "--allow": "network.host security.insecure",
+    "--attest": "type=sbom type=provenance,mode=min type=provenance,mode=max",
+    "--cache-from": "type=local,src= type=registry,ref=",
+    "--cache-to": "type=inline type=local,dest= type=registry,ref=",
+    "--call": "build check",
+    "build:build --output": "type=local,dest= type=tar,dest= type=oci,dest= type=docker,dest= type=image "
+    "type=registry",
+    "--progress": "auto plain tty quiet json rawjson",
+    "--provenance": "true false min max",
+    "--sbom": "true false",
+    "--ssh": "default",
     "--platform": "linux/amd64 linux/arm64 linux/arm/v7 linux/386 linux/ppc64le linux/riscv64 "
     "linux/s390x",
 }
@@ -152,6 +163,10 @@ def _objects(
     """Names of the objects that the command, or the flag before the cursor, takes."""
     table = {name: flag for flag in flags for name in flag.names}
     last = table.get(rest[-1]) if rest else None
+    if last is not None and last.long in ("--target", "--no-cache-filter"):
+        from estiba.cli.buildsource import stage_names
+
+        return stage_names(rest[:-1])
     if last is not None and last.value:
         words = _WORDS.get(f"{command.function} {last.long}") or _WORDS.get(last.long)
         return words.split() if words else _names(_FLAG_VALUES.get(last.long, ""), connection)
