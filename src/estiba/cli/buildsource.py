@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import pairwise
 
 from estiba.cli.parse import Arguments, FlagError, UsageError
 from estiba.client.tarstream import DIRECTORY, header, member
@@ -210,13 +211,10 @@ def _tree(root: str, prefix: str, rules: IgnoreRules | None) -> Tree:
 
 def stage_names(words: list[str]) -> list[str]:
     """For completion: the stages of the Dockerfile that an unfinished command line names."""
-    path = next(
-        (value for flag, value in zip(words, words[1:], strict=False) if flag in ("-f", "--file")),
-        "",
-    )
+    given = [value for flag, value in pairwise(words) if flag in ("-f", "--file")]
     root = next((word for word in words if os.path.isdir(word)), ".")
     try:
-        text = _read_dockerfile(_dockerfile_path(root, path))
+        text = _read_dockerfile(_dockerfile_path(root, given[-1] if given else ""))
     except UsageError:
         return []
     lines = [line.split() for line in text.decode(errors="replace").splitlines()]

@@ -135,8 +135,8 @@ _WORDS = {
     "--cache-from": "type=local,src= type=registry,ref=",
     "--cache-to": "type=inline type=local,dest= type=registry,ref=",
     "--call": "build check",
-    "build:build --output": "type=local,dest= type=tar,dest= type=oci,dest= type=docker,dest= type=image "
-    "type=registry",
+    "build:build --output": "type=local,dest= type=tar,dest= type=oci,dest= type=docker,dest= "
+    "type=image type=registry",
     "--progress": "auto plain tty quiet json rawjson",
     "--provenance": "true false min max",
     "--sbom": "true false",

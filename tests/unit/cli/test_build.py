@@ -32,6 +32,7 @@ from tests.support.buildserver import (
 )
 
 from estiba.cli import main
+from estiba.cli.completion import complete
 from estiba.client.host import forget_config
 
 ESTIBA = [sys.executable, "-m", "estiba.cli.main"]
@@ -643,3 +644,31 @@ def test_an_interrupt_cancels(number: int, code: int) -> None:
         assert server.gone.wait(DEADLINE_S)
         assert b"CANCELED" in err
         assert b"Traceback" not in err
+
+
+# -- completion ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("build --target ", ["base", "final"]),
+        ("build -f other --target ", ["o"]),
+        ("image build ctx --no-cache-filter b", ["base"]),
+        ("builder build -f none --target ", []),
+        ("buildx build --progress j", ["json"]),
+        ("build -o type=l", ["type=local,dest="]),
+        ("build --ch", ["--check"]),
+        ("builder ", ["build", "du", "prune"]),
+    ],
+)
+def test_completion(
+    line: str, found: list[str], surroundings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (surroundings / "Dockerfile").write_text(
+        "FROM x AS base\nRUN a AS b\nfrom --x=y base as final\n"
+    )
+    (surroundings / "other").write_text("FROM x AS o\n")
+    os.chdir(surroundings if "ctx" not in line else surroundings.parent)
+    assert complete(line.split(" ")) == 0
+    assert capsys.readouterr().out.split() == found
