@@ -18,12 +18,17 @@ _LONGEST = 30
 class DockerfileError(InvalidArgument):
     """A Dockerfile that cannot be built as it is written."""
 
-    def __init__(self, span: Span, what: str, expected: str) -> None:
+    def __init__(self, span: Span, what: str, expected: str = "") -> None:
         place = f"Dockerfile:{span.start.line}:{span.start.column}"
-        super().__init__(f"{place}: {what}: expected {expected}")
+        super().__init__(f"{place}: {what}" + (f": expected {expected}" if expected else ""))
         self.span = span
         self.what = what
         self.expected = expected
+
+
+def refusal(what: str, span: Span) -> DockerfileError:
+    """For what is well formed and cannot be done, where `what` says enough."""
+    return DockerfileError(span, what)
 
 
 def nearest(word: str, names: Iterable[str]) -> str:

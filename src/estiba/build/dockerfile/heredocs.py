@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from estiba.build.dockerfile.instructions import Heredoc, Run
@@ -60,18 +61,21 @@ def delimiters(line: str) -> list[Delimiter]:
 def script(run: Run) -> Script:
     """A line that is nothing but `<<NAME` runs the document; any other is passed to the shell
     together with its documents."""
-    text = run.command.words[0]
-    if not run.heredocs:
+    return script_of(run.command.words[0], run.heredocs)
+
+
+def script_of(text: str, documents: Sequence[Heredoc]) -> Script:
+    if not documents:
         return Script(text)
-    first = run.heredocs[0]
+    first = documents[0]
     if delimiter(text) is not None:
         return Script(first.content, first.content.startswith("#!"), first.name)
-    return Script(text + "".join(f"\n{doc.content}{doc.name}" for doc in run.heredocs))
+    return Script(text + written(documents))
 
 
-def written(heredocs: tuple[Heredoc, ...]) -> str:
+def written(documents: Sequence[Heredoc]) -> str:
     """The lines below an instruction, as a trigger keeps them."""
-    return "".join(f"\n{doc.content}{doc.name}" for doc in heredocs)
+    return "".join(f"\n{doc.content}{doc.name}" for doc in documents)
 
 
 def _quotes(text: str) -> int:
