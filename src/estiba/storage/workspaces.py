@@ -148,6 +148,10 @@ class Workspaces:
             del self._views[name]
             target.rmdir()
 
+    def upper(self, key: str) -> Path:
+        """The directory of what the step changed; for a look while it is not mounted."""
+        return self._space(key).path / "upper"
+
     def is_changed(self, key: str) -> bool:
         """Whether the step left anything. Raises NotFound."""
         space = self._space(key)
