@@ -56,6 +56,12 @@ class Workspaces(Protocol):
         """Packs, hashes and moves it into the layer store; `keep` leases the DiffID before it
         appears. May run while other steps stand on it."""
 
+    def upper(self, key: str) -> Path:
+        """The directory of what the step changed; for a look while it is not mounted."""
+
+    def merged(self, layers: Sequence[Lower], key: str, *, below: Sequence[Lower]) -> Frozen:
+        """Several layers, bottom first, as one that will stand on `below`."""
+
     def discard(self, key: str) -> None: ...
 
 

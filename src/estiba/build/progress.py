@@ -22,6 +22,8 @@ class Vertex:
     end_line: int = 0
     step: int = 0
     steps: int = 0
+    is_silent: bool = False
+    """Only the config changes: of interest to the classic stream alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,90 @@
+"""Images that stages stand on or copy from: the ones here, or fetched from their registry."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from estiba.build.ops import ImageInput
+from estiba.build.progress import Finished, Started, Status, Tell, Vertex
+from estiba.distribution.cancel import CancelToken
+from estiba.distribution.credentials import Credentials
+from estiba.images.images import Images
+from estiba.images.progress import Progress
+from estiba.images.record import ImageRecord
+from estiba.kernel.blocking import run_apart
+from estiba.model.errors import EstibaError, NotFound
+from estiba.model.image import Platform
+from estiba.model.reference import Reference, parse_reference
+
+Pull = Callable[[Reference, Platform | None, Credentials, CancelToken], Iterator[Progress]]
+
+_FIRST_ID = 1_000_000_000
+
+
+@dataclass(slots=True)
+class Bases:
+    images: Images
+    pull: Pull
+    _ids: Iterator[int] = field(default_factory=lambda: itertools.count(_FIRST_ID))
+
+    async def find(
+        self,
+        source: ImageInput,
+        credentials: Callable[[str], Credentials],
+        tell: Tell,
+        *,
+        pulls: bool,
+    ) -> ImageRecord:
+        """The image; with `pulls` its registry is asked although it is here.
+
+        Raises NotFound, and what a pull raises.
+        """
+        record = self._local(source)
+        if record is not None and (not pulls or self.images.id_of(source.name)):
+            return record
+        reference = parse_reference(source.name)
+        try:
+            await self._fetch(reference, source, credentials(reference.domain), tell)
+        except NotFound as error:
+            if record is not None:
+                return record  # made here, and known nowhere else
+            raise NotFound(f"{source.name}: {error}") from error
+        record = self._local(source)
+        if record is None:
+            raise NotFound(f"{source.name}: no image for {source.platform} was found")
+        return record
+
+    def _local(self, source: ImageInput) -> ImageRecord | None:
+        try:
+            return self.images.resolve(source.name, source.platform)
+        except NotFound:
+            return None
+
+    async def _fetch(
+        self, reference: Reference, source: ImageInput, credentials: Credentials, tell: Tell
+    ) -> None:
+        vertex = Vertex(next(self._ids), f"[internal] pull {source.name} for {source.platform}")
+        cancel = CancelToken()
+
+        def work() -> None:
+            for one in self.pull(reference.tagged, source.platform, credentials, cancel):
+                current, total = max(one.current, 0), max(one.total, 0)
+                tell(Status(vertex, one.id, one.status, current, total))
+
+        tell(Started(vertex, time.time_ns()))
+        task = asyncio.ensure_future(run_apart(work))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancel.cancel()
+            await asyncio.wait([task])
+            tell(Finished(vertex, time.time_ns(), error="cancelled"))
+            raise
+        except EstibaError as error:
+            tell(Finished(vertex, time.time_ns(), error=error.message))
+            raise
+        tell(Finished(vertex, time.time_ns()))

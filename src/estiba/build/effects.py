@@ -1,0 +1,69 @@
+"""Blocking effects awaited so that a cancellation never leaves one half done behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import ParamSpec, TypeVar
+
+from estiba.distribution.cancel import CancelToken
+from estiba.kernel.blocking import run_apart, run_blocking
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def settled(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """`run_blocking`, but a cancelled caller waits for the call's end before it goes."""
+    return await _to_the_end(asyncio.ensure_future(run_blocking(function, *args, **kwargs)))
+
+
+async def settled_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same in a thread of its own, for work that takes long."""
+    return await _to_the_end(asyncio.ensure_future(run_apart(function, *args, **kwargs)))
+
+
+async def settled_or_cancelled(
+    stop: CancelToken, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """`settled_apart` of a call that `stop` ends early."""
+    task = asyncio.ensure_future(settled_apart(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # nobody else will look
+        raise
+
+
+async def _to_the_end(task: asyncio.Future[T]) -> T:
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                continue
+        if not task.cancelled():
+            task.exception()  # nobody else will look
+        raise
+
+
+@asynccontextmanager
+async def entered(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """A blocking context manager; what was entered is always left again."""
+    opening = asyncio.ensure_future(run_blocking(manager.__enter__))
+    try:
+        value = await _to_the_end(opening)
+    except asyncio.CancelledError:
+        if not opening.cancelled() and opening.exception() is None:
+            await settled(manager.__exit__, None, None, None)
+        raise
+    try:
+        yield value
+    finally:
+        await settled(manager.__exit__, None, None, None)

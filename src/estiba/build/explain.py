@@ -1,0 +1,78 @@
+"""Why the cache hit or missed, in one line for the user. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from estiba.build.record import CacheRecord, Facts
+
+_SHOWN = 3
+
+
+def decide_hit(record: CacheRecord, now_ns: int) -> str:
+    return f"hit: nothing that counts has changed since {_ago(now_ns - record.created_ns)} ago"
+
+
+def decide_miss(
+    facts: Facts, parent: str, known: Iterable[CacheRecord], *, parent_was_built: bool
+) -> str:
+    """What sets the step apart from the most similar one that was ever done."""
+    alike = [record for record in known if record.facts and record.facts.kind == facts.kind]
+    beside = [record for record in alike if record.parent == parent]
+    same_text = [record for record in alike if record.facts and record.facts.text == facts.text]
+    for record in _newest(record for record in beside if record in same_text):
+        return f"miss: {_difference(record.facts, facts)}"
+    if parent_was_built and same_text:
+        return "miss: the step before it was built anew"
+    for record in _newest(beside):
+        if record.facts is not None and record.facts.stage == facts.stage:
+            return f"miss: the instruction changed: it was {_short(record.facts.text)}"
+    if same_text:
+        return "miss: what is below it changed"
+    return "miss: no such step was built before, or its record was pruned"
+
+
+def _difference(before: Facts | None, now: Facts) -> str:
+    if before is None:
+        return "no facts of the earlier step are known"
+    told = []
+    for what, old, new in (
+        ("files", before.files, now.files),
+        ("argument", before.args, now.args),
+        ("variable", before.env, now.env),
+    ):
+        names = _changed(old, new)
+        if names:
+            told.append(f"{what} changed: {_listed(names)}")
+    names = [name for name in _changed(before.other, now.other) if name != "inputs" or not told]
+    if names:
+        told.append(f"changed: {_listed(names)}")
+    return "; ".join(told) or "its earlier result is gone, or the cache was not to be used then"
+
+
+def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = list(names)[:_SHOWN]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _newest(records: Iterable[CacheRecord]) -> list[CacheRecord]:
+    return sorted(records, key=lambda record: record.created_ns, reverse=True)[:1]
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:57]}..."
+
+
+def _ago(span_ns: int) -> str:
+    seconds = max(0, span_ns // 10**9)
+    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = seconds // size
+            return f"{count} {word}{'s' if count > 1 else ''}"
+    return f"{seconds} second{'s' if seconds != 1 else ''}"

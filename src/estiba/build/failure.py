@@ -1,0 +1,43 @@
+"""A step that failed, with all that helps to find out why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from estiba.build.dockerfile.instructions import Span
+from estiba.build.progress import Vertex
+from estiba.model.errors import EstibaError, InvalidArgument
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """`state` is the id of an image of what the step left, empty when none was kept; `output` the
+    last lines that the program wrote."""
+
+    vertex: Vertex
+    span: Span
+    exit_code: int | None = None
+    output: str = ""
+    state: str = ""
+
+
+class StepFailed(InvalidArgument):
+    """Raised for the step that ended a build; the error behind it is its cause."""
+
+    def __init__(self, message: str, failure: Failure) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+def exit_message(argv: tuple[str, ...], code: int, *, oom_killed: bool, memory: str = "") -> str:
+    """In the classic builder's words, with the reason where it is known."""
+    text = f"The command '{' '.join(argv)}' returned a non-zero code: {code}"
+    if oom_killed:
+        return f"{text}: the kernel ended it for want of memory: raise --memory{memory}"
+    if code > 128:
+        return f"{text} (ended by signal {code - 128})"
+    return text
+
+
+def reason(error: BaseException) -> str:
+    return error.message if isinstance(error, EstibaError) else str(error) or type(error).__name__

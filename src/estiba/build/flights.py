@@ -1,0 +1,36 @@
+"""The same step wanted by several stages or builds at once is done by one of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Flights(Generic[T]):
+    """Lives in one event loop."""
+
+    _under_way: dict[str, asyncio.Future[T | None]] = field(default_factory=dict)
+
+    async def join(self, key: str, work: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
+        """The result, and whether this caller did the work.
+
+        Whoever waits does it himself when the other fails or is cancelled.
+        """
+        while (flight := self._under_way.get(key)) is not None:
+            found = await asyncio.shield(flight)
+            if found is not None:
+                return found, False
+        future: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
+        self._under_way[key] = future
+        result: T | None = None
+        try:
+            result = await work()
+            return result, True
+        finally:
+            del self._under_way[key]
+            future.set_result(result)

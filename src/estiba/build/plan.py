@@ -1,0 +1,257 @@
+"""From a Dockerfile to the stages and steps that a target needs. Decides, touches nothing.
+
+What a step means depends on the config of the base image, so the plan is made again when one
+becomes known that was missing: that is cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from estiba.build.dispatch import DEFAULT_PATH, Dispatcher, Scope
+from estiba.build.dockerfile.errors import nearest, refusal
+from estiba.build.dockerfile.instructions import Arg, Dockerfile, From, Instruction, Stage
+from estiba.build.dockerfile.words import expand
+from estiba.build.ops import ImageInput, Input, Plan, StageInput, StagePlan
+from estiba.model.errors import InvalidArgument
+from estiba.model.image import ImageConfig, ImageProcessConfig, Platform, parse_platform
+
+SCRATCH = "scratch"
+_MAX_DEPTH = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRequest:
+    """`contexts` are the named ones, by what they stand for; `bases` the images known so far."""
+
+    dockerfile: Dockerfile
+    target: str = ""
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    platform: Platform
+    host: Platform
+    contexts: Mapping[str, Input] = field(default_factory=dict)
+    bases: Mapping[ImageInput, ImageConfig] = field(default_factory=dict)
+
+
+class MissingBases(Exception):
+    """The plan needs the configs of these images."""
+
+    def __init__(self, inputs: list[ImageInput]) -> None:
+        super().__init__(", ".join(one.name for one in inputs))
+        self.inputs = inputs
+
+
+def decide_plan(request: PlanRequest) -> Plan:
+    """Raises DockerfileError, InvalidArgument for an unknown target, MissingBases."""
+    return _Planner(request).plan()
+
+
+class _Planner:
+    def __init__(self, request: PlanRequest) -> None:
+        self._request = request
+        self._stages = request.dockerfile.stages
+        self._platform_args = platform_args(request.platform, request.host)
+        self._globals = self._global_args()
+        self._plans: dict[int, StagePlan] = {}
+        self._under_way: list[int] = []
+        self._missing: dict[ImageInput, None] = {}
+
+    def plan(self) -> Plan:
+        target = self._target()
+        self._need(target)
+        if self._missing:
+            raise MissingBases(list(self._missing))
+        return Plan(tuple(self._plans[index] for index in sorted(self._plans)), target)
+
+    def _target(self) -> int:
+        wanted = self._request.target
+        if not wanted:
+            return len(self._stages) - 1
+        index = self._stage_named(wanted, len(self._stages))
+        if index is None:
+            names = [stage.from_.name for stage in self._stages if stage.from_.name]
+            raise InvalidArgument(
+                f"target stage {wanted[:128]!r} could not be found{nearest(wanted, names)}"
+            )
+        return index
+
+    def _stage_named(self, name: str, before: int) -> int | None:
+        """The last one of that name above stage `before`, or the one of that number."""
+        lowered = name.lower()
+        for index in range(before - 1, -1, -1):
+            if self._stages[index].from_.name == lowered:
+                return index
+        if name.isdecimal() and int(name) < before:
+            return int(name)
+        return None
+
+    def _need(self, index: int) -> StagePlan | None:
+        """The stage's plan; None while a base below it is not known."""
+        if index in self._plans:
+            return self._plans[index]
+        if len(self._under_way) > _MAX_DEPTH:
+            raise InvalidArgument(f"stages stand on one another more than {_MAX_DEPTH} deep")
+        self._under_way.append(index)
+        try:
+            plan = self._plan_stage(index)
+        finally:
+            self._under_way.pop()
+        if plan is not None:
+            self._plans[index] = plan
+        return plan
+
+    def _plan_stage(self, index: int) -> StagePlan | None:
+        stage = self._stages[index]
+        base, platform, config = self._base(stage.from_, index)
+        if config is None:
+            # What else it needs is asked for at once.
+            for name in stage_names(stage):
+                found = self._stage_named(name, index)
+                if found is not None:
+                    self._need(found)
+            return None
+        scope = Scope(
+            request_args=self._request.build_args,
+            global_args=self._globals,
+            platform_args=platform_args(platform, self._request.host),
+            escape=self._request.dockerfile.directives.escape,
+            find_input=lambda name, at: self._input(name, index, platform, at),
+        )
+        dispatcher = Dispatcher(stage, index, base, platform, config, scope)
+        plan = dispatcher.plan(self._request.labels if index == self._target() else {})
+        for one in plan.inputs():
+            if isinstance(one, StageInput):
+                self._need(one.index)
+        return plan
+
+    # -- bases -----------------------------------------------------------------------------
+
+    def _base(self, from_: From, index: int) -> tuple[Input | None, Platform, ImageConfig | None]:
+        """What the stage stands on, its platform, and the config it begins with."""
+        name = self._expand(from_.image, from_)
+        if not name:
+            raise refusal(
+                f"base name ({from_.image}) should not be blank: give its ARG above the first "
+                "FROM a default, or a value with --build-arg",
+                from_.span,
+            )
+        platform = self._request.platform
+        if from_.platform:
+            platform = self._platform(from_)
+        named = self._request.contexts.get(name.lower()) or self._request.contexts.get(name)
+        if named is None:
+            found = self._stage_named(name, index)
+            # A number names no stage here.
+            if found is not None and not name.isdecimal():
+                below = self._need(found)
+                return StageInput(found), platform, below.config if below else None
+            if name == SCRATCH:
+                return None, platform, _scratch(platform)
+        source = named or ImageInput(name, platform)
+        if not isinstance(source, ImageInput):
+            return source, platform, _scratch(platform)
+        known = self._request.bases.get(source)
+        if known is None:
+            self._missing[source] = None
+        return source, platform, known
+
+    def _platform(self, from_: From) -> Platform:
+        text = self._expand(from_.platform, from_)
+        try:
+            return parse_platform(text, self._request.host.architecture)
+        except InvalidArgument as error:
+            raise refusal(f"--platform: {error}", from_.span) from error
+
+    def _input(self, name: str, index: int, platform: Platform, at: Instruction) -> Input:
+        """What a `--from` in stage `index` names: a context, a stage above, or an image."""
+        named = self._request.contexts.get(name.lower()) or self._request.contexts.get(name)
+        if named is not None:
+            return named
+        found = self._stage_named(name, index)
+        if found is not None:
+            return StageInput(found)
+        if self._stages[index].from_.name == name.lower() or _is_self(name, index):
+            raise refusal(f"stage {name!r} copies from itself: a circular dependency", at.span)
+        below = self._stage_named(name, len(self._stages))
+        if below is not None:
+            raise refusal(
+                f"invalid from flag value {name}: that stage comes below "
+                f"(line {self._stages[below].from_.span.start.line}): move it above, or rename it",
+                at.span,
+            )
+        if name.isdecimal():
+            raise refusal(
+                f"invalid from flag value {name}: there is no stage of that number above", at.span
+            )
+        return ImageInput(name, platform)
+
+    # -- global arguments ------------------------------------------------------------------
+
+    def _global_args(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for arg in self._request.dockerfile.global_args:
+            for name, default in arg.pairs:
+                value = self._request.build_args.get(name)
+                if value is None and default is not None:
+                    value = self._expand_with(default, arg, {**self._platform_args, **found})
+                if value is not None:
+                    found[name] = value
+                elif name in self._platform_args:
+                    found[name] = self._platform_args[name]
+        return found
+
+    def _expand(self, text: str, at: Instruction) -> str:
+        return self._expand_with(text, at, {**self._platform_args, **self._globals})
+
+    def _expand_with(self, text: str, at: Instruction, known: Mapping[str, str]) -> str:
+        try:
+            return expand(text, known, self._request.dockerfile.directives.escape).text
+        except InvalidArgument as error:
+            raise refusal(str(error), at.span) from error
+
+
+def stage_names(stage: Stage) -> list[str]:
+    """What `--from` names in the stage, as written."""
+    names = []
+    for instruction in stage.instructions:
+        if name := getattr(instruction, "from_", ""):
+            names.append(name)
+        for mount in getattr(instruction, "mounts", ()):
+            if name := mount.get("from"):
+                names.append(name)
+    return names
+
+
+def platform_args(target: Platform, host: Platform) -> dict[str, str]:
+    """The arguments that every build has in the global scope."""
+    return {
+        "TARGETPLATFORM": str(target), "TARGETOS": target.os,
+        "TARGETARCH": target.architecture, "TARGETVARIANT": target.variant,
+        "BUILDPLATFORM": str(host), "BUILDOS": host.os,
+        "BUILDARCH": host.architecture, "BUILDVARIANT": host.variant,
+    }  # fmt: skip
+
+
+def unused_args(dockerfile: Dockerfile, build_args: Mapping[str, str]) -> list[str]:
+    """Names given for which no ARG asks."""
+    asked = {name for arg in dockerfile.global_args for name, _ in arg.pairs}
+    for stage in dockerfile.stages:
+        for instruction in stage.instructions:
+            if isinstance(instruction, Arg):
+                asked.update(name for name, _ in instruction.pairs)
+    return [name for name in build_args if name not in asked]
+
+
+def _scratch(platform: Platform) -> ImageConfig:
+    return ImageConfig(
+        os=platform.os,
+        architecture=platform.architecture,
+        variant=platform.variant,
+        config=ImageProcessConfig(env=[f"PATH={DEFAULT_PATH}"], working_dir="/"),
+    )
+
+
+def _is_self(name: str, index: int) -> bool:
+    return name.isdecimal() and int(name) == index

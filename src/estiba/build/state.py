@@ -1,0 +1,68 @@
+"""What a stage has come to: the layers that its next step stands on. Pure."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from estiba.build.keys import digest_of_parts
+from estiba.build.ops import CopyOp, Step
+from estiba.build.ports import Lower
+from estiba.storage.layers import LayerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer, perhaps still being hashed; `info` is ready when it is in the store."""
+
+    lower: Lower
+    info: asyncio.Future[LayerInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """`record_id` is the identity of the tree after the step. Without a `layer` it changed
+    nothing of it."""
+
+    record_id: str
+    layer: Layer | None
+    created_ns: int
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """`id` is the last step's record, or the base's; `done` what each step so far came to, None
+    for those that only change the config."""
+
+    id: str
+    base: tuple[Layer, ...] = ()
+    done: tuple[tuple[Step, StepResult | None], ...] = ()
+    was_built: bool = False
+    """Whether the newest step was carried out, not found."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        made = [result.layer for _, result in self.done if result is not None and result.layer]
+        return (*self.base, *made)
+
+    @property
+    def lowers(self) -> tuple[Lower, ...]:
+        return tuple(layer.lower for layer in self.layers)
+
+    def after(self, step: Step, result: StepResult | None) -> State:
+        done = (*self.done, (step, result))
+        if result is None:
+            return State(self.id, self.base, done, self.was_built)
+        made = result.record_id
+        if isinstance(step.op, CopyOp) and step.op.link:
+            # Its own record says nothing of what is below.
+            made = digest_of_parts(self.id, made)
+        return State(made, self.base, done, not result.cached)
+
+
+def finished_layer(info: LayerInfo) -> Layer:
+    """A layer that is in the store already; needs the running loop."""
+    future: asyncio.Future[LayerInfo] = asyncio.get_running_loop().create_future()
+    future.set_result(info)
+    return Layer(info.diff_id, future)
