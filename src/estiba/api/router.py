@@ -24,6 +24,8 @@ MIN_API_VERSION = "1.24"
 _VERSION = re.compile(r"/v([0-9.]{1,32})(/.*)")
 _OWN = """\
 Container\tPOST\t/containers/{id}/logs/truncate\tContainerLogsTruncate\t204,404,500
+Build\tGET\t/build/outputs/{id}\tBuildOutput\t200,404,500
+Build\tPOST\t/build/agents/{id}\tBuildAgent\t101,404,500
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from estiba.api.ports import Backends
 from estiba.api.router import Router
 from estiba.api.routes_archives import ArchiveRoutes
+from estiba.api.routes_builds import BuildRoutes
 from estiba.api.routes_containers import ContainerRoutes
 from estiba.api.routes_execs import ExecRoutes
 from estiba.api.routes_images import ImageRoutes
@@ -20,6 +21,7 @@ def build_router(backends: Backends) -> Router:
     ArchiveRoutes(backends).register(router)
     ExecRoutes(backends).register(router)
     ImageRoutes(backends).register(router)
+    BuildRoutes(backends).register(router)
     SystemRoutes(backends).register(router)
     NetworkRoutes(backends).register(router)
     VolumeRoutes(backends).register(router)
