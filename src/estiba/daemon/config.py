@@ -19,6 +19,7 @@ from estiba.daemon.registry_config import registry_settings
 from estiba.distribution.settings import RegistrySettings
 from estiba.model.container import HostConfig, LogConfig, Ulimit
 from estiba.model.errors import InvalidArgument
+from estiba.model.sizes import parse_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ _NAMES_IN_FILE = {
 }
 _WITHOUT_EFFECT = frozenset(
     """
-    api-cors-header bridge-accept-fwmark builder cgroup-parent-mode containerd
+    api-cors-header bridge-accept-fwmark cgroup-parent-mode containerd
     default-cgroupns-mode default-ipc-mode exec-opts experimental features fixed-cidr-v6 ip-forward
     ip6tables iptables ipv6 live-restore oom-score-adjust selinux-enabled shutdown-timeout
     storage-driver storage-opts userland-proxy userland-proxy-path
@@ -101,6 +102,8 @@ class DaemonConfig:
     default_shm_bytes: int = 64 << 20
     log_level: str = "info"
     allowed_hosts: list[str] = field(default_factory=list)
+    build_cache_bytes: int | None = 0
+    """What the build cache may take: 0 a share of the disk, None all of it."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -233,6 +236,9 @@ def _merge(flags: dict[str, object], content: dict[str, object]) -> dict[str, ob
         if key in _WITHOUT_EFFECT:
             _log.warning("the setting %s has no effect here", key)
             continue
+        if name == "builder":
+            merged[name] = value
+            continue
         if name not in known:
             raise InvalidArgument(f"the configuration file has an unknown setting: {key}")
         if name in merged:
@@ -316,7 +322,19 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         default_shm_bytes=int(text("default-shm-size", str(64 << 20))),
         log_level="debug" if merged.get("debug") else text("log-level", "info"),
         allowed_hosts=many("allow-host"),
+        build_cache_bytes=_build_cache_bytes(merged.get("builder")),
     )
+
+
+def _build_cache_bytes(builder: object) -> int | None:
+    """`{"gc": {"enabled": true, "defaultKeepStorage": "20GB"}}`. Raises InvalidArgument."""
+    gc = builder.get("gc", {}) if isinstance(builder, dict) else {}
+    if not isinstance(gc, dict):
+        raise InvalidArgument("the setting builder.gc must be an object")
+    if gc.get("enabled") is False:
+        return None
+    kept = gc.get("defaultReservedSpace", gc.get("defaultKeepStorage", 0))
+    return kept if isinstance(kept, int) else parse_bytes(str(kept))
 
 
 def _tls(merged: dict[str, object]) -> TlsConfig | None:

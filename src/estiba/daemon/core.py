@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from estiba.build.cache import Cache
+from estiba.build.pruner import Pruner
+from estiba.build.running.cache_mounts import CacheMounts
+from estiba.build.running.executor import KernelExecutor
+from estiba.build.running.request import Defaults as BuildDefaults
+from estiba.build.running.run import Engine as BuildEngine
+from estiba.build.running.sandbox import Places
 from estiba.containers.controls import KernelControls
 from estiba.containers.engine import Engine
 from estiba.containers.execs import Execs
@@ -27,6 +34,7 @@ from estiba.images.images import Images
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.cgroup import Feature, Hierarchies
 from estiba.kernel.inotify import SignWatch
+from estiba.model.digest import Digest
 from estiba.model.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from estiba.model.image import Platform
 from estiba.network.ipam import DEFAULT_POOLS, AddressPool
@@ -40,6 +48,7 @@ from estiba.storage.content import ContentStore
 from estiba.storage.layers import LayerStore
 from estiba.storage.snapshots import SnapshotStore
 from estiba.storage.unpack import Limits
+from estiba.storage.workspaces import Workspaces
 from estiba.store import EventBus, Store
 from estiba.volumes.volumes import Volumes
 
@@ -70,6 +79,11 @@ class Core:
     engine: Engine
     execs: Execs
     log_keeper: LogKeeper
+    workspaces: Workspaces
+    build_cache: Cache
+    cache_mounts: CacheMounts
+    build_executor: KernelExecutor
+    pruner: Pruner
 
 
 def build_core(config: DaemonConfig) -> Core:
@@ -92,7 +106,14 @@ def build_core(config: DaemonConfig) -> Core:
     snapshots = SnapshotStore(config.data_root / "snapshots", layers)
     content = ContentStore(config.data_root / "images")
     platform = Platform(architecture=host.go_architecture)
-    images = Images(layers, content, store, snapshots.used_layers, platform)
+    build_root = config.data_root / "build"
+    workspaces = Workspaces(build_root / "work", layers)
+    build_cache = Cache(store, layers)
+
+    def used_layers() -> set[Digest]:
+        return snapshots.used_layers() | workspaces.used_layers() | build_cache.layers_kept()
+
+    images = Images(layers, content, store, used_layers, platform)
     volumes = Volumes(config.data_root / "volumes", store)
     networks = Networks(_network_config(config), store)
 
@@ -134,6 +155,36 @@ def build_core(config: DaemonConfig) -> Core:
     )
     world = World(store, paths, steps, controls, controls.probe, remove_volumes)
     engine = Engine(world)
+    cache_mounts = CacheMounts(build_root)
+    build_executor = KernelExecutor(
+        BuildEngine(
+            places=Places(config.exec_root, config.data_root),
+            defaults=BuildDefaults(
+                cgroup_parent=config.cgroup_parent,
+                shm_bytes=config.default_shm_bytes,
+                ulimits=config.default_ulimits,
+                seccomp=read_seccomp(config.seccomp_profile),
+                no_new_privileges=config.no_new_privileges,
+                dns=tuple(config.dns),
+                dns_options=tuple(config.dns_options),
+                dns_search=tuple(config.dns_search),
+            ),
+            runtime=runtimes[config.default_runtime],
+            networks=networks,
+            hierarchies=hierarchies,
+            host=profiles.read_host(),
+            can_limit_swap=Feature.SWAP in facts.features,
+        ),
+        cache_mounts,
+    )
+    pruner = Pruner(
+        images,
+        build_cache,
+        cache_mounts,
+        config.data_root,
+        lambda work: world.tasks.spawn(work, name="build cache"),
+        config.build_cache_bytes,
+    )
     log_keeper = LogKeeper(
         paths, controls, lambda: [a.record for a in engine.actors.values() if a.record.state.is_up]
     )
@@ -158,6 +209,11 @@ def build_core(config: DaemonConfig) -> Core:
         engine=engine,
         execs=Execs(controls, world.tasks, is_gone=world.is_gone),
         log_keeper=log_keeper,
+        workspaces=workspaces,
+        build_cache=build_cache,
+        cache_mounts=cache_mounts,
+        build_executor=build_executor,
+        pruner=pruner,
     )
 
 
@@ -215,3 +271,15 @@ def _network_config(config: DaemonConfig) -> NetworkConfig:
         masquerade=config.ip_masquerade,
         host_ip=config.host_binding_ip,
     )
+
+
+def read_seccomp(profile: str) -> str:
+    """The daemon's default profile. Raises InvalidArgument for a file that cannot be read."""
+    if profile in ("", "builtin"):
+        return ""
+    if profile == "unconfined":
+        return profile
+    try:
+        return Path(profile).read_text()
+    except OSError as error:
+        raise InvalidArgument(f"--seccomp-profile {profile}: {error.strerror}") from error

@@ -28,6 +28,7 @@ class Daemon:
     async def start(self) -> None:
         """Makes the state true, then serves."""
         await run_blocking(self._open)
+        await self.core.build_executor.sweep()
         up = await self.core.engine.recover()
         endpoints = [net.endpoint for actor in up for net in actor.record.networks if net.endpoint]
         await run_blocking(self.core.networks.restore, endpoints)
@@ -42,6 +43,9 @@ class Daemon:
         self.core.images.layers.open()
         self.core.images.content.open()
         self.core.snapshots.open()
+        self.core.workspaces.open()
+        self.core.cache_mounts.open()
+        self.core.build_cache.open()
         self.core.images.open()
         self.core.volumes.start()
         self.core.networks.start()

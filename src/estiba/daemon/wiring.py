@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from estiba.api.ports import Backends
 from estiba.api.routes import build_router
 from estiba.api.server import Listener, Server
+from estiba.build.bases import Bases
+from estiba.build.builder import Builder
 from estiba.containers.creation import Defaults
 from estiba.daemon.adapters.archives import ContainerArchives
+from estiba.daemon.adapters.build_inputs import Inputs
+from estiba.daemon.adapters.builds import Builds
 from estiba.daemon.adapters.containers import ContainerCommands, ContainerQueries
 from estiba.daemon.adapters.execs import ExecStreams
 from estiba.daemon.adapters.images import ImageQueries
@@ -21,7 +24,7 @@ from estiba.daemon.adapters.system import System
 from estiba.daemon.adapters.system_views import EngineFacts, host_warnings
 from estiba.daemon.adapters.transfers import ImageTransfers
 from estiba.daemon.config import DaemonConfig
-from estiba.daemon.core import Core, build_core
+from estiba.daemon.core import Core, build_core, read_seccomp
 from estiba.daemon.hostinfo import read_versions
 from estiba.daemon.identity import engine_id
 from estiba.daemon.lifecycle import Daemon
@@ -48,6 +51,18 @@ def _backends(core: Core) -> Backends:
     config, engine, images = core.config, core.engine, core.images
     architecture = core.host.go_architecture
     image_queries = ImageQueries(images, engine)
+    registries = Registries(
+        images, config.registries, config.max_concurrent_downloads, config.max_concurrent_uploads
+    )
+    builder = Builder(
+        images=images,
+        workspaces=core.workspaces,
+        cache=core.build_cache,
+        executor=core.build_executor,
+        settings=config.registries,
+        bases=Bases(images, registries.puller.pull),
+        cores=core.host.cpus,
+    )
     stats = StatsReader(
         core.hierarchies, core.specs, core.networks, core.host.cpus, core.host.memory_bytes
     )
@@ -72,11 +87,9 @@ def _backends(core: Core) -> Backends:
         execs=ExecStreams(engine, core.execs),
         images=image_queries,
         transfers=ImageTransfers(images, config.data_root / "tmp", architecture),
-        registries=Registries(
-            images,
-            config.registries,
-            config.max_concurrent_downloads,
-            config.max_concurrent_uploads,
+        registries=registries,
+        builds=Builds(
+            builder, Inputs(images.host, config.registries), core.pruner, config.data_root / "tmp"
         ),
         system=_system(core, image_queries),
         networks=NetworkAdapter(core.networks),
@@ -118,6 +131,7 @@ def _system(core: Core, image_queries: ImageQueries) -> System:
         image_queries=image_queries,
         volumes=core.volumes,
         snapshots=core.snapshots,
+        pruner=core.pruner,
         store=core.store,
         bus=core.bus,
         facts_now=facts_now,
@@ -133,7 +147,7 @@ def _defaults(config: DaemonConfig) -> Defaults:
         no_new_privileges=config.no_new_privileges,
         shm_bytes=config.default_shm_bytes,
         data_root=str(config.data_root),
-        seccomp=_seccomp(config.seccomp_profile),
+        seccomp=read_seccomp(config.seccomp_profile),
     )
 
 
@@ -155,18 +169,6 @@ def _listeners(config: DaemonConfig) -> list[Listener]:
                 tls = tls_context(config.tls.certificate, config.tls.key, ca)
         listeners.append(Listener(url, tls))
     return listeners
-
-
-def _seccomp(profile: str) -> str:
-    """The daemon's default profile. Raises InvalidArgument for a file that cannot be read."""
-    if profile in ("", "builtin"):
-        return ""
-    if profile == "unconfined":
-        return profile
-    try:
-        return Path(profile).read_text()
-    except OSError as error:
-        raise InvalidArgument(f"--seccomp-profile {profile}: {error.strerror}") from error
 
 
 def _security_options(config: DaemonConfig) -> list[str]:

@@ -39,19 +39,24 @@ class Registries:
     uploads: int
     _puller: Puller | None = None
 
-    def pull(
-        self, image: str, tag: str, platform: Platform | None, auth: str
-    ) -> AsyncIterator[Json]:
+    @property
+    def puller(self) -> Puller:
+        """All pulls of the engine share its fetches."""
         from estiba.images.fetching import Fetches
         from estiba.images.pulling import Puller
 
-        reference = _with_tag(parse_reference(image), tag)
-        credentials = _credentials(auth)
         if self._puller is None:
             fetches = Fetches(self.images, self.downloads)
             self._puller = Puller(self.images, self.settings, fetches)
+        return self._puller
+
+    def pull(
+        self, image: str, tag: str, platform: Platform | None, auth: str
+    ) -> AsyncIterator[Json]:
+        reference = _with_tag(parse_reference(image), tag)
+        credentials = _credentials(auth)
         is_one = reference.tag or reference.digest
-        work = self._puller.pull if is_one else self._puller.pull_all
+        work = self.puller.pull if is_one else self.puller.pull_all
         cancel = CancelToken()
         return _lines(work(reference, platform, credentials, cancel), cancel)
 

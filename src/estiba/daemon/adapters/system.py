@@ -10,10 +10,11 @@ from typing import Any
 
 import msgspec
 
+from estiba.build.pruner import Pruner
 from estiba.containers.engine import Engine
 from estiba.containers.hostfacts import HostFacts
 from estiba.daemon.adapters.container_filters import matches_label
-from estiba.daemon.adapters.container_views import summary_view
+from estiba.daemon.adapters.container_views import summary_view, timestamp
 from estiba.daemon.adapters.images import ImageQueries
 from estiba.daemon.adapters.networks import volume_view
 from estiba.daemon.adapters.system_views import EngineFacts, info_view, version_view
@@ -48,6 +49,7 @@ class System:
     image_queries: ImageQueries
     volumes: Volumes
     snapshots: SnapshotStore
+    pruner: Pruner
     store: Store
     bus: EventBus
     facts_now: Callable[[], EngineFacts]
@@ -122,9 +124,28 @@ class System:
         if "volume" in wanted:
             view["Volumes"] = await run_blocking(self._volumes)
         if "build-cache" in wanted:
-            view["BuildCache"] = []
+            view["BuildCache"] = await self._build_cache()
             view["BuilderSize"] = 0
         return view
+
+    async def _build_cache(self) -> list[Json]:
+        records, busy = await self.pruner.records()
+        shared = self.pruner.shared()
+        return [
+            {
+                "ID": record.id,
+                "Parents": [record.parent] if record.parent else None,
+                "Type": record.type,
+                "Description": record.description,
+                "InUse": record.id in busy,
+                "Shared": record.layer in shared,
+                "Size": record.size_bytes,
+                "CreatedAt": timestamp(record.created_ns),
+                "LastUsedAt": timestamp(record.last_used_ns),
+                "UsageCount": record.uses,
+            }
+            for record in records
+        ]
 
     def _layers_size(self) -> int:
         infos = (self.images.layers.info(layer) for layer in self.images.layers.diff_ids())

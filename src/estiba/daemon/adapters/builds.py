@@ -1,0 +1,286 @@
+"""Builds for the routes: the classic stream and that of `estiba build`, prune, what was put out."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from estiba.api.ports import BuildOptions
+from estiba.api.streams import ClientStream
+from estiba.build import progress
+from estiba.build.builder import Builder, Built
+from estiba.build.classic import ClassicStream, closing, tagged
+from estiba.build.dockerfile.errors import DockerfileError, excerpt
+from estiba.build.dockerfile.instructions import Dockerfile
+from estiba.build.dockerfile.parser import parse
+from estiba.build.failure import StepFailed
+from estiba.build.prune import PruneOptions
+from estiba.build.pruner import Pruner
+from estiba.build.request import BuildRequest
+from estiba.daemon.adapters.bridging import iterate
+from estiba.daemon.adapters.build_agents import Agents
+from estiba.daemon.adapters.build_inputs import Inputs
+from estiba.daemon.adapters.image_filters import Filters
+from estiba.http1 import Body
+from estiba.http1.uploads import Upload
+from estiba.kernel.blocking import run_apart, run_blocking
+from estiba.model.errors import NotFound
+from estiba.model.ids import new_id
+from estiba.storage.tar import Source
+
+Json = dict[str, Any]
+_MAX_WAITING = 20_000
+"""Lines for a client that does not read; then what steps print is left out."""
+
+_LIFETIME_S = 600.0
+"""How long an output waits for its client."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    make: Callable[[], Iterator[bytes]]
+    close: Callable[[], None]
+    made_s: float
+
+
+@dataclass(slots=True)
+class Builds:
+    """`api.ports.Builds`."""
+
+    builder: Builder
+    inputs: Inputs
+    pruner: Pruner
+    work: Path
+    agents: Agents = field(default_factory=Agents)
+    _outputs: dict[str, _Output] = field(default_factory=dict)
+
+    # -- the classic form ------------------------------------------------------------------
+
+    async def build(
+        self, body: Body, options: BuildOptions, registries: str
+    ) -> AsyncIterator[Json]:
+        work = await run_blocking(self._make_work)
+        try:
+            request = await self._received(
+                body, lambda source: self.inputs.classic(source, options, registries, work)
+            )
+            stream = ClassicStream({}, is_quiet=options.quiet)
+            async for line in self._built(request, stream):
+                yield line
+        finally:
+            await asyncio.shield(run_apart(shutil.rmtree, work, ignore_errors=True))
+
+    async def _built(self, request: BuildRequest, stream: ClassicStream) -> AsyncIterator[Json]:
+        run = _Run(self, request)
+        try:
+            async for event in run.events():
+                for line in stream.feed(event):
+                    yield line
+            result = run.result()
+        except StepFailed as error:
+            for line in stream.rest():
+                yield line
+            code = error.failure.exit_code
+            detail: Json = {"message": str(error)}
+            if code is not None:
+                detail["code"] = code
+            yield {"errorDetail": detail, "error": str(error)}
+            return
+        for line in closing(result[-1].image, is_quiet=stream.is_quiet):
+            yield line
+        for tag in request.tags if not stream.is_quiet else ():
+            yield tagged(tag.familiar)
+
+    # -- the form of `estiba build` --------------------------------------------------------
+
+    async def build_bundle(self, body: Body, registries: str) -> AsyncIterator[Json]:
+        work = await run_blocking(self._make_work)
+        sessions: list[str] = []
+
+        def open_agents(session: str, names: list[str]) -> Any:
+            loop_agents = self.agents.open(session, names)
+            sessions.append(session)
+            return loop_agents
+
+        try:
+            request = await self._received(
+                body, lambda source: self.inputs.bundle(source, registries, work, open_agents)
+            )
+            async for line in self._told(request):
+                yield line
+        finally:
+            for session in sessions:
+                self.agents.close(session)
+            await asyncio.shield(run_apart(shutil.rmtree, work, ignore_errors=True))
+
+    async def _told(self, request: BuildRequest) -> AsyncIterator[Json]:
+        run = _Run(self, request)
+        try:
+            async for event in run.events():
+                if isinstance(event, progress.Noticed) or not event.vertex.is_silent:
+                    yield progress.as_json(event)
+            run.result()
+        except (DockerfileError, StepFailed) as error:
+            yield _failed(error, request)
+            return
+        yield {"result": run.view()}
+
+    async def output(self, token: str) -> AsyncIterator[bytes]:
+        self._forget_old()
+        found = self._outputs.pop(token, None)
+        if found is None:
+            raise NotFound("no such output: each is given once, within ten minutes of its build")
+        return self._given(found)
+
+    async def _given(self, output: _Output) -> AsyncIterator[bytes]:
+        try:
+            async for piece in iterate(output.make()):
+                yield piece
+        finally:
+            await run_blocking(output.close)
+
+    def keep_output(self, make: Callable[[], Iterator[bytes]], close: Callable[[], None]) -> str:
+        """The token that the client fetches it with."""
+        self._forget_old()
+        token = new_id()[:32]
+        self._outputs[token] = _Output(make, close, time.monotonic())
+        return token
+
+    def _forget_old(self) -> None:
+        limit = time.monotonic() - _LIFETIME_S
+        for token, output in list(self._outputs.items()):
+            if output.made_s < limit:
+                del self._outputs[token]
+                output.close()
+
+    # -- agents, prune ---------------------------------------------------------------------
+
+    def check_agent(self, session: str) -> None:
+        self.agents.check(session)
+
+    async def agent(self, session: str, name: str, stream: ClientStream) -> None:
+        await self.agents.offer(session, name, stream)
+
+    async def prune(
+        self,
+        *,
+        everything: bool,
+        filters: Filters,
+        reserved_bytes: int | None,
+        max_used_bytes: int | None,
+        min_free_bytes: int | None,
+    ) -> Json:
+        options = PruneOptions(
+            everything=everything,
+            filters=filters,
+            reserved_bytes=reserved_bytes,
+            max_used_bytes=max_used_bytes,
+            min_free_bytes=min_free_bytes,
+        )
+        gone, freed = await self.pruner.prune(options)
+        return {"CachesDeleted": [record.id for record in gone] or None, "SpaceReclaimed": freed}
+
+    # -- small things ----------------------------------------------------------------------
+
+    def _make_work(self) -> Path:
+        work = self.work / f"build-{new_id()[:16]}"
+        work.mkdir(mode=0o700, parents=True)
+        return work
+
+    async def _received(self, body: Body, read: Callable[[Source], BuildRequest]) -> BuildRequest:
+        source = Upload(body)
+        try:
+            return await run_apart(read, source)
+        finally:
+            source.close()
+
+
+class _Run:
+    """One build as a stream of events, ended when its reader leaves."""
+
+    def __init__(self, builds: Builds, request: BuildRequest) -> None:
+        self._builds = builds
+        self._request = request
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[progress.Event | None] = asyncio.Queue()
+        self._task: asyncio.Task[list[Built]] | None = None
+        self._warnings = 0
+
+    async def events(self) -> AsyncIterator[progress.Event]:
+        """Raises what the build raises, after its last event."""
+        dockerfile = await run_blocking(parse, self._request.dockerfile)
+        self._task = asyncio.create_task(self._work(dockerfile), name="build")
+        self._task.add_done_callback(lambda _: self._queue.put_nowait(None))
+        try:
+            while (event := await self._queue.get()) is not None:
+                yield event
+        finally:
+            if not self._task.done():
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+        self._task.result()
+
+    async def _work(self, dockerfile: Dockerfile) -> list[Built]:
+        builder, request = self._builds.builder, self._request
+        if request.checks_only:
+            await builder.check(request, dockerfile, self._tell)
+            return []
+        with builder.cache.session() as session:
+            built = await builder.build(request, dockerfile, self._tell, session)
+            if request.tags:
+                await run_blocking(builder.tag, request, built)
+        self._loop.call_soon(self._builds.pruner.start_collection)
+        return built
+
+    def _tell(self, event: progress.Event) -> None:
+        self._loop.call_soon_threadsafe(self._put, event)
+
+    def _put(self, event: progress.Event) -> None:
+        self._warnings += isinstance(event, progress.Noticed)
+        if isinstance(event, progress.Log) and self._queue.qsize() > _MAX_WAITING:
+            return
+        self._queue.put_nowait(event)
+
+    def result(self) -> list[Built]:
+        return self._task.result() if self._task is not None else []
+
+    def view(self) -> Json:
+        """The last line for `estiba build`."""
+        built = self.result()
+        image = built[0].image.id if built else ""
+        return {
+            "image": image,
+            "tags": [tag.familiar for tag in self._request.tags],
+            "metadata": {"containerimage.config.digest": image} if image else {},
+            "outputs": [],
+            "warnings": self._warnings,
+        }
+
+
+def _failed(error: DockerfileError | StepFailed, request: BuildRequest) -> Json:
+    span = error.failure.span if isinstance(error, StepFailed) else error.span
+    text = request.dockerfile.decode(errors="replace")
+    failed: Json = {
+        "excerpt": excerpt(text, span),
+        "line": span.start.line,
+        "end_line": span.end.line,
+        "column": span.start.column,
+        "vertex": 0,
+        "exit_code": None,
+        "output": "",
+        "state": "",
+    }
+    if isinstance(error, StepFailed):
+        failure = error.failure
+        failed |= {
+            "vertex": failure.vertex.id,
+            "exit_code": failure.exit_code,
+            "output": failure.output,
+            "state": failure.state,
+        }
+    return {"error": str(error), "errorDetail": {"message": str(error)}, "failed": failed}
