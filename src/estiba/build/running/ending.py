@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 
 from estiba.build.running.finishing import to_the_end
 from estiba.build.running.sandbox import Sandbox
 from estiba.kernel.cgroup import Hierarchies
-from estiba.kernel.pidfd import identify, wait_exit
+from estiba.kernel.pidfd import ProcessIdentity, identify, send_signal, wait_exit
 from estiba.kernel.procfs import end_processes
 from estiba.model.errors import EstibaError
 from estiba.runtime.oci import OciRuntime
@@ -37,11 +36,22 @@ async def end_run(
             await _end_group(hierarchies, group)
 
 
+def kill_group(hierarchies: Hierarchies, group: str) -> list[ProcessIdentity]:
+    """Kills all processes of the group; returns them. Those that they start meanwhile are left.
+
+    Blocks.
+    """
+    killed = []
+    for pid in hierarchies.processes(group):
+        with contextlib.suppress(ProcessLookupError):
+            identity = identify(pid)
+            send_signal(identity, signal.SIGKILL)
+            killed.append(identity)
+    return killed
+
+
 async def _end_group(hierarchies: Hierarchies, group: str) -> None:
     """Again, as long as one of them has children."""
-    while pids := await to_the_end(hierarchies.processes, group):
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                identity = identify(pid)
-                os.kill(pid, signal.SIGKILL)
-                await wait_exit(identity)
+    while killed := await to_the_end(kill_group, hierarchies, group):
+        for identity in killed:
+            await wait_exit(identity)

@@ -6,6 +6,8 @@ Nothing of a run outlives it; of an engine that died in the middle the next one 
 from __future__ import annotations
 
 import logging
+import posixpath
+from dataclasses import replace
 
 from estiba.build.ports import CacheMount, Output, RunEnd, RunRequest
 from estiba.build.running.cache_mounts import CacheMounts
@@ -37,6 +39,7 @@ class KernelExecutor:
         Conflict for an id that runs, Unavailable, Internal.
         """
         check_request(request)
+        request = replace(request, cwd=posixpath.normpath(posixpath.join("/", request.cwd)))
         run = Run(self._engine, request)
         if request.id in self._under_way:
             raise Conflict(f"the step {short(request.id)} runs already")

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from estiba.kernel.cgroup import Hierarchies, Mode
 from estiba.kernel.cgroup_stats import oom_kills
+from estiba.model.errors import InvalidArgument
 
 _KILLED = 137
+_END_OF_GROUP_S = 0.2
 
 
 class MemoryWatch:
@@ -28,6 +30,7 @@ class MemoryWatch:
         self._signals: int | None = None
         self._count = 0
         self._is_certain = False
+        self._taken = asyncio.Event()
 
     @property
     def runtime_group(self) -> str:
@@ -35,7 +38,15 @@ class MemoryWatch:
         return f"{self.group}/run" if self._hierarchies.mode == Mode.V2 else self.group
 
     def prepare(self) -> None:
-        """Makes what must be there before the runtime."""
+        """Makes what must be there before the runtime. Raises InvalidArgument."""
+        try:
+            self._make()
+        except OSError as error:
+            raise InvalidArgument(
+                f"cannot make the cgroup {self.group}: {error.strerror}: choose another parent"
+            ) from error
+
+    def _make(self) -> None:
         if self._hierarchies.mode == Mode.V2:
             self._hierarchies.ensure_parent(self.group)
         elif self._counter is not None:
@@ -51,18 +62,24 @@ class MemoryWatch:
         assert self._signals is not None
         with contextlib.suppress(BlockingIOError):
             self._count += os.eventfd_read(self._signals)
+            self._taken.set()
         if self._counter is not None and self._counter.exists():
             self._is_certain = True
 
-    def lacked(self, code: int) -> bool:
+    async def lacked(self, code: int) -> bool:
         """Whether a process was killed for memory in a program that ended with `code`."""
-        if code == 0:
+        if code == 0 or self._counter is None:
             return False
         if self._hierarchies.mode == Mode.V2:
-            return self._counter is not None and oom_kills(self._counter) > 0
+            return oom_kills(self._counter) > 0
         if self._signals is not None:
             self._take()
-        return self._is_certain or self._count > 1 or (self._count == 1 and code == _KILLED)
+        if self._count == 1 and not self._is_certain and code == _KILLED:
+            # One signal, seen too late: lack of memory if the end of the group is still to come.
+            self._taken.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._taken.wait(), _END_OF_GROUP_S)
+        return self._is_certain or self._count > 1
 
     def close(self) -> None:
         if self._signals is not None:

@@ -77,19 +77,20 @@ class MountMaker:
 
     def _engine_file(self, target: str) -> SpecMount | None:
         """None where the step mounts something of its own around it."""
-        path = self.targets.place(target, directory=False)
-        if self.targets.is_covered(path):
+        if self.targets.is_covered(target):
             return None
+        path = self.targets.place(target, directory=False)
         return bind(self.place / posixpath.basename(target), path)
 
     def _add(self, wanted: RunMount, target: str) -> SpecMount:
         self._count += 1
         source = self.place / f"mount-{self._count}"
         if isinstance(wanted, TmpfsMount):
-            path = self._place(target, directory=True)
+            # runc gives a file system in memory the mode of what it is mounted on.
+            path = self._place(target, directory=True, mode=0o1777)
             self.targets.cover(path, None)
             size = f",size={wanted.size_bytes}" if wanted.size_bytes else ""
-            return tmpfs(path, f"exec{size}")
+            return tmpfs(path, f"exec,mode=1777{size}")
         if isinstance(wanted, CacheMount):
             data = self.caches[wanted.id]
             return self._directory(target, data, writable=not wanted.readonly)
@@ -103,8 +104,8 @@ class MountMaker:
         secret = bind(source, path, rw=False, recursive=False)
         return SpecMount(path, "bind", str(source), (*secret.options, *_SECRET_OPTIONS))
 
-    def _place(self, target: str, *, directory: bool) -> str:
-        path = self.targets.place(target, directory=directory)
+    def _place(self, target: str, *, directory: bool, mode: int = 0o755) -> str:
+        path = self.targets.place(target, directory=directory, mode=mode)
         if path == "/" or any(f"{path}/".startswith(f"{each}/") for each in _REFUSED):
             raise InvalidArgument(f"cannot mount at {target!r}: {path} is the kernel's own")
         return path

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from estiba.build.ports import Output, RunEnd, RunRequest
 from estiba.build.running.agents import AgentSocket
-from estiba.build.running.ending import end_run
+from estiba.build.running.complaint import Complaint
+from estiba.build.running.ending import end_run, kill_group
 from estiba.build.running.finishing import finished, to_the_end
 from estiba.build.running.memory import MemoryWatch
 from estiba.build.running.program import Program
@@ -28,7 +29,7 @@ from estiba.build.running.sandbox import Places, Prepared, Sandbox
 from estiba.kernel import failpoint
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.cgroup import Hierarchies, Mode
-from estiba.model.errors import Internal
+from estiba.model.errors import Internal, Unavailable
 from estiba.model.ids import short
 from estiba.network.record import Endpoint
 from estiba.network.resolv import render_hostname, render_hosts, render_resolv_conf
@@ -42,6 +43,7 @@ from estiba.security.profiles.profile import Host, decide_profile
 
 _log = logging.getLogger(__name__)
 
+_RUNTIME_END_S = 2.0
 _HOST_HOSTS = Path("/etc/hosts")
 _HOST_RESOLV_CONF = Path("/etc/resolv.conf")
 
@@ -96,9 +98,12 @@ class Run:
         """`caches` are the directories of cache mounts by id."""
         untouched: tuple[str, ...] = ()
         try:
-            await self._set_up(caches)
+            try:
+                await self._set_up(caches)
+            except OSError as error:
+                raise Unavailable(f"cannot prepare the step: {error}") from error
             code = await self._follow(sink)
-            lacked_memory = self._memory.lacked(code)
+            lacked_memory = await self._memory.lacked(code)
         finally:
             untouched = await finished(self._take_down())
         return RunEnd(code, lacked_memory, untouched)
@@ -198,7 +203,11 @@ class Run:
     async def _follow(self, sink: Output) -> int:
         """Raises what kept the runtime from starting the program."""
         assert self._program is not None
-        code = await self._program.follow(sink)
+        complaint = Complaint(sink)
+        code = await self._program.follow(complaint)
+        error = complaint.settle(code, self._request.argv[0])
+        if error is not None:
+            raise error
         message = ""
         if code != 0:
             with contextlib.suppress(FileNotFoundError):
@@ -245,15 +254,17 @@ class Run:
         """The runtime has taken its container away, unless it was cut off or killed."""
         if program.child.returncode is not None and not self._has_state():
             return
-        program.child.send_signal(signal.SIGKILL)
-        await program.child.wait()
-        await end_run(
-            self._runtime,
-            self._engine.hierarchies,
-            self._sandbox,
-            self._request.id,
-            self._memory.group,
-        )
+        group, hierarchies = self._memory.group, self._engine.hierarchies
+        killed = await run_blocking(kill_group, hierarchies, group)
+        if killed and program.child.returncode is None:
+            # The runtime takes its container away as after any other end.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RUNTIME_END_S):
+                    await program.child.wait()
+        if program.child.returncode is None or self._has_state():
+            program.child.send_signal(signal.SIGKILL)
+            await program.child.wait()
+            await end_run(self._runtime, hierarchies, self._sandbox, self._request.id, group)
 
     def _has_state(self) -> bool:
         return (self._sandbox.state / self._request.id).exists()

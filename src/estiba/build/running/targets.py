@@ -14,7 +14,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from estiba.kernel.confined import Resolve, openat2, opened_root
@@ -45,6 +45,10 @@ class _Stub:
     parent: int
     name: str
     status: os.stat_result
+
+    def with_mode(self, mode: int) -> _Stub:
+        os.chmod(self.name, mode, dir_fd=self.parent)
+        return replace(self, status=os.stat(self.name, dir_fd=self.parent, follow_symlinks=False))
 
 
 @dataclass(slots=True)
@@ -79,7 +83,8 @@ class Targets:
     def protect(self, cwd: str) -> None:
         """Notes from where on the working directory does not exist: whoever makes it means it."""
         with contextlib.suppress(OSError):
-            self._owned = self._walk(cwd, None)
+            way, existing = self._walk(cwd, None)
+            self._owned = way[: existing + 1] if existing < len(way) else None
 
     def place_kernels_own(self) -> None:
         """/dev, /proc and /sys as directories; what an image has there instead stands aside."""
@@ -94,26 +99,34 @@ class Targets:
             self.place(f"/{name}", directory=True)
             self.cover(f"/{name}", None)
 
-    def place(self, target: str, *, directory: bool) -> str:
-        """The target's own path, without symlinks; made when it is missing.
+    def place(self, target: str, *, directory: bool, mode: int = 0o755) -> str:
+        """The target's own path, without symlinks; made, a directory with `mode`, when missing.
 
         Raises InvalidArgument for one that cannot be, or is of the other kind.
         """
+        made_before = len(self._stubs)
         try:
-            found = self._walk(target, directory)
+            way, _ = self._walk(target, directory)
+            if len(self._stubs) > made_before and directory and mode != 0o755:
+                self._stubs[-1] = self._stubs[-1].with_mode(mode)
         except OSError as error:
-            raise InvalidArgument(
-                f"cannot mount at {target!r}: {error.strerror}: choose another target"
-            ) from error
-        return "/" + "/".join(found or ())
+            raise _unusable(target, error) from error
+        return "/" + "/".join(way)
+
+    def is_covered(self, target: str) -> bool:
+        """Whether something that was mounted so far lies at or above `target`.
+
+        Raises InvalidArgument for one that leads nowhere.
+        """
+        try:
+            way, _ = self._walk(target, None)
+        except OSError as error:
+            raise _unusable(target, error) from error
+        return not self._cover_of(way).is_root
 
     def cover(self, path: str, fd: int | None, *, writable: bool = True) -> None:
         """From now on `path`, as `place` gave it, shows the directory `fd`."""
         self._covers.append(_Cover(tuple(path.strip("/").split("/")), fd, writable))
-
-    def is_covered(self, path: str) -> bool:
-        """Whether something that was mounted so far lies at or above `path`."""
-        return not self._cover_of(tuple(path.strip("/").split("/"))).is_root
 
     def seal(self) -> None:
         """All stubs are made, the run may begin."""
@@ -160,41 +173,43 @@ class Targets:
 
     # -- the walk --------------------------------------------------------------------------
 
-    def _walk(self, target: str, directory: bool | None) -> tuple[str, ...] | None:
-        """The way to `target` without symlinks. Without `directory` nothing is made: then it is
-        the first that is missing, or None when nothing is.
+    def _walk(self, target: str, directory: bool | None) -> tuple[tuple[str, ...], int]:
+        """The way to `target` without symlinks, and how much of it was there.
+
+        What is missing is made, unless `directory` is None.
         """
         todo = _parts(posixpath.normpath("/" + target))[::-1]
         done: list[str] = []
-        links = 0
+        existing = links = 0
         while todo:
             if len(todo) + len(done) > _MAX_PARTS:
                 raise OSError(errno.ENAMETOOLONG, "it is too deep")
             name = todo.pop()
             if name == "..":
                 del done[-1:]
+                existing = min(existing, len(done))
                 continue
             cover = self._cover_of(tuple(done))
-            if cover.fd is None:
+            if cover.fd is None or existing < len(done):
                 done.append(name)
                 continue
             parent = _open_below(cover.fd, done[len(cover.parts) :])
             try:
                 status = _lstat(parent, name)
-                if status is None and directory is None:
-                    return (*done, name)
-                if status is None:
-                    self._make(cover, parent, done, name, directory=bool(todo) or bool(directory))
-                elif stat.S_ISLNK(status.st_mode):
+                if status is not None and stat.S_ISLNK(status.st_mode):
                     links += 1
                     todo, done = _follow(os.readlink(name, dir_fd=parent), todo, done, links)
+                    existing = len(done)
                     continue
-                elif directory is not None:
+                if status is not None and directory is not None:
                     _check_kind(status, target, (*done, name), bool(todo) or directory)
+                if status is None and directory is not None:
+                    self._make(cover, parent, done, name, directory=bool(todo) or directory)
             finally:
                 os.close(parent)
+            existing += status is not None or directory is not None
             done.append(name)
-        return tuple(done) if directory is not None else None
+        return tuple(done), existing
 
     def _cover_of(self, parts: tuple[str, ...]) -> _Cover:
         """The last one mounted of the deepest."""
@@ -259,6 +274,10 @@ def forget_untouched(upper: Path, paths: Iterable[str]) -> None:
                     os.utime(f"/proc/self/fd/{parent}", ns=stamps)
                 finally:
                     os.close(parent)
+
+
+def _unusable(target: str, error: OSError) -> InvalidArgument:
+    return InvalidArgument(f"cannot mount at {target!r}: {error.strerror}: choose another target")
 
 
 def _open_below(fd: int, parts: list[str]) -> int:
