@@ -59,13 +59,18 @@ def prune(client: Client, given: Arguments) -> int:
     deleted = set(answer.get("CachesDeleted") or [])
     if given.verbose:
         _print_details([entry for entry in before if entry["ID"] in deleted])
-    elif deleted:
-        print("Deleted build cache objects:")
-        for name in answer["CachesDeleted"]:
-            print(name)
-        print()
+    else:
+        print_deleted(answer.get("CachesDeleted") or [])
     print(f"Total reclaimed space: {human_size(int(answer.get('SpaceReclaimed') or 0))}")
     return 0
+
+
+def print_deleted(names: list[str]) -> None:
+    if names:
+        print("Deleted build cache objects:")
+        for name in names:
+            print(name)
+        print()
 
 
 def _valued(words: list[str]) -> list[str]:

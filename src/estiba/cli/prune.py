@@ -104,6 +104,7 @@ def system(client: Client, given: Arguments) -> int:
         "  - all images without at least one container associated to them"
         if given.all
         else "  - all dangling images",
+        f"  - {'all' if given.all else 'unused'} build cache",
     ]
     filters = filters_of(given.filter, "--filter") or {}
     if given.volumes and "until" in filters:
@@ -115,5 +116,18 @@ def system(client: Client, given: Arguments) -> int:
     if given.volumes:
         freed += _prune(client, "volumes", filters)
     freed += _prune(client, "images", {**filters, **_dangling(given)})
+    if not set(filters) - {"until"}:
+        # Steps of a build have no labels.
+        freed += _prune_cache(client, filters, everything=bool(given.all))
     print(f"Total reclaimed space: {human_size(freed)}")
     return 0
+
+
+def _prune_cache(client: Client, filters: dict[str, dict[str, bool]], *, everything: bool) -> int:
+    """Prints what has gone; how many bytes that freed."""
+    from estiba.cli.builder import print_deleted
+
+    query = {"all": everything, "filters": filters or None}
+    answer: dict[str, Any] = client.post("/build/prune", query)
+    print_deleted(answer.get("CachesDeleted") or [])
+    return int(answer.get("SpaceReclaimed") or 0)

@@ -48,6 +48,9 @@ def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
         with build_server(lambda _: []) as server:
             server.answers = {
                 "GET /system/df": {"BuildCache": _ENTRIES},
+                "POST /containers/prune": {"ContainersDeleted": None, "SpaceReclaimed": 1},
+                "POST /networks/prune": {"NetworksDeleted": None},
+                "POST /images/prune": {"ImagesDeleted": None, "SpaceReclaimed": 2},
                 "POST /build/prune": {"CachesDeleted": list(deleted), "SpaceReclaimed": 1_500_000},
             }
             code = main._guarded(["-H", server.url, *words])
@@ -169,3 +172,14 @@ def test_prune_asks(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         _, out, _, server = run("builder", "prune", "-a")
     assert out.startswith("WARNING! This will remove all build cache.\nAre you sure")
     assert not server.asked
+
+
+def test_system_prune_takes_the_cache_too(run: Run) -> None:
+    _, out, _, server = run("system", "prune", "-f", deleted=("aaaa",))
+    assert out == "Deleted build cache objects:\naaaa\n\nTotal reclaimed space: 1.5MB\n"
+    assert server.asked[-1] == ("POST /build/prune", {})
+    asked = run("system", "prune", "-af", "--filter", "until=1h")[3].asked[-1]
+    assert asked[0] == "POST /build/prune"
+    assert asked[1]["all"] == ["1"]
+    asked = run("system", "prune", "-f", "--filter", "label=x")[3].asked[-1]
+    assert asked[0] == "POST /images/prune"
