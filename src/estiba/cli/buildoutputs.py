@@ -56,6 +56,7 @@ class Fetcher:
 
     def fetch(self, told: list[dict[str, Any]]) -> None:
         """Raises ClientError."""
+        self._check(told)
         for number, entry in enumerate(told, 1):
             token = str(entry.get("token") or "")
             if not token:
@@ -76,6 +77,16 @@ class Fetcher:
             else:
                 write_whole(dest, pieces)
             self._view.moved_all(SENDING - number)
+
+    def _check(self, told: list[dict[str, Any]]) -> None:
+        """All that is to be written here must be there. Raises ClientError."""
+        made = {(entry.get("type") == _CACHE, entry.get("index")) for entry in told}
+        for index, output in enumerate(self._outputs):
+            if output.dest and (False, index) not in made:
+                raise ClientError(f"the daemon has made no output of type {output.kind}")
+        for index, cache in enumerate(self._caches):
+            if cache.folder and (True, index) not in made:
+                raise ClientError(f"the daemon has made no cache for {cache.folder}")
 
     def _counted(self, pieces: Iterable[bytes], step: int, name: str) -> Iterator[bytes]:
         size = 0

@@ -386,11 +386,23 @@ def test_an_output_never_leaves_its_directory(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "evil").exists()
 
 
+@pytest.mark.parametrize("words", [["-o", "out"], ["--cache-to", "type=local,dest=out"]])
+def test_an_output_that_is_missing_is_told(run: Run, tmp_path: Path, words: list[str]) -> None:
+    done = run(*words, "ctx")
+    assert done.code == 1
+    assert "the daemon has made no " in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_as_output(run: Run, tmp_path: Path) -> None:
-    play, set_up = with_outputs("oci", "cache")
+    _, set_up = with_outputs("oci", "cache")
+    told = [
+        {"index": 0, "type": "oci", "token": "t0"},
+        {"index": 1, "type": "cache", "token": "t1"},
+    ]
     done = run(
         "-o", "type=oci,dest=a.tar", "--cache-to", "type=inline", "--cache-to",
-        "type=local,dest=kept", "ctx", play=play, set_up=set_up,
+        "type=local,dest=kept", "ctx", play=lambda _: [result(outputs=told)], set_up=set_up,
     )  # fmt: skip
     assert done.code == 0
     assert (tmp_path / "a.tar").read_bytes() == output_tar("./", "./bin/", "bin/x")
@@ -405,7 +417,7 @@ def test_stdout_as_output(run: Run) -> None:
 
 
 def test_a_cut_output_leaves_no_file(run: Run, tmp_path: Path) -> None:
-    told = [{"index": 7, "type": "tar", "token": "t"}]
+    told = [{"index": index, "type": "tar", "token": "t"} for index in (7, 0)]
     done = run("-o", "type=tar,dest=a.tar", "ctx", play=lambda _: [result(outputs=told)])
     assert "output that was not asked for" in done.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ctx"]
