@@ -39,7 +39,11 @@ def build(client: Client, given: Arguments) -> int:
     check_places(request.outputs)
     _forget(given.iidfile)
     # Whether one answers is found out before STDIN is read.
-    _ = client.version
+    if client.is_docker:
+        raise ClientError(
+            f"the daemon at {client.host.url} is a Docker Engine: `estiba build` needs estibad; "
+            "`docker build` builds there"
+        )
     work = _Work(client, given, request, view)
     import signal
 

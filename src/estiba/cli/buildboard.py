@@ -97,8 +97,13 @@ class Step:
         measured = (time_ns - self._time_ns) / 1e9 if time_ns and self._time_ns else -1.0
         self.seconds = measured if measured >= 0 else now - self.began
         self.error = str(event.get("error") or "")
-        self.reason = str(event.get("reason") or "")
-        self.state = FAILED if self.error else CACHED if event.get("cached") else DONE
+        # That it hit or missed is shown beside it.
+        reason = str(event.get("reason") or "")
+        self.reason = reason.removeprefix("hit: ").removeprefix("miss: ")
+        if self.error == CANCELLED:
+            self.state = CANCELLED
+        else:
+            self.state = FAILED if self.error else CACHED if event.get("cached") else DONE
 
 
 class Board:

@@ -29,6 +29,7 @@ _COLUMNS = (
     ("SIZE", "Size"),
     ("LAST ACCESSED", "LastAccessed"),
 )
+_SHORT = 12
 _SPACES = "1.48"
 """The API version that knows how much is to be kept by more than one word."""
 _BARE = {"inuse": "InUse", "shared": "Shared"}
@@ -87,7 +88,10 @@ def usage(client: Client, given: Arguments) -> int:
     if given.verbose and not given.format:
         _print_details(entries)
     else:
-        print_rows([_row(entry) for entry in entries], _COLUMNS, given.format)
+        rows = [_row(entry) for entry in entries]
+        if given.format in ("", "table"):
+            rows = [{**row, "ID": row["ID"][:_SHORT]} for row in rows]
+        print_rows(rows, _COLUMNS, given.format)
         if given.format not in ("", "table"):
             return 0
     _print_sums(entries)

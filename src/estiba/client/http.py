@@ -130,16 +130,28 @@ class Client:
     def __init__(self, host: Host) -> None:
         self.host = host
         self._version = os.environ.get("DOCKER_API_VERSION", "")
+        self._server = ""
 
     @property
     def version(self) -> str:
         """The newest API version that both sides know."""
         if not self._version:
-            answer = self._send("GET", "/_ping")
-            offered = answer.headers.get("api-version", _OLDEST)
-            answer.close()
-            self._version = min(offered, NEWEST, key=version_key)
+            self._version = min(self._ping(), NEWEST, key=version_key)
         return self._version
+
+    def _ping(self) -> str:
+        """The API version that the daemon offers."""
+        answer = self._send("GET", "/_ping")
+        answer.close()
+        self._server = answer.headers.get("server", "?")
+        return answer.headers.get("api-version", _OLDEST)
+
+    @property
+    def is_docker(self) -> bool:
+        """Whether a genuine Docker Engine answers, which knows nothing of estiba's own."""
+        if not self._server:
+            self._ping()
+        return self._server.startswith("Docker/")
 
     def require(self, version: str, what: str) -> None:
         """Raises ClientError when the daemon's API is older than what a flag needs."""

@@ -475,6 +475,17 @@ def test_a_request_that_is_refused(run: Run) -> None:
     assert "Error response from daemon: unknown member of request.json: x" in done.err
 
 
+def test_a_docker_engine_is_told_apart(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def be_docker(server: BuildServer) -> None:
+        server.name = "Docker/28.5.1 (linux)"
+
+    for version in ("", "1.47"):
+        monkeypatch.setenv("DOCKER_API_VERSION", version)
+        done = run("ctx", set_up=be_docker)
+        assert (done.code, done.server.builds) == (1, [])
+        assert "is a Docker Engine: `estiba build` needs estibad" in done.err
+
+
 @pytest.mark.parametrize("lines", [[], [started(1, "a")]])
 def test_an_answer_without_an_end(run: Run, lines: list[dict]) -> None:
     done = run("ctx", play=lambda _: lines)
@@ -487,9 +498,9 @@ def test_an_answer_without_an_end(run: Run, lines: list[dict]) -> None:
 
 def explained(_sent: Sent) -> Iterator[dict]:
     yield started(1, "[1/2] RUN a")
-    yield finished(1, cached=True, reason="same text, same base")
+    yield finished(1, cached=True, reason="hit: same text, same base")
     yield started(2, "[2/2] COPY . .")
-    yield finished(2, 1.25, reason="sub/file changed")
+    yield finished(2, 1.25, reason="miss: sub/file changed")
     yield result()
 
 

@@ -150,10 +150,13 @@ def test_the_last_frame_has_all_steps() -> None:
 
 
 def test_states_are_told() -> None:
-    made = board(started(1, "a"), finished(1, error="x"), started(2, "b"))
+    made = board(
+        started(1, "a"), finished(1, error="x"), started(2, "b"), started(3, "c"),
+        finished(3, error="cancelled"),
+    )  # fmt: skip
     assert made.stop(103.0)[0][0].name == "b"
     assert [line[:18].rstrip() for line in texts(made, 40, 9)[1:]] == [
-        " => ERROR a", " => CANCELED b",
+        " => ERROR a", " => CANCELED b", " => CANCELED c",
     ]  # fmt: skip
 
 

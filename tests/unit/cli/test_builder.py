@@ -76,6 +76,13 @@ def test_du(run: Run) -> None:
     assert server.asked[-1] == ("GET /system/df", {"type": ["build-cache"]})
 
 
+def test_ids_are_short_in_a_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_ENTRIES[0], "ID", "0123456789abcdef" * 4)
+    assert "\n0123456789ab   true" in run("builder", "du")[1]
+    assert "0123456789abcdef0" in run("builder", "du", "--format", "{{.ID}}")[1]
+    assert "0123456789abcdef0" in run("builder", "du", "--verbose")[1]
+
+
 def test_du_in_detail(run: Run) -> None:
     _, out, _, _ = run("buildx", "du", "--verbose", "--filter", "id=bb")
     assert out == (
