@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from estiba.model.errors import InvalidArgument
+from estiba.model.reference import DEFAULT_DOMAIN, Reference
 
 _MAX_HEADER_CHARS = 64 << 10
 
@@ -65,6 +66,34 @@ def decode_auth_header(text: str) -> Credentials:
     if not isinstance(config, dict):
         raise InvalidArgument("invalid X-Registry-Auth header: not a JSON object")
     return credentials_from(config)
+
+
+def decode_config_header(text: str) -> Callable[[Reference], Credentials]:
+    """The X-Registry-Config header: AuthConfigs by registry, for a build that asks several.
+
+    Raises InvalidArgument for what is none.
+    """
+    if len(text) > _MAX_HEADER_CHARS:
+        raise InvalidArgument("invalid X-Registry-Config header: longer than 64 KiB")
+    try:
+        configs = json.loads(_decode(text)) if text else {}
+    except (ValueError, RecursionError):
+        raise InvalidArgument("invalid X-Registry-Config header: not JSON in base64url") from None
+    if not isinstance(configs, dict):
+        raise InvalidArgument("invalid X-Registry-Config header: not a JSON object")
+    known = {
+        _registry(name): credentials_from(config)
+        for name, config in configs.items()
+        if isinstance(config, dict)
+    }
+    return lambda reference: known.get(reference.domain, ANONYMOUS)
+
+
+def _registry(name: str) -> str:
+    """Clients keep them by host or by a URL, Docker Hub's by one of its own."""
+    host = name.partition("://")[2] or name
+    host = host.partition("/")[0]
+    return DEFAULT_DOMAIN if host in ("index.docker.io", "registry-1.docker.io") else host
 
 
 def _decode(text: str) -> str:

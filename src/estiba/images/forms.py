@@ -10,8 +10,6 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import msgspec
-
 from estiba.images.images import Images
 from estiba.images.manifests import Document, parse
 from estiba.images.record import ImageRecord, Origin
@@ -23,6 +21,7 @@ from estiba.model.image import (
     MEDIA_MANIFEST,
     Descriptor,
     Manifest,
+    encode_manifest,
 )
 from estiba.storage.encoding import OWN, PLAIN, UNKNOWN, Blob, encoded
 
@@ -178,7 +177,7 @@ def own_form(
         layers=[part.descriptor for part in parts],
         annotations=annotations or {},
     )
-    body = msgspec.json.encode(manifest)
+    body = encode_manifest(manifest)
     return Form(Document(digest_of(body), MEDIA_MANIFEST, body, manifest), config, parts)
 
 

@@ -5,7 +5,6 @@ writes since 25.
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import msgspec
 from estiba.images.attestations import Referrer, referrers_of
 from estiba.images.forms import Form, gzip_form, open_part, plain_form, proven_form
 from estiba.images.images import Images
+from estiba.images.layout import END, LayoutWriter, blob_name, file_member
 from estiba.images.record import ImageRecord
 from estiba.model.digest import Digest, digest_of
 from estiba.model.errors import EstibaError, InvalidArgument, NotFound
@@ -120,22 +120,19 @@ class _Archive:
     def __init__(self, images: Images, options: _Options) -> None:
         self._images = images
         self._options = options
-        self._written: set[Digest] = set()
+        self._writer = LayoutWriter()
         self._entries: list[Descriptor] = []
         self._docker: list[dict[str, object]] = []
 
     def write(self, chosen: list[Chosen], form: str) -> Iterator[bytes]:
-        yield _directory("blobs/")
-        yield _directory("blobs/sha256/")
+        yield self._writer.begin()
         for one in chosen:
             yield from self._write_chosen(one, is_layout=form == OCI)
-        index = Index(schema_version=2, media_type=MEDIA_INDEX, manifests=self._entries)
         if form != DOCKER:
-            yield _file("index.json", msgspec.json.encode(index))
-            yield _file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+            yield self._writer.index(self._entries)
         if form != OCI:
-            yield _file("manifest.json", json.dumps(self._docker).encode())
-        yield bytes(tarfile.BLOCKSIZE * 2)
+            yield file_member("manifest.json", json.dumps(self._docker).encode())
+        yield END
 
     def _write_chosen(self, one: Chosen, *, is_layout: bool) -> Iterator[bytes]:
         entries = []
@@ -150,9 +147,9 @@ class _Archive:
             if not record.artifact:
                 self._docker.append(
                     {
-                        "Config": _blob(record.id),
+                        "Config": blob_name(record.id),
                         "RepoTags": one.tags or None,
-                        "Layers": [_blob(part.descriptor.digest) for part in form.parts],
+                        "Layers": [blob_name(part.descriptor.digest) for part in form.parts],
                     }
                 )
         top = entries[0]
@@ -195,12 +192,8 @@ class _Archive:
     def _write_blob(
         self, digest: Digest, pieces: Iterator[bytes], size: int, time_s: int
     ) -> Iterator[bytes]:
-        if digest in self._written:
-            return
-        self._written.add(digest)
-        yield _header(_blob(digest), size, time_s)
-        yield from pieces
-        yield _padding(size)
+        about = Descriptor(media_type="", digest=digest, size=size)
+        yield from self._writer.blob(about, pieces, time_s)
 
     def _index_over(
         self, records: list[ImageRecord], entries: list[Descriptor]
@@ -237,31 +230,3 @@ def _named(descriptor: Descriptor, tags: list[str]) -> list[Descriptor]:
         names = {_IMAGE_NAME: str(reference), _REF_NAME: reference.tag or ""}
         entries.append(msgspec.structs.replace(descriptor, annotations=names))
     return entries or [descriptor]
-
-
-def _blob(digest: Digest) -> str:
-    algorithm, _, encoded = digest.partition(":")
-    return f"blobs/{algorithm}/{encoded}"
-
-
-def _header(name: str, size: int, time_s: int = 0) -> bytes:
-    """The same image gives the same bytes: its members bear the time that it was made at."""
-    info = tarfile.TarInfo(name)
-    info.size = size
-    info.mtime = time_s
-    info.mode = 0o644
-    return info.tobuf(tarfile.PAX_FORMAT)
-
-
-def _directory(name: str) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.type, info.mode = tarfile.DIRTYPE, 0o755
-    return info.tobuf(tarfile.PAX_FORMAT)
-
-
-def _file(name: str, data: bytes, time_s: int = 0) -> bytes:
-    return _header(name, len(data), time_s) + data + _padding(len(data))
-
-
-def _padding(size: int) -> bytes:
-    return bytes(-size % tarfile.BLOCKSIZE)

@@ -156,6 +156,13 @@ def encode_config(config: ImageConfig) -> bytes:
     return msgspec.json.encode({**required, **msgspec.to_builtins(config)})
 
 
+def encode_manifest(manifest: Manifest) -> bytes:
+    """With what the specification requires, also of an image without layers."""
+    if manifest.layers:
+        return msgspec.json.encode(manifest)
+    return msgspec.json.encode({**msgspec.to_builtins(manifest), "layers": []})
+
+
 def parse_config(data: bytes | str) -> ImageConfig:
     """An image config; members that are null, as Docker writes them, are their zero values.
 

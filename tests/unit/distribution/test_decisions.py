@@ -13,11 +13,17 @@ import pytest
 import estiba
 from estiba.distribution.cancel import CancelToken
 from estiba.distribution.challenge import parse_challenges
-from estiba.distribution.credentials import ANONYMOUS, credentials_from, decode_auth_header
+from estiba.distribution.credentials import (
+    ANONYMOUS,
+    credentials_from,
+    decode_auth_header,
+    decode_config_header,
+)
 from estiba.distribution.proxies import Proxies, Proxy
 from estiba.distribution.settings import RegistrySettings
 from estiba.distribution.urls import Origin, follow, parse_url
 from estiba.model.errors import Cancelled, InvalidArgument, Unavailable
+from estiba.model.reference import parse_reference
 
 
 @pytest.mark.parametrize(
@@ -227,3 +233,26 @@ print(*(file for file in files if "site-packages" in file))
         [sys.executable, "-IS", "-c", code, source], capture_output=True, check=True
     )
     assert done.stdout.strip() == b""
+
+
+def test_credentials_of_several_registries() -> None:
+    header = header_of(
+        {
+            "https://index.docker.io/v1/": {"username": "hub", "password": "1"},
+            "registry.example:5000": {"username": "own", "password": "2"},
+            "https://other.example/v2/": {"identitytoken": "t"},
+            "damaged": 7,
+        }
+    )
+    known = decode_config_header(header)
+    assert known(parse_reference("busybox")).username == "hub"
+    assert known(parse_reference("registry.example:5000/a/b:1")).username == "own"
+    assert known(parse_reference("other.example/a")).identity_token == "t"
+    assert known(parse_reference("elsewhere.example/a")) == ANONYMOUS
+    assert decode_config_header("")(parse_reference("busybox")) == ANONYMOUS
+
+
+@pytest.mark.parametrize("text", ["%", "W10=", "bnVsbA==", "e30" * 30_000])
+def test_bad_credentials_of_several_registries(text: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"X-Registry-Config|base64"):
+        decode_config_header(text)
