@@ -27,17 +27,31 @@ Inode = tuple[int, int]
 
 
 class Packer:
-    """Makes the members of one archive; remembers inodes to write hard links."""
+    """Makes the members of one archive; remembers inodes to write hard links.
 
-    def __init__(self, *, overlay_upper: bool = False, without: Collection[str] = ()) -> None:
+    With `newest_ns` no member's time is later.
+    """
+
+    def __init__(
+        self,
+        *,
+        overlay_upper: bool = False,
+        without: Collection[str] = (),
+        newest_ns: int | None = None,
+    ) -> None:
         self._is_upper = overlay_upper
         self._without = without
+        self._newest_ns = newest_ns
         self._seen: dict[Inode, str] = {}
 
     def tree(self, directory: int, prefix: str) -> Iterator[bytes]:
         """All below the open `directory`, named with `prefix` ("" or ending in "/")."""
         for found in walk(directory, prefix, without=self._without):
             yield from self._entry(found.parent, found.name, found.path, found.status)
+
+    def root(self, directory: int, path: str) -> Iterator[bytes]:
+        """The open `directory` itself, named `path`."""
+        yield _header(self._info(f"{path}/", os.fstat(directory), stat.S_IFDIR), _xattrs(directory))
 
     def member(self, parent: int, name: str, path: str) -> Iterator[bytes]:
         """One file or subtree, named `path` in the archive; what vanishes meanwhile is left out."""
@@ -65,9 +79,9 @@ class Packer:
             return
         elif self._is_upper and stat.S_ISCHR(mode) and status.st_rdev == 0:
             folder, slash, base = path.rpartition("/")
-            yield _header(_info(f"{folder}{slash}.wh.{base}", status, stat.S_IFREG))
+            yield _header(self._info(f"{folder}{slash}.wh.{base}", status, stat.S_IFREG))
         else:
-            info = _info(path, status, mode)
+            info = self._info(path, status, mode)
             if stat.S_ISLNK(mode):
                 with contextlib.suppress(FileNotFoundError):
                     info.linkname = os.readlink(name, dir_fd=parent)
@@ -81,18 +95,18 @@ class Packer:
         except (FileNotFoundError, NotADirectoryError):
             return
         try:
-            info = _info(f"{path}/", os.fstat(fd), stat.S_IFDIR)
+            info = self._info(f"{path}/", os.fstat(fd), stat.S_IFDIR)
             xattrs = _xattrs(fd)
             yield _header(info, xattrs)
             if self._is_upper and _is_opaque(fd):
-                yield _header(_info(f"{path}/.wh..wh..opq", os.fstat(fd), stat.S_IFREG))
+                yield _header(self._info(f"{path}/.wh..wh..opq", os.fstat(fd), stat.S_IFREG))
         finally:
             os.close(fd)
 
     def _file(self, parent: int, name: str, path: str, status: os.stat_result) -> Iterator[bytes]:
         earlier = self._earlier(status, path)
         if earlier:
-            info = _info(path, status, stat.S_IFREG)
+            info = self._info(path, status, stat.S_IFREG)
             info.type, info.linkname = tarfile.LNKTYPE, earlier
             yield _header(info)
             return
@@ -106,7 +120,7 @@ class Packer:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 return
-            info = _info(path, status, stat.S_IFREG)
+            info = self._info(path, status, stat.S_IFREG)
             info.size = status.st_size
             yield _header(info, _xattrs(fd))
             yield from _content(fd, status.st_size)
@@ -120,6 +134,29 @@ class Packer:
         first = self._seen.setdefault((status.st_dev, status.st_ino), path)
         return None if first == path else first
 
+    def _info(self, path: str, status: os.stat_result, mode: int) -> tarfile.TarInfo:
+        info = tarfile.TarInfo(path)
+        info.mode = stat.S_IMODE(status.st_mode)
+        info.uid, info.gid = status.st_uid, status.st_gid
+        time_ns = status.st_mtime_ns
+        if self._newest_ns is not None:
+            time_ns = min(time_ns, self._newest_ns)
+        whole, fraction = divmod(time_ns, 1_000_000_000)
+        info.mtime = whole
+        if fraction:
+            info.pax_headers = {"mtime": f"{whole}.{fraction:09d}"}
+        kind = stat.S_IFMT(mode)
+        info.type = {
+            stat.S_IFDIR: tarfile.DIRTYPE,
+            stat.S_IFLNK: tarfile.SYMTYPE,
+            stat.S_IFCHR: tarfile.CHRTYPE,
+            stat.S_IFBLK: tarfile.BLKTYPE,
+            stat.S_IFIFO: tarfile.FIFOTYPE,
+        }.get(kind, tarfile.REGTYPE)
+        if kind in (stat.S_IFCHR, stat.S_IFBLK):
+            info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        return info
+
 
 def _content(fd: int, size: int) -> Iterator[bytes]:
     """Exactly `size` bytes and the padding: a file that shrinks meanwhile ends in zeros."""
@@ -130,27 +167,6 @@ def _content(fd: int, size: int) -> Iterator[bytes]:
         yield piece
     if size % BLOCK:
         yield bytes(-size % BLOCK)
-
-
-def _info(path: str, status: os.stat_result, mode: int) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(path)
-    info.mode = stat.S_IMODE(status.st_mode)
-    info.uid, info.gid = status.st_uid, status.st_gid
-    whole, fraction = divmod(status.st_mtime_ns, 1_000_000_000)
-    info.mtime = whole
-    if fraction:
-        info.pax_headers = {"mtime": f"{whole}.{fraction:09d}"}
-    kind = stat.S_IFMT(mode)
-    info.type = {
-        stat.S_IFDIR: tarfile.DIRTYPE,
-        stat.S_IFLNK: tarfile.SYMTYPE,
-        stat.S_IFCHR: tarfile.CHRTYPE,
-        stat.S_IFBLK: tarfile.BLKTYPE,
-        stat.S_IFIFO: tarfile.FIFOTYPE,
-    }.get(kind, tarfile.REGTYPE)
-    if kind in (stat.S_IFCHR, stat.S_IFBLK):
-        info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
-    return info
 
 
 def _header(info: tarfile.TarInfo, xattrs: dict[str, str] | None = None) -> bytes:
@@ -176,6 +192,11 @@ def _is_opaque(fd: int) -> bool:
         return os.getxattr(fd, OPAQUE_XATTR) == b"y"
     except OSError:
         return False
+
+
+def pack_end() -> bytes:
+    """What ends an archive."""
+    return _END
 
 
 def pack_tree(

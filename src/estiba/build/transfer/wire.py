@@ -28,6 +28,9 @@ INLINE = "estiba.cache.v1"
 MAX_BYTES = 16 << 20
 """Of all records of a cache."""
 
+_MAX_INLINE_BYTES = 4 << 20
+"""A config that is much longer can be pulled by nobody."""
+
 _VERSION = 1
 _MAX_RECORDS = 50_000
 _MAX_KEYS = 16
@@ -188,6 +191,10 @@ def with_inline_cache(config_json: bytes, records: Sequence[CacheRecord]) -> byt
     own = set(_diff_ids(members))
     kept = [one for one in portable(records) if not one.layer or one.layer in own]
     body = encode_cache(kept, {})
+    if len(body) > _MAX_INLINE_BYTES:
+        raise LimitExceeded(
+            "the build cache is too large for an image's config: use --cache-to type=registry"
+        )
     return msgspec.json.encode({**members, INLINE: msgspec.Raw(body)})
 
 

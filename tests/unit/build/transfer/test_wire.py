@@ -129,6 +129,8 @@ def test_too_much_is_refused() -> None:
     many = [CacheRecord(id=f"r{n}", keys=["k" * 200], description="d" * 900) for n in range(16_000)]
     with pytest.raises(LimitExceeded, match="too large to export"):
         encode_cache(many, {})
+    with pytest.raises(LimitExceeded, match="use --cache-to type=registry"):
+        with_inline_cache(json.dumps(CONFIG).encode(), many[:5000])
 
 
 # -- inline --------------------------------------------------------------------------------
