@@ -6,6 +6,9 @@ import contextlib
 import http.client
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +135,45 @@ def test_from_a_layout_to_a_registry(
         assert blob["subject"][0]["digest"] == {"sha256": digest.removeprefix("sha256:")}
         remove(daemon, name)
         wait_until(lambda: not leftovers(daemon), what="the layers to go")
+
+
+def test_what_the_client_and_the_api_show(make_daemon: Callable[..., PrivateDaemon]) -> None:
+    daemon = make_daemon()
+    daemon.start()
+    load(daemon, "app:1")
+    status, (listed,) = daemon.request("GET", "/images/app:1/attestations")
+    assert status == 200
+    assert listed["PredicateType"] == SPDX and "Statement" not in listed
+    assert listed["Descriptor"]["mediaType"] == IN_TOTO
+    assert listed["Descriptor"]["annotations"] == {KEY: SPDX}
+    (whole,) = daemon.request("GET", f"/images/app:1/attestations?statement=1&type={SPDX}")[1]
+    (saved,) = stated(daemon, "app:1")
+    saved["subject"][0].pop("name")
+    assert whole["Statement"] == saved, "about the same manifest"
+    assert daemon.request("GET", "/images/app:1/attestations?type=other") == (200, [])
+    assert daemon.request("GET", "/images/none/attestations")[0] == 404
+    daemon.import_busybox()
+    assert daemon.request("GET", "/images/busybox/attestations") == (200, [])
+
+    table = estiba(daemon, "image", "attestations", "app:1").splitlines()
+    assert table[0].split() == ["PREDICATE", "TYPE", "DIGEST", "SIZE"]
+    assert table[1].split()[0] == SPDX
+    text = estiba(daemon, "image", "attestations", "--type", "spdx", "app:1")
+    assert json.loads(text) == whole["Statement"]
+    assert estiba(daemon, "image", "attestations", "--type", "slsa", "app:1") == ""
+
+
+def estiba(daemon: PrivateDaemon, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "estiba.cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ESTIBA_HOST": daemon.url},
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,11 @@ class Images(Protocol):
 
     async def history(self, name: str, platform: Platform | None) -> list[Json]: ...
 
+    async def attestations(
+        self, name: str, platform: Platform | None, *, types: list[str], statements: bool
+    ) -> list[Json]:
+        """Those of `types`, or all; with what they say if `statements`."""
+
     async def tag(self, name: str, repository: str, tag: str) -> None: ...
 
     async def remove(

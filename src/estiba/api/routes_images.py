@@ -28,6 +28,7 @@ class ImageRoutes:
             ("ImageList", self.list_all),
             ("ImageInspect", self.inspect),
             ("ImageHistory", self.history),
+            ("ImageAttestations", self.attestations),
             ("ImageTag", self.tag),
             ("ImageDelete", self.delete),
             ("ImagePrune", self.prune),
@@ -63,6 +64,15 @@ class ImageRoutes:
 
     async def history(self, context: Context) -> HttpResponse:
         return answer(await self._images.history(_name(context), _asked(context)))
+
+    async def attestations(self, context: Context) -> HttpResponse:
+        found = await self._images.attestations(
+            _name(context),
+            _asked(context),
+            types=[text for text in context.texts("type") if text],
+            statements=context.flag("statement"),
+        )
+        return answer(found)
 
     async def tag(self, context: Context) -> HttpResponse:
         repository = context.text("repo")

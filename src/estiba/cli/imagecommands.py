@@ -17,6 +17,11 @@ _INSECURE = "--insecure  the registry may do without TLS or with a certificate o
 _IMAGE = "[OPTIONS] IMAGE [IMAGE...]"
 
 IMAGE = {
+    "attestations": Command(
+        "[OPTIONS] IMAGE", "What is stated of an image: bill of materials, provenance",
+        "attestations:attestations", FORMAT + NO_TRUNC + QUIET + _PLATFORM + """\
+        --type LIST…  only these (spdx, slsa, or a predicate type), as they are stated
+        """, least=1, most=1),
     "bootstrap": Command(
         "busybox|debian[:SUITE]",
         "Make a base image from the distribution's packages, without a registry",

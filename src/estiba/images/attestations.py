@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 import msgspec
 
+from estiba.images.forms import original_forms, plain_form
 from estiba.images.images import Images
 from estiba.images.record import Attestation, ImageRecord
 from estiba.kernel import failpoint
 from estiba.model.digest import Digest, digest_of, hex_of
 from estiba.model.errors import EstibaError, InvalidArgument, LimitExceeded, NotFound
 from estiba.model.image import MEDIA_MANIFEST, Descriptor, Manifest
+from estiba.model.reference import parse_reference
 
 IN_TOTO = "application/vnd.in-toto+json"
 PREDICATE_TYPE = "in-toto.io/predicate-type"
@@ -45,11 +47,22 @@ class Predicate:
 
 @dataclass(frozen=True, slots=True)
 class Referrer:
-    """A manifest whose subject is an image's; `blobs` are what it stands on."""
+    """A manifest whose subject is an image's; `blobs` are what it stands on, the statement that
+    `layer` describes among them.
+    """
 
     descriptor: Descriptor
     body: bytes
     blobs: dict[Digest, bytes]
+    layer: Descriptor
+
+    @property
+    def predicate_type(self) -> str:
+        return self.layer.annotations[PREDICATE_TYPE]
+
+    @property
+    def statement(self) -> bytes:
+        return self.blobs[self.layer.digest]
 
 
 def attach(images: Images, image: Digest, predicates: Sequence[Predicate]) -> None:
@@ -102,6 +115,19 @@ def referrers_of(
     return [referrer(one, subject, name) for one in predicates_of(images, record)]
 
 
+def current_referrers(images: Images, record: ImageRecord) -> list[Referrer]:
+    """About the manifest that the image travelled as last, or would in an archive."""
+    origin, form = next(original_forms(images, record), (None, None))
+    form = form or plain_form(images, record)
+    repository = origin.repository if origin is not None else ""
+    name = parse_reference(repository).familiar_name if repository else ""
+    document = form.document
+    subject = Descriptor(
+        media_type=document.media_type, digest=document.digest, size=len(document.body)
+    )
+    return referrers_of(images, record, subject, name)
+
+
 def referrer(predicate: Predicate, subject: Descriptor, name: str) -> Referrer:
     """A statement about `subject`, and the manifest that ties it to that."""
     about: dict[str, object] = {"digest": {"sha256": hex_of(subject.digest)}}
@@ -138,7 +164,8 @@ def referrer(predicate: Predicate, subject: Descriptor, name: str) -> Referrer:
         artifact_type=IN_TOTO,
         annotations=notes,
     )
-    return Referrer(descriptor, body, {_EMPTY_CONFIG.digest: _EMPTY, layer.digest: statement})
+    blobs = {_EMPTY_CONFIG.digest: _EMPTY, layer.digest: statement}
+    return Referrer(descriptor, body, blobs, layer)
 
 
 def is_attestation(manifest: Manifest) -> bool:

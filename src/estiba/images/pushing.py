@@ -203,7 +203,7 @@ class _Push:
         with self.images.leases.held(record.needed()):
             referrers = referrers_of(self.images, record, subject, self.reference.familiar_name)
         for referrer in referrers:
-            kind = ", ".join(referrer.descriptor.annotations.values())
+            kind = referrer.predicate_type
             try:
                 self._put_referrer(referrer, subject.digest)
             except (InvalidArgument, NotFound, Forbidden) as error:

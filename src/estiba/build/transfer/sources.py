@@ -35,6 +35,7 @@ Moved = Callable[[int, int], None]
 """Bytes of a layer that have come, and all of them."""
 
 _POLL_S = 0.1
+_GIVE_UP_S = 10.0
 _PARALLEL = 3
 
 
@@ -166,7 +167,7 @@ class RegistrySource:
                     moved(fetch.offset, descriptor.size)
         finally:
             if self.fetches.leave(fetch, wake):
-                fetch.finished.wait()
+                fetch.finished.wait(_GIVE_UP_S)
         if fetch.error is not None:
             raise fetch.error
 

@@ -14,6 +14,7 @@ from estiba.containers.engine import Engine
 from estiba.daemon.adapters.container_views import ZERO_TIME, timestamp
 from estiba.daemon.adapters.image_filters import check_known, filtered, parse_bool
 from estiba.images import removal
+from estiba.images.attestations import current_referrers
 from estiba.images.images import Images
 from estiba.images.record import ImageRecord
 from estiba.kernel.blocking import run_blocking
@@ -120,6 +121,23 @@ class ImageQueries:
             entries[0]["Id"] = record.id
             entries[0]["Tags"] = record.repo_tags or None
         return entries
+
+    async def attestations(
+        self, name: str, platform: Platform | None, *, types: list[str], statements: bool
+    ) -> list[Json]:
+        record = self.images.resolve(name, platform)
+        if not record.attestations:
+            return []
+        found = await run_blocking(current_referrers, self.images, record)
+        return [
+            {
+                "Descriptor": msgspec.to_builtins(one.layer),
+                "PredicateType": one.predicate_type,
+                **({"Statement": msgspec.Raw(one.statement)} if statements else {}),
+            }
+            for one in found
+            if not types or one.predicate_type in types
+        ]
 
     async def tag(self, name: str, repository: str, tag: str) -> None:
         target = parse_reference(repository).with_tag(tag)
