@@ -172,7 +172,8 @@ def _checked(target: str, cwd: str) -> str:
 
     Raises InvalidArgument.
     """
-    if not target or "\0" in target or len(os.fsencode(target)) > 4096:
+    encoded = target.encode(errors="replace")
+    if not target or "\0" in target or len(encoded) > 4096 or encoded.decode() != target:
         raise InvalidArgument(f"invalid mount target {target[:64]!r}: give a path")
     return posixpath.normpath(posixpath.join("/", cwd, target)).replace("//", "/")
 

@@ -45,7 +45,10 @@ def check_request(request: RunRequest) -> None:
     for text in strings:
         if "\0" in text:
             raise InvalidArgument("a command, variable or directory of RUN holds a NUL byte")
-    sizes = [len(text.encode(errors="surrogateescape")) for text in strings]
+    try:
+        sizes = [len(text.encode()) for text in strings]
+    except UnicodeEncodeError:
+        raise InvalidArgument("a command, variable or directory of RUN is not UTF-8") from None
     if max(sizes) >= _MAX_STRING_BYTES or sum(sizes) > _MAX_STRINGS_BYTES:
         raise InvalidArgument(
             "the command and the environment of RUN are too long for the kernel (execve(2)): "

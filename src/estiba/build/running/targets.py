@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import posixpath
+import secrets
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -92,7 +93,7 @@ class Targets:
             with contextlib.suppress(FileNotFoundError):
                 status = os.stat(name, dir_fd=self.root, follow_symlinks=False)
                 if not stat.S_ISDIR(status.st_mode):
-                    aside = f".{name}-of-the-image"
+                    aside = f".{name}-of-the-image-{secrets.token_hex(8)}"
                     self._remember(self.root)
                     os.rename(name, aside, src_dir_fd=self.root, dst_dir_fd=self.root)
                     self._aside.append((aside, name))
@@ -107,10 +108,15 @@ class Targets:
         made_before = len(self._stubs)
         try:
             way, _ = self._walk(target, directory)
+            "/".join(way).encode()  # as it stands in the spec, which is JSON
             if len(self._stubs) > made_before and directory and mode != 0o755:
                 self._stubs[-1] = self._stubs[-1].with_mode(mode)
         except OSError as error:
             raise _unusable(target, error) from error
+        except UnicodeEncodeError:
+            raise InvalidArgument(
+                f"cannot mount at {target!r}: a link leads to a name that is not UTF-8"
+            ) from None
         return "/" + "/".join(way)
 
     def is_covered(self, target: str) -> bool:

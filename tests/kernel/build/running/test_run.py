@@ -12,6 +12,7 @@ from tests.kernel.build.running.running_lab import STDERR, Lab, Told, layer
 from tests.support.daemon import PrivateDaemon
 
 from estiba.build.ports import RunLimits
+from estiba.kernel.cgroup import Mode
 from estiba.model.container import Ulimit
 from estiba.model.errors import (
     CommandNotExecutable,
@@ -206,24 +207,35 @@ async def test_limits_hold(lab: Lab) -> None:
         shm_bytes=8 * MB,
         ulimits=(Ulimit(name="nofile", soft=77, hard=88),),
     )
+    v1 = (
+        "memory/memory.limit_in_bytes cpu/cpu.shares cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us "
+        "cpuset/cpuset.cpus"
+    )
+    is_v2 = lab.engine.hierarchies.mode == Mode.V2
+    files = "memory.max cpu.weight cpu.max cpuset.cpus" if is_v2 else v1
     said = await lab.sh(
-        "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes cpu/cpu.shares cpu/cpu.cfs_quota_us "
-        "cpu/cpu.cfs_period_us cpuset/cpuset.cpus memory/memory.memsw.limit_in_bytes || true;"
-        "ulimit -n; ulimit -Hn; df -m /dev/shm | tail -1",
+        f"cd /sys/fs/cgroup; cat {files}; ulimit -n; ulimit -Hn; df -m /dev/shm | tail -1",
         limits=limits,
     )
     words = said.split()
-    assert words[:5] == [str(64 * MB), "512", "25000", "50000", "0"]
-    assert words[-8:-6] == ["77", "88"]
-    assert words[-5] == "8"
+    weight = str(1 + (512 - 2) * 9999 // 262142)
+    expected = [weight, "25000", "50000", "0"] if is_v2 else ["512", "25000", "50000", "0"]
+    assert words[:7] == [str(64 * MB), *expected, "77", "88"]
+    assert words[8] == "8"
 
 
 async def test_a_cgroup_parent_of_its_own(lab: Lab) -> None:
     parent = f"{lab.engine.defaults.cgroup_parent}/deep"
-    said = await lab.sh(
-        "cat /proc/self/mountinfo | grep memory", limits=RunLimits(cgroup_parent=parent)
-    )
-    assert f"{parent}/build-" in said or " / " in said
+    told = Told()
+    with lab.tree() as tree:
+        limits = RunLimits(cgroup_parent=parent)
+        request = lab.request(tree, "/bin/sh", "-c", "echo up; sleep 100", limits=limits)
+        running = asyncio.create_task(lab.executor.run(request, told))
+        await told.first()
+        assert lab.engine.hierarchies.processes(f"{parent}/build-{request.id}")
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
     lab.engine.hierarchies.remove(parent)
 
 

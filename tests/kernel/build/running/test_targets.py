@@ -182,6 +182,7 @@ async def test_targets_that_are_refused(lab: Lab, tmp_path: Path) -> None:
         l2="->l1/x",
         file="x",
         top="->/",
+        bytes="->/\udcff",
     )
     source = layer(tmp_path / "source", file="x", link="->/etc")
     cases: list[tuple[str, RunMount]] = [
@@ -199,6 +200,8 @@ async def test_targets_that_are_refused(lab: Lab, tmp_path: Path) -> None:
         ("too deep", TmpfsMount("/d" * 200)),
         ("File name too long", TmpfsMount("/" + "d" * 300)),
         ("invalid mount target", TmpfsMount("")),
+        ("invalid mount target", TmpfsMount("/\udcff")),
+        ("not UTF-8", TmpfsMount("/bytes")),
         ("invalid mount target", TmpfsMount("/a\0b")),
         ("invalid mount target", TmpfsMount("/x" * 3000)),
     ]

@@ -85,6 +85,7 @@ def test_variables_of_secrets_and_agents() -> None:
         ({"argv": ("a\0",)}, "NUL"),
         ({"env": ("A=\0",)}, "NUL"),
         ({"cwd": "/\0"}, "NUL"),
+        ({"argv": ("\udcff",)}, "not UTF-8"),
         ({"argv": ("x" * (128 << 10),)}, "too long"),
         ({"env": ("x" * 100_000,) * 11}, "too long"),
         ({"mounts": (TmpfsMount("/x"),) * 129}, "more than 128"),
