@@ -179,7 +179,9 @@ class _Work:
         if state and self._given.debug and buildreport.is_terminal():
             self._open_shell(state)
         elif state:
-            buildreport.tell(sys.stderr, buildreport.state_text(state))
+            buildreport.tell(
+                sys.stderr, buildreport.state_text(state, is_known=bool(self._given.debug))
+            )
         return 1
 
     def _open_shell(self, state: str) -> None:

@@ -53,13 +53,13 @@ def failure_text(event: dict[str, Any], board: Board, name: str) -> str:
     return "\n".join(lines)
 
 
-def state_text(state: str) -> str:
-    """How to look around in what a failed step left."""
-    return (
+def state_text(state: str, *, is_known: bool) -> str:
+    """How to look around in what a failed step left; `is_known` when --debug was given."""
+    text = (
         f"The state at which it failed is {state}\n"
-        f"Look around in it: estiba run -it --rm {short(state)}\n"
-        "or build with --debug, which opens a shell there"
+        f"Look around in it: estiba run -it --rm {short(state)}"
     )
+    return text if is_known else f"{text}\nor build with --debug, which opens a shell there"
 
 
 def short(state: str) -> str:

@@ -78,6 +78,10 @@ def outputs(given: Arguments) -> list[Output]:
             found.append(Output("registry", {}))
     if given.load and not any(output.kind == "image" for output in found):
         found.append(Output("image", {}))
+    for output in found:
+        is_pushed = output.kind == "registry" or output.sent.get("push") in _TRUE
+        if is_pushed and not given.tag and not output.sent.get("name"):
+            raise UsageError("a name is needed for pushing to a registry: -t NAME")
     if sum(output.dest == "-" for output in found) > 1:
         raise UsageError("only one output can go to STDOUT: give the others a dest=FILE")
     return found

@@ -456,7 +456,7 @@ def test_a_step_that_fails(run: Run, words: list[str]) -> None:
         "ERROR: failed to build: The command 'make' returned a non-zero code: 2\n"
         f"The state at which it failed is {IMAGE}\n"
         "Look around in it: estiba run -it --rm abababababab\n"
-        "or build with --debug, which opens a shell there\n"
+        + ("" if "--debug" in words else "or build with --debug, which opens a shell there\n")
     )
 
 

@@ -104,6 +104,23 @@ def test_check(words: list[str]) -> None:
     assert asked(*words) == {"check": True}
 
 
+_DOCKERS = (
+    "--add-host --build-arg --cache-from --cgroup-parent --compress --cpu-period --cpu-quota "
+    "--cpu-shares --cpuset-cpus --cpuset-mems --file --force-rm --iidfile --isolation --label "
+    "--memory --memory-swap --network --no-cache --platform --pull --quiet --rm --security-opt "
+    "--shm-size --squash --tag --target --ulimit"
+)
+_BUILDXS = (
+    "--allow --attest --build-context --cache-to --call --check --load --metadata-file "
+    "--no-cache-filter --output --progress --provenance --push --sbom --secret --ssh"
+)
+
+
+def test_all_flags_of_docker_are_there() -> None:
+    known = {name for flag in BUILDER["build"].flags() for name in flag.names}
+    assert set(f"{_DOCKERS} {_BUILDXS} -c -f -m -o -q -t -D --explain-cache".split()) <= known
+
+
 # -- outputs -------------------------------------------------------------------------------
 
 
@@ -118,7 +135,7 @@ def test_check(words: list[str]) -> None:
         (["-o", "type=docker"], [{"type": "image"}], [""]),
         (["-o", "type=docker,dest=-"], [{"type": "docker"}], ["-"]),
         (['--output="type=local","dest=a,b"'], [{"type": "local"}], ["a,b"]),
-        (["--push"], [{"type": "registry"}], [""]),
+        (["--push", "-t", "a"], [{"type": "registry"}], [""]),
         (["-o", "type=image,name=x", "--push"],
          [{"type": "image", "name": "x", "push": "true"}], [""]),
         (["-o", "type=local,dest=d", "--load"], [{"type": "local"}, {"type": "image"}], ["d", ""]),
@@ -223,6 +240,8 @@ _REFUSED = [
     ("-o dest=x", "type is required: image, local"),
     ("-o type=local", "dest is required for local output"),
     ("-o type=image,dest=x", "an output of type image takes no dest"),
+    ("--push", "a name is needed for pushing to a registry: -t NAME"),
+    ("-o type=image,push=true", "a name is needed for pushing"),
     ("-o - -o type=oci", "only one output can go to STDOUT"),
     ("--cache-from type=gha", 'unknown type "gha": registry'),
     ("--cache-from type=local", "src is required"),
