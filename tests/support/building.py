@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import json
 import re
@@ -280,3 +281,12 @@ def comparable(found: dict[str, Any]) -> dict[str, Any]:
     history = [_ARGUMENTS.sub("RUN ", _UNCHANGED.sub("", line)) for line in found["history"]]
     spared = sum(bool(_UNCHANGED.match(line)) for line in found["history"])
     return {**found, "history": history, "layers": found["layers"] + spared}
+
+
+def differences(found: dict[str, Any], expected: dict[str, Any]) -> str:
+    """Line by line; empty where they are the same."""
+    texts = [
+        json.dumps(comparable(one), indent=1, ensure_ascii=False, sort_keys=True).splitlines()
+        for one in (expected, found)
+    ]
+    return "\n".join(difflib.unified_diff(*texts, "expected", "found", lineterm="", n=0))
