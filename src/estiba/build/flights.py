@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -16,10 +16,18 @@ class Flights(Generic[T]):
 
     _under_way: dict[str, asyncio.Future[T | None]] = field(default_factory=dict)
 
-    async def join(self, key: str, work: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
+    async def join(
+        self,
+        key: str,
+        work: Callable[[], Awaitable[T]],
+        *,
+        until: Callable[[T], asyncio.Future[Any] | None] = lambda _: None,
+    ) -> tuple[T, bool]:
         """The result, and whether this caller did the work.
 
-        Whoever waits does it himself when the other fails or is cancelled.
+        Whoever waits does it himself when the other fails or is cancelled. A result can be joined
+        until the future that `until` gives for it is done: what is found elsewhere from then on
+        is not done twice in between.
         """
         while (flight := self._under_way.get(key)) is not None:
             found = await asyncio.shield(flight)
@@ -28,9 +36,14 @@ class Flights(Generic[T]):
         future: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
         self._under_way[key] = future
         result: T | None = None
+        lasting: asyncio.Future[Any] | None = None
         try:
             result = await work()
+            lasting = until(result)
             return result, True
         finally:
-            del self._under_way[key]
+            if lasting is None or lasting.done():
+                del self._under_way[key]
+            else:
+                lasting.add_done_callback(lambda _: self._under_way.pop(key))
             future.set_result(result)
