@@ -1,11 +1,12 @@
 """The records of finished steps: found by key, in use, pruned.
 
-Owns the records; layers belong to the storage package and are kept
-as long as a record names them. May be called from any thread; what changes a record blocks.
+Owns the records; layers belong to the storage package and are kept as long as a record names
+them. May be called from any thread; what changes a record blocks.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -20,8 +21,13 @@ from estiba.model.digest import Digest
 from estiba.storage.layers import LayerStore
 from estiba.store import Store, Transaction
 
+_log = logging.getLogger(__name__)
+
 _TOUCH_NS = 60 * 10**9
 """A record's last use is not written more often than that."""
+
+_MAX_KEYS = 64
+"""What is copied from a stage that is built again and again has a new key each time."""
 
 
 @dataclass(slots=True)
@@ -36,8 +42,17 @@ class Cache:
     _used: dict[str, int] = field(default_factory=dict)
 
     def open(self) -> None:
+        unreadable = []
         for row in self.store.load(KIND):
-            self._index(decode(row.body))
+            try:
+                self._index(decode(row.body))
+            except msgspec.DecodeError:
+                unreadable.append(row.id)
+        if unreadable:
+            _log.warning(
+                "%d records of the build cache are of another form: dropped", len(unreadable)
+            )
+            self._write(unreadable)
 
     # -- finding ---------------------------------------------------------------------------
 
@@ -65,7 +80,7 @@ class Cache:
             for key in keys:
                 record = self._records.get(self._by_key.get(key, ""))
                 if record is not None and self._is_whole(record):
-                    self._used[record.id] = self._used.get(record.id, 0) + 1
+                    self._hold(record.id)
                     return record
         return None
 
@@ -83,8 +98,15 @@ class Cache:
         with self._lock:
             for record in records:
                 self._index(record)
-                self._used[record.id] = self._used.get(record.id, 0) + 1
-        self._write(records)
+                self._hold(record.id)
+        try:
+            self._write([record.id for record in records])
+        except BaseException:
+            with self._lock:
+                for record in records:
+                    self._forget(record)
+            self._release([record.id for record in records])
+            raise
         failpoint.hit("cache.written")
 
     def touch(self, records: Iterable[CacheRecord]) -> None:
@@ -97,20 +119,20 @@ class Cache:
                 if known is not None and known.last_used_ns < now - _TOUCH_NS:
                     new = msgspec.structs.replace(known, last_used_ns=now, uses=known.uses + 1)
                     self._records[record.id] = new
-                    changed.append(new)
+                    changed.append(record.id)
         if changed:
             self._write(changed)
 
     def add_keys(self, record: CacheRecord, keys: Collection[str]) -> None:
-        """Another way to find a record. Blocks."""
+        """Another way to find a record. Of very many the oldest are forgotten. Blocks."""
         with self._lock:
             known = self._records.get(record.id)
-            new = [key for key in keys if known is not None and key not in known.keys]
-            if known is None or not new:
+            if known is None or all(key in known.keys for key in keys):
                 return
-            joined = msgspec.structs.replace(known, keys=[*known.keys, *new])
-            self._index(joined)
-        self._write([joined])
+            joined = [*(key for key in known.keys if key not in keys), *keys][-_MAX_KEYS:]
+            self._forget(known)
+            self._index(msgspec.structs.replace(known, keys=joined))
+        self._write([record.id])
 
     def remove(self, record_ids: Collection[str]) -> list[CacheRecord]:
         """Those that nobody uses; returns them. Their layers go when images are collected."""
@@ -118,20 +140,11 @@ class Cache:
         with self._lock:
             for record_id in record_ids:
                 record = self._records.get(record_id)
-                if record is None or self._used.get(record_id):
-                    continue
-                del self._records[record_id]
-                for key in record.keys:
-                    if self._by_key.get(key) == record_id:
-                        del self._by_key[key]
-                gone.append(record)
-
-        def work(tx: Transaction) -> None:
-            for record in gone:
-                tx.delete(KIND, record.id)
-
+                if record is not None and not self._used.get(record_id):
+                    self._forget(record)
+                    gone.append(record)
         if gone:
-            self.store.commit_blocking(work, durable=False)
+            self._write([record.id for record in gone])
         return gone
 
     def in_use(self) -> set[str]:
@@ -141,14 +154,30 @@ class Cache:
     def _index(self, record: CacheRecord) -> None:
         self._records[record.id] = record
         for key in record.keys:
-            self._by_key[key] = record.id
+            other = self._records.get(self._by_key.get(key, ""))
+            if other is None or _age(other) <= _age(record) or not self._is_whole(other):
+                self._by_key[key] = record.id
 
-    def _write(self, records: Iterable[CacheRecord]) -> None:
-        rows = [(record.id, encode(record)) for record in records]
+    def _forget(self, record: CacheRecord) -> None:
+        self._records.pop(record.id, None)
+        for key in record.keys:
+            if self._by_key.get(key) == record.id:
+                del self._by_key[key]
+
+    def _hold(self, record_id: str) -> None:
+        self._used[record_id] = self._used.get(record_id, 0) + 1
+
+    def _write(self, record_ids: Collection[str]) -> None:
+        """Rows become what their records are when their turn comes, whoever changed them since."""
 
         def work(tx: Transaction) -> None:
-            for record_id, body in rows:
-                tx.put(KIND, record_id, body)
+            with self._lock:
+                known = [(one, self._records.get(one)) for one in record_ids]
+            for record_id, record in known:
+                if record is None:
+                    tx.delete(KIND, record_id)
+                else:
+                    tx.put(KIND, record_id, encode(record))
 
         # A power cut may take the newest records; then those steps are done again.
         self.store.commit_blocking(work, durable=False)
@@ -180,3 +209,7 @@ class Session:
         """Blocks."""
         self.cache.add([record])
         self.held.append(record.id)
+
+
+def _age(record: CacheRecord) -> tuple[int, str]:
+    return record.created_ns, record.id
