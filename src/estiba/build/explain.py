@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from difflib import SequenceMatcher
 
 from estiba.build.record import CacheRecord, Facts
 
+BASE = "base:"
+"""How the identity of an image's tree begins, where that of a step's result does not."""
+
 _SHOWN = 3
+_COMPARED = 50
+_COMPARED_CHARS = 200
+_LEAST_SIMILAR = 0.6
 
 
 def decide_hit(record: CacheRecord, now_ns: int) -> str:
@@ -18,18 +25,35 @@ def decide_miss(
 ) -> str:
     """What sets the step apart from the most similar one that was ever done."""
     alike = [record for record in known if record.facts and record.facts.kind == facts.kind]
-    beside = [record for record in alike if record.parent == parent]
     same_text = [record for record in alike if record.facts and record.facts.text == facts.text]
-    for record in _newest(record for record in beside if record in same_text):
-        return f"miss: {_difference(record.facts, facts)}"
+    before = _newest(record for record in same_text if record.parent == parent)
+    if before is not None:
+        return f"miss: {_difference(before.facts, facts)}"
     if parent_was_built and same_text:
         return "miss: the step before it was built anew"
-    for record in _newest(beside):
-        if record.facts is not None and record.facts.stage == facts.stage:
-            return f"miss: the instruction changed: it was {_short(record.facts.text)}"
+    was = _similar(facts, [record for record in alike if record.parent == parent])
+    if was:
+        return f"miss: the instruction changed: it was {_short(was)}"
     if same_text:
-        return "miss: what is below it changed"
+        below = "another base image" if parent.startswith(BASE) else "other steps"
+        return f"miss: it was done before on {below} only"
     return "miss: no such step was built before, or its record was pruned"
+
+
+def _similar(facts: Facts, records: Iterable[CacheRecord]) -> str:
+    """Of instructions at the same place the one that this one may have been; "" for none.
+
+    Dockerfiles that have nothing to do with each other stand on the same base images.
+    """
+    found, best = "", _LEAST_SIMILAR
+    newest = sorted(records, key=lambda record: record.created_ns, reverse=True)[:_COMPARED]
+    for record in newest:
+        if record.facts is not None and record.facts.stage == facts.stage:
+            pair = (record.facts.text[:_COMPARED_CHARS], facts.text[:_COMPARED_CHARS])
+            likeness = SequenceMatcher(None, *pair, autojunk=False).ratio()
+            if likeness > best:
+                found, best = record.facts.text, likeness
+    return found
 
 
 def _difference(before: Facts | None, now: Facts) -> str:
@@ -42,8 +66,10 @@ def _difference(before: Facts | None, now: Facts) -> str:
         ("variable", before.env, now.env),
     ):
         names = _changed(old, new)
-        if names:
+        if names and ((old and new) or what != "files"):
             told.append(f"{what} changed: {_listed(names)}")
+        elif names:
+            told.append("files changed")  # of very many the names were not kept
     names = [name for name in _changed(before.other, now.other) if name != "inputs" or not told]
     if names:
         told.append(f"changed: {_listed(names)}")
@@ -60,8 +86,8 @@ def _listed(names: Collection[str]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def _newest(records: Iterable[CacheRecord]) -> list[CacheRecord]:
-    return sorted(records, key=lambda record: record.created_ns, reverse=True)[:1]
+def _newest(records: Iterable[CacheRecord]) -> CacheRecord | None:
+    return max(records, key=lambda record: record.created_ns, default=None)
 
 
 def _short(text: str) -> str:

@@ -8,6 +8,7 @@ only change the config are not in it.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -33,7 +34,12 @@ _VERSION = "1"
 
 
 def digest_of_parts(*parts: object) -> str:
-    return hashlib.sha256(msgspec.json.encode([_VERSION, *parts])).hexdigest()
+    """Of strings, numbers and lists of them; bytes of a Dockerfile that are no UTF-8 count too."""
+    try:
+        body = msgspec.json.encode([_VERSION, *parts])
+    except UnicodeEncodeError:
+        body = json.dumps([_VERSION, *parts]).encode()
+    return hashlib.sha256(body).hexdigest()
 
 
 def base_id(layers: Sequence[Digest]) -> str:
@@ -51,23 +57,29 @@ def described(op: Op) -> list[object]:
     """The op without what its inputs are."""
     match op:
         case RunOp():
-            mounts = [
-                [m.type, m.target, m.source, m.readonly, m.id, m.sharing, m.mode, m.uid, m.gid,
-                 m.size_bytes, m.env, _kind(m.input)]
-                for m in op.mounts
-            ]  # fmt: skip
             return [
-                "run", op.argv, op.env, op.args, op.cwd, op.user, mounts, op.network,
+                "run", op.argv, op.env, op.args, op.cwd, op.user, _mounts(op), op.network,
                 op.insecure, op.hostname,
             ]  # fmt: skip
         case CopyOp():
-            patterns = [[_kind(source), patterns] for source, patterns in op.groups]
             return [
-                "copy", patterns, op.destination, op.owner, op.mode, op.link, op.parents,
+                "copy", _sources(op), op.destination, op.owner, op.mode, op.link, op.parents,
                 op.excludes, op.unpack,
             ]  # fmt: skip
         case DirectoryOp():
             return ["directory", op.path, op.user]
+
+
+def _mounts(op: RunOp) -> list[object]:
+    return [
+        [m.type, m.target, m.source, m.readonly, m.id, m.sharing, m.mode, m.uid, m.gid,
+         m.size_bytes, m.env, _kind(m.input)]
+        for m in op.mounts
+    ]  # fmt: skip
+
+
+def _sources(op: CopyOp) -> list[object]:
+    return [[_kind(source), patterns] for source, patterns in op.groups]
 
 
 def _kind(source: Input | None) -> object:
@@ -78,45 +90,68 @@ def _kind(source: Input | None) -> object:
         case StageInput() | ContextInput() | ImageInput():
             return "tree"
         case UrlInput():
-            return ["url", source.checksum]
+            return "url"
         case GitInput():
             return ["git", source.keep_git_dir]
         case InlineInput():
             return ["inline", source.files, source.mode]
 
 
-def facts(op: Op, text: str, stage: str, files: Mapping[str, str], inputs: Sequence[str]) -> Facts:
-    """What a later miss is explained by; no value of a variable is kept in the clear."""
-    other: dict[str, str] = {}
+def facts(
+    op: Op,
+    text: str,
+    stage: str,
+    files: Mapping[str, str],
+    inputs: Sequence[str],
+    around: Mapping[str, str] | None = None,
+) -> Facts:
+    """What a later miss is explained by; no value of a variable is kept in the clear.
+
+    `around` are the client's wishes that count, by their names.
+    """
+    other = {**_others(op), **(around or {}), "inputs": _short_digest(list(inputs))}
+    if isinstance(op, RunOp):
+        return Facts(
+            kind="run",
+            text=text,
+            stage=stage,
+            env={name: _hidden(value) for name, value in _pairs(op.env)},
+            args={name: _hidden(value) for name, value in op.args},
+            files=dict(files),
+            other=other,
+        )
+    kind = "copy" if isinstance(op, CopyOp) else "directory"
+    return Facts(kind=kind, text=text, stage=stage, files=dict(files), other=other)
+
+
+def _others(op: Op) -> dict[str, str]:
+    """All of `described` but variables and arguments, by names that a person knows."""
     match op:
         case RunOp():
-            return Facts(
-                kind="run",
-                text=text,
-                stage=stage,
-                env={name: _hidden(value) for name, value in _pairs(op.env)},
-                args={name: _hidden(value) for name, value in op.args},
-                files=dict(files),
-                other={
-                    "command": digest_of_parts(op.argv)[:16],
-                    "working directory": op.cwd,
-                    "user": op.user,
-                    "mounts": digest_of_parts(described(op)[6])[:16],
-                    "inputs": digest_of_parts(list(inputs))[:16],
-                },
-            )
+            return {
+                "command": _short_digest(op.argv),
+                "working directory": op.cwd,
+                "user": op.user,
+                "mounts": _short_digest(_mounts(op)),
+                "network": op.network,
+                "security": "insecure" if op.insecure else "",
+                "host name": op.hostname,
+            }
         case CopyOp():
-            other = {
+            return {
                 "destination": op.destination,
                 "owner": op.owner,
                 "mode": op.mode,
-                "sources": digest_of_parts(described(op)[1])[:16],
-                "inputs": digest_of_parts(list(inputs))[:16],
+                "sources": _short_digest(_sources(op)),
+                "excludes": _short_digest(op.excludes),
+                "flags": _short_digest([op.link, op.parents, op.unpack]),
             }
-            return Facts(kind="copy", text=text, stage=stage, files=dict(files), other=other)
         case DirectoryOp():
-            other = {"path": op.path, "user": op.user}
-            return Facts(kind="directory", text=text, stage=stage, other=other)
+            return {"path": op.path, "user": op.user}
+
+
+def _short_digest(value: object) -> str:
+    return digest_of_parts(value)[:16]
 
 
 def _pairs(env: Sequence[str]) -> list[tuple[str, str]]:
