@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _TOUCH_NS = 60 * 10**9
 """A record's last use is not written more often than that."""
 
-_MAX_KEYS = 64
+_MAX_KEYS = 16
 """What is copied from a stage that is built again and again has a new key each time."""
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from difflib import SequenceMatcher
 
+from estiba.build.keys import BASE
 from estiba.build.record import CacheRecord, Facts
-
-BASE = "base:"
-"""How the identity of an image's tree begins, where that of a step's result does not."""
 
 _SHOWN = 3
 _COMPARED = 50

@@ -42,9 +42,22 @@ def digest_of_parts(*parts: object) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
+BASE, _LINKED = "base:", "linked:"
+
+
 def base_id(layers: Sequence[Digest]) -> str:
     """The identity of an image's tree: its layers, whatever its config says."""
-    return f"base:{digest_of_parts(list(layers))}" if layers else "base:scratch"
+    return f"{BASE}{digest_of_parts(list(layers))}" if layers else f"{BASE}scratch"
+
+
+def linked_id(below: str, copied: str) -> str:
+    """The identity of a tree with a linked copy on it, whose own record says nothing of it."""
+    return f"{_LINKED}{digest_of_parts(below, copied)}"
+
+
+def is_step(identity: str) -> bool:
+    """Whether the identity of a tree is the id of one step's record."""
+    return bool(identity) and not identity.startswith((BASE, _LINKED))
 
 
 def step_key(parent: str, op: Op, inputs: Sequence[str], extra: Sequence[str] = ()) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from estiba.build.keys import is_step
 from estiba.build.record import CacheRecord
 from estiba.model.digest import Digest
 from estiba.model.errors import InvalidArgument
@@ -51,46 +53,81 @@ def decide_prune(
     ]
     # A step is used whenever one above it is: of equal age the younger goes first.
     chosen.sort(key=lambda record: (record.last_used_ns, -record.created_ns))
-    return _over_budget(chosen, sum(record.size_bytes for record in records), options, usage)
+    return _over_budget(chosen, Sizes(records, usage.shared), options, usage)
+
+
+class Sizes:
+    """What records take of the disk: a layer once, however many name it, and not at all when an
+    image stands on it."""
+
+    def __init__(self, records: Iterable[CacheRecord], shared: Collection[Digest]) -> None:
+        self._shared = shared
+        self._named = Counter(record.layer for record in records if record.layer)
+        seen: set[Digest] = set()
+        self.total_bytes = 0
+        for record in records:
+            if record.layer not in seen and record.layer not in shared:
+                self.total_bytes += record.size_bytes
+                seen |= {record.layer} if record.layer else set()
+
+    def take(self, record: CacheRecord) -> int:
+        """The bytes that are free once this record is gone too."""
+        freed = record.size_bytes
+        if record.layer:
+            self._named[record.layer] -= 1
+            if self._named[record.layer] or record.layer in self._shared:
+                freed = 0
+        self.total_bytes -= freed
+        return freed
 
 
 def _over_budget(
-    chosen: list[CacheRecord], total: int, options: PruneOptions, usage: Usage
+    chosen: list[CacheRecord], sizes: Sizes, options: PruneOptions, usage: Usage
 ) -> list[CacheRecord]:
-    limits = (options.reserved_bytes, options.max_used_bytes, options.min_free_bytes)
-    if not any(limits):
+    """As with Docker 0 is no limit."""
+    reserved = options.reserved_bytes or 0
+    most, least_free = options.max_used_bytes or 0, options.min_free_bytes or 0
+    if not (reserved or most or least_free):
         return chosen
     going, free = [], usage.free_bytes
     for record in chosen:
-        is_over = options.max_used_bytes is not None and total > options.max_used_bytes
-        is_low = options.min_free_bytes is not None and free < options.min_free_bytes
-        if options.max_used_bytes is None and options.min_free_bytes is None:
-            is_over = total > (options.reserved_bytes or 0)
-        if not (is_over or is_low) or total <= (options.reserved_bytes or 0):
+        is_over = sizes.total_bytes > most if most else not least_free
+        if not (is_over or free < least_free) or sizes.total_bytes <= reserved:
             break
         going.append(record)
-        total -= record.size_bytes
-        free += record.size_bytes
+        free += sizes.take(record)
     return going
 
 
 def unreachable(records: Sequence[CacheRecord], in_use: Collection[str]) -> list[CacheRecord]:
-    """Records whose parent is gone: their key can never be asked for again."""
+    """Records that no build can find again: their parent is gone, or all of their keys lead to a
+    newer one."""
     kept = {record.id: record for record in records}
+    led_to: dict[str, str] = {}
+    for record in sorted(records, key=lambda record: (record.created_ns, record.id)):
+        led_to |= dict.fromkeys(record.keys, record.id)
     gone: list[CacheRecord] = []
     while True:
         orphans = [
             record
             for record in kept.values()
-            if record.parent and not record.parent.startswith("base:")
-            and record.parent not in kept and record.id not in in_use
+            if record.id not in in_use
             and record.facts is not None
-        ]  # fmt: skip
+            and (_is_orphan(record, kept) or not _is_led_to(record, led_to))
+        ]
         if not orphans:
             return gone
         for record in orphans:
             del kept[record.id]
         gone += orphans
+
+
+def _is_orphan(record: CacheRecord, kept: Collection[str]) -> bool:
+    return is_step(record.parent) and record.parent not in kept
+
+
+def _is_led_to(record: CacheRecord, led_to: Mapping[str, str]) -> bool:
+    return not record.keys or any(led_to[key] == record.id for key in record.keys)
 
 
 def _matches(record: CacheRecord, filters: Mapping[str, Sequence[str]], usage: Usage) -> bool:
@@ -115,12 +152,18 @@ def _has(record: CacheRecord, name: str, values: Sequence[str], usage: Usage) ->
         case "description":
             return any(value in record.description for value in values)
         case "inuse":
-            return record.id in usage.in_use
-        case "shared":
-            return record.layer in usage.shared
-        case "private":
-            return record.layer not in usage.shared
-        case "mutable":
-            return record.type == "exec.cachemount"
+            is_so = record.id in usage.in_use
+        case "shared" | "private":
+            is_so = (record.layer in usage.shared) == (name == "shared")
         case _:
-            return record.type != "exec.cachemount"
+            is_so = (record.type == "exec.cachemount") == (name == "mutable")
+    return all(_truth(name, value) == is_so for value in values or ("",))
+
+
+def _truth(name: str, value: str) -> bool:
+    """Without a value a filter of this kind is meant to hold."""
+    if value.lower() in ("", "1", "t", "true"):
+        return True
+    if value.lower() in ("0", "f", "false"):
+        return False
+    raise InvalidArgument(f"invalid filter {name}={value[:32]}: use true or false")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from estiba.build.keys import digest_of_parts
+from estiba.build.keys import linked_id
 from estiba.build.ops import CopyOp, Step
 from estiba.build.ports import Lower
 from estiba.storage.layers import LayerInfo
@@ -56,8 +56,7 @@ class State:
             return State(self.id, self.base, done, self.was_built)
         made = result.record_id
         if isinstance(step.op, CopyOp) and step.op.link:
-            # Its own record says nothing of what is below.
-            made = digest_of_parts(self.id, made)
+            made = linked_id(self.id, made)
         return State(made, self.base, done, not result.cached)
 
 
