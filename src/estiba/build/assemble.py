@@ -12,16 +12,20 @@ import msgspec
 
 from estiba.build import history
 from estiba.build.ops import Step
+from estiba.build.record import printable
 from estiba.build.state import StepResult
 from estiba.images.record import parse_time
 from estiba.model.digest import Digest
-from estiba.model.image import HistoryEntry, ImageConfig, RootFs
+from estiba.model.image import HistoryEntry, ImageConfig, RootFs, encode_config
+
+_FIRST_S, _LAST_S = -62135596800, 253402300799  # the years 1 to 9999
 
 
 def time_text(moment_ns: int) -> str:
-    """RFC 3339, with as many digits as count."""
+    """RFC 3339, with as many digits as count; what no calendar has is its first or last second."""
     seconds, fraction = divmod(moment_ns, 10**9)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    seconds = min(max(seconds, _FIRST_S), _LAST_S)
+    text = datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
     digits = f".{fraction:09d}".rstrip("0") if fraction else ""
     return f"{text}{digits}Z"
 
@@ -38,28 +42,44 @@ def image_config(
 
     `now_ns` is the time of an image that has no other; with `epoch_ns` all times are that one.
     """
-    moment = parse_time(config.created) or (0 if any(r and r.layer for _, r in done) else now_ns)
+    made = [_layer_time(result) for _, result in done]
+    moment = epoch_ns
+    if moment is None:
+        first = next((one for one in made if one is not None), now_ns)
+        moment = parse_time(config.created) or first
     entries = []
-    for step, result in done:
-        if result is not None and result.layer is not None:
-            moment = result.created_ns
-        shown = moment if epoch_ns is None else epoch_ns
+    for (step, _), made_ns in zip(done, made, strict=True):
+        if made_ns is not None and epoch_ns is None:
+            moment = made_ns
         entries.append(
             HistoryEntry(
-                created=time_text(shown or now_ns),
+                created=time_text(moment),
                 created_by=step.created_by,
                 comment=history.COMMENT,
-                empty_layer=result is None or result.layer is None,
+                empty_layer=made_ns is None,
             )
         )
-    if epoch_ns is not None:
-        moment = epoch_ns
-    return msgspec.structs.replace(
-        config,
-        created=time_text(moment),
-        rootfs=RootFs(diff_ids=list(layers)),
-        history=[*config.history, *entries],
+    return _readable(
+        msgspec.structs.replace(
+            config,
+            created=time_text(moment),
+            rootfs=RootFs(diff_ids=list(layers)),
+            history=[*config.history, *entries],
+        )
     )
+
+
+def _readable(config: ImageConfig) -> ImageConfig:
+    """Bytes of a Dockerfile that are no UTF-8 become U+FFFD, as with Docker."""
+    try:
+        encode_config(config)
+    except UnicodeEncodeError:
+        return msgspec.convert(printable(msgspec.to_builtins(config)), ImageConfig)
+    return config
+
+
+def _layer_time(result: StepResult | None) -> int | None:
+    return result.created_ns if result is not None and result.layer is not None else None
 
 
 def squashed_history(

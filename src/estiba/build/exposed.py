@@ -5,6 +5,7 @@ from __future__ import annotations
 from estiba.model.errors import InvalidArgument
 
 _PROTOCOLS = ("tcp", "udp", "sctp")
+_MAX_PORT = 65535
 
 
 def parse_exposed(word: str) -> list[str]:
@@ -16,11 +17,17 @@ def parse_exposed(word: str) -> list[str]:
         raise InvalidArgument(
             f"invalid containerPort: {word[:64]}: the protocol is one of {', '.join(_PROTOCOLS)}"
         )
-    first, _, last = ports.partition("-")
-    numbers = [first, last or first]
-    if not all(one.isascii() and one.isdecimal() and int(one) < 65536 for one in numbers):
-        raise InvalidArgument(f"invalid containerPort: {word[:64]}: ports are 1 to 65535")
-    low, high = int(numbers[0]), int(numbers[1])
+    first, dash, last = ports.partition("-")
+    low, high = _port(first), _port(last if dash else first)
+    if low is None or high is None:
+        raise InvalidArgument(
+            f"invalid containerPort: {word[:64]}: a port is a number up to {_MAX_PORT}"
+        )
     if high < low:
         raise InvalidArgument(f"invalid containerPort: {word[:64]}: the range ends below its start")
     return [f"{port}/{protocol}" for port in range(low, high + 1)]
+
+
+def _port(text: str) -> int | None:
+    is_one = text.isascii() and text.isdecimal() and len(text) <= 8 and int(text) <= _MAX_PORT
+    return int(text) if is_one else None

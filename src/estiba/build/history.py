@@ -12,21 +12,36 @@ COMMENT = "buildkit.dockerfile.v0"
 
 _SUFFIX = " # buildkit"
 
+_REPLACED = "\ufffd"
+_ESCAPES = {
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\v": "\\v",
+}
+
 
 def go_quoted(text: str) -> str:
-    """As Go's %q."""
-    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r",
-               "\a": "\\a", "\b": "\\b", "\f": "\\f", "\v": "\\v"}  # fmt: skip
-    pieces = []
-    for char in text:
-        if char in escapes:
-            pieces.append(escapes[char])
-        elif char.isprintable():
-            pieces.append(char)
-        else:
-            code = ord(char)
-            pieces.append(f"\\x{code:02x}" if code < 128 else f"\\u{code:04x}")
-    return f'"{"".join(pieces)}"'
+    """As Go's %q of a string."""
+    return f'"{"".join(_escaped(char, chr(34)) for char in text)}"'
+
+
+def _escaped(char: str, quote: str) -> str:
+    code = ord(char)
+    if char in (quote, "\\"):
+        return f"\\{char}"
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    if code < 128:
+        return f"\\x{code:02x}"
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def go_list(words: Iterable[str]) -> str:
@@ -46,12 +61,8 @@ def health(check: HealthConfig) -> str:
 
 def _go_rune(code: int) -> str:
     """A number printed with %q, as what Go's struct of a health check comes to."""
-    if code >= 0x110000 or 0xD800 <= code < 0xE000:
-        return "'\ufffd'"
-    char = chr(code)
-    if char in "'\\":
-        return f"'\\{char}'"
-    return f"'{char}'" if char == '"' else f"'{go_quoted(char)[1:-1]}'"
+    is_one = 0 <= code < 0x110000 and not 0xD800 <= code < 0xE000
+    return f"'{_escaped(chr(code) if is_one else _REPLACED, chr(39))}'"
 
 
 def run(argv: Sequence[str], args: Sequence[tuple[str, str]]) -> str:
