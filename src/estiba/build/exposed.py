@@ -20,9 +20,7 @@ def parse_exposed(word: str) -> list[str]:
     first, dash, last = ports.partition("-")
     low, high = _port(first), _port(last if dash else first)
     if low is None or high is None:
-        raise InvalidArgument(
-            f"invalid containerPort: {word[:64]}: a port is a number up to {_MAX_PORT}"
-        )
+        raise InvalidArgument(f"invalid containerPort: {word[:64]}: ports are 0 to {_MAX_PORT}")
     if high < low:
         raise InvalidArgument(f"invalid containerPort: {word[:64]}: the range ends below its start")
     return [f"{port}/{protocol}" for port in range(low, high + 1)]

@@ -303,7 +303,7 @@ def test_mounts() -> None:
         ("RUN --mount=type=bind true", "needs target"),
         ("RUN --mount=type=cache,target=/ true", "root directory"),
         ("ARG S=much\nRUN --mount=type=tmpfs,target=/t,size=$S true", "size=much"),
-        ("EXPOSE 99999", "ports are 1 to 65535"),
+        ("EXPOSE 99999", "ports are 0 to 65535"),
         ("EXPOSE 9-3", "ends below"),
         ("STOPSIGNAL SIGNONE", "invalid signal"),
         ('ENV A="${B:?is missing}"', "is missing"),
