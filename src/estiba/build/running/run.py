@@ -36,7 +36,7 @@ from estiba.network.resolv import render_hostname, render_hosts, render_resolv_c
 from estiba.runtime.crun import CrunState
 from estiba.runtime.devices import device_number, resolve_devices
 from estiba.runtime.failures import explain, read_message
-from estiba.runtime.namespaces import Namespaces
+from estiba.runtime.namespaces import NEW, Namespaces
 from estiba.runtime.oci import OciRuntime
 from estiba.runtime.spec import SpecInput, build_spec
 from estiba.security.profiles.profile import Host, decide_profile
@@ -166,7 +166,10 @@ class Run:
                 user=prepared.user,
                 hostname=hostname_of(request),
                 rootfs=request.root,
-                namespaces=Namespaces(network=own_network),
+                namespaces=Namespaces(
+                    network=own_network,
+                    cgroup=None if self._host.cgroupns_mode == "host" else NEW,
+                ),
                 mounts=prepared.mounts,
                 cgroup_path=self._memory.runtime_group,
                 profile=decide_profile(self._host, engine.host),
