@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 _SPACE = re.compile(r"[\t\v\f\r ]+")
+_ORDINARY = re.compile(r"""[^\s'"\\`]+""")
 
 
 class NotStrings(ValueError):
@@ -70,6 +71,11 @@ def _quoted_word(text: str, at: int, escape: str) -> tuple[str, int]:
     out: list[str] = []
     quote = ""
     while at < len(text):
+        run = _ORDINARY.match(text, at)
+        if run is not None:
+            out.append(run[0])
+            at = run.end()
+            continue
         char = text[at]
         if not quote and char.isspace():
             break

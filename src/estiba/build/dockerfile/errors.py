@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import islice
 
 from estiba.build.dockerfile.instructions import Span
 from estiba.model.errors import InvalidArgument
@@ -13,6 +14,10 @@ _WIDEST = 400
 """Characters of a line that an excerpt shows."""
 _LONGEST = 30
 """Marked lines that an excerpt shows."""
+_LONGEST_NAME = 60
+_MOST_DIFFERENT = 4
+_MOST_NAMES = 200
+"""Names that are compared with a misspelt one."""
 
 
 class DockerfileError(InvalidArgument):
@@ -33,8 +38,10 @@ def refusal(what: str, span: Span) -> DockerfileError:
 
 def nearest(word: str, names: Iterable[str]) -> str:
     """` (did you mean NAME?)`, or nothing where no name is near."""
-    by_folded = {name.casefold(): name for name in names}
-    found = get_close_matches(word.casefold()[:100], by_folded, 1, 0.6)
+    word = word[:_LONGEST_NAME]
+    alike = (name for name in names if abs(len(name) - len(word)) <= _MOST_DIFFERENT)
+    by_folded = {name.casefold(): name for name in islice(alike, _MOST_NAMES)}
+    found = get_close_matches(word.casefold(), by_folded, 1, 0.6)
     return f" (did you mean {by_folded[found[0]]}?)" if found else ""
 
 

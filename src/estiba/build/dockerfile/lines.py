@@ -18,7 +18,10 @@ from estiba.build.dockerfile.instructions import Heredoc, Position, Span
 from estiba.build.dockerfile.words import WordError
 
 MAX_BYTES = 16 << 20
+MAX_LINES = 1 << 18
 MAX_INSTRUCTIONS = 1 << 16
+MAX_TEXT = 1 << 20
+"""Characters of an instruction, its here-documents apart."""
 _SPACE = re.compile(r"[\t\v\f\r ]+")
 _SURROGATE = re.compile("[\udc80-\udcff]")
 
@@ -62,6 +65,8 @@ def decode(source: bytes) -> list[str]:
             whole, f"{len(source)} bytes are too many", f"at most {MAX_BYTES} bytes"
         )
     text = source.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    if text.count("\n") > MAX_LINES:
+        raise DockerfileError(whole, "too many lines", f"at most {MAX_LINES} lines")
     lines = _split(text)
     for number, line in enumerate(lines, 1):
         if "\0" in line:
@@ -115,8 +120,7 @@ def logical_lines(lines: list[str], escape: str, directives: int) -> Iterator[Lo
 class _Reader:
     def __init__(self, lines: list[str], escape: str) -> None:
         self._lines = lines
-        quoted = re.escape(escape)
-        self._continued = re.compile(rf"(?:(?<=[^{quoted}])|^){quoted}[ \t]*$")
+        self._escape = escape
         self.at = 0
         self._comments: list[str] = []
 
@@ -155,10 +159,16 @@ class _Reader:
             if texts and not line.strip():
                 empty = empty or Span(Position(self.at, 1), Position(self.at, len(line) + 1))
                 continue
-            text = self._continued.sub("", line[column - 1 :])
+            text = self._without_continuation(line[column - 1 :])
             pieces.append(Piece(size, Position(self.at, column)))
             texts.append(text)
             size += len(text)
+            if size > MAX_TEXT:
+                raise DockerfileError(
+                    Span(start, Position(self.at, 1)),
+                    "too long an instruction",
+                    f"at most {MAX_TEXT} characters",
+                )
             end = Position(self.at, len(line.rstrip()) + 1)
             if len(text) == len(line) - column + 1:
                 break
@@ -171,6 +181,14 @@ class _Reader:
             return self.next_line()
         places = _shifted(pieces, skipped)
         return self._with_heredocs(LogicalLine(text, Span(start, end), places, comments, empty))
+
+    def _without_continuation(self, text: str) -> str:
+        """One escape character at the end, blanks behind it or not, continues the line; two of
+        them do not."""
+        trimmed = text.rstrip(" \t")
+        if not trimmed.endswith(self._escape) or trimmed.endswith(2 * self._escape):
+            return text
+        return trimmed[:-1]
 
     def _with_heredocs(self, line: LogicalLine) -> LogicalLine:
         found = self._delimiters(line)

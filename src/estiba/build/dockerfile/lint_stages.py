@@ -204,7 +204,7 @@ def stage_rules(walk: Walk, number: int) -> list[Warning]:
     stage = walk.open(number)
     found: list[Warning] = []
     for instruction in walk.dockerfile.stages[number].instructions:
-        before = dict(stage.env)
+        before = dict(stage.env) if isinstance(instruction, (Arg, Env)) else stage.env
         found += _rules(walk, stage, instruction)
         found += _undefined(walk, stage, before, instruction)
     return found

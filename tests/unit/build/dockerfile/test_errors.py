@@ -6,7 +6,7 @@ import pytest
 
 from estiba.build.dockerfile.errors import DockerfileError, excerpt
 from estiba.build.dockerfile.instructions import Position, Span
-from estiba.build.dockerfile.lines import MAX_BYTES, MAX_INSTRUCTIONS
+from estiba.build.dockerfile.lines import MAX_BYTES, MAX_INSTRUCTIONS, MAX_LINES, MAX_TEXT
 from estiba.build.dockerfile.parser import parse, parse_trigger
 from estiba.model.errors import InvalidArgument
 
@@ -144,11 +144,14 @@ def test_bytes_that_are_not_utf8_are_refused_outside_of_comments() -> None:
         b"#" * (MAX_BYTES + 1),
         b"FROM x\n" + b"USER 1\n" * MAX_INSTRUCTIONS,
         b"FROM x\n" + b"RUN <<a\na\n" * 1001,
+        b"FROM x" + b"\n" * (MAX_LINES + 1),
+        b"FROM x\nRUN " + b"x" * MAX_TEXT,
+        b"FROM x\nRUN " + b"xxxx\\\n" * (MAX_TEXT // 4),
     ],
-    ids=["bytes", "instructions", "heredocs"],
+    ids=["bytes", "instructions", "heredocs", "lines", "text", "continued text"],
 )
 def test_what_is_too_large_is_refused(source: bytes) -> None:
-    with pytest.raises(DockerfileError, match="too many"):
+    with pytest.raises(DockerfileError, match=r"too (many|long)"):
         parse(source)
 
 
