@@ -37,7 +37,7 @@ _MAX_KEYS = 16
 _MAX_DEPTH = 10_000
 _MAX_DESCRIPTION = 1024
 _MAX_SIZE = 256 << 30
-_ID = re.compile(r"[\x21-\x7e]{1,256}")
+_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z:_-]{0,255}")
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
