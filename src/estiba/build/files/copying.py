@@ -6,6 +6,7 @@ whenever it is made. What is not taken stays as it is; directories are merged.
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import stat
@@ -26,6 +27,9 @@ from estiba.storage.unpack import Limits
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _BELOW = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_UNSUPPORTED = (errno.ENOTSUP, errno.EPERM)
+"""The tree's file system keeps no attributes, or not on such a file."""
+
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -243,7 +247,11 @@ class _Putting:
         os.fchown(fd, *self._owner_of(entry, selected))
         os.fchmod(fd, self._change(entry.mode))
         for name, value in entry.xattrs:
-            os.setxattr(fd, name, value)
+            try:
+                os.setxattr(fd, name, value)
+            except OSError as error:
+                if error.errno not in _UNSUPPORTED:
+                    raise
 
     def _owner_of(self, entry: Entry, selected: Selected) -> tuple[int, int]:
         if self._owner is not None:

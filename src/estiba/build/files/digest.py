@@ -34,7 +34,7 @@ class Contents:
         self._pool: ThreadPoolExecutor | None = None
         self._slots = threading.Semaphore(_MAX_OPEN)
         self._waiting: list[tuple[Entry, Future[str]]] = []
-        self._known: dict[tuple[int, int], Entry] = {}
+        self._known: dict[tuple[int, int], Future[str]] = {}
 
     def __enter__(self) -> Contents:
         return self
@@ -49,34 +49,30 @@ class Contents:
         known = self._known.get(entry.inode) if entry.inode else None
         if known is not None:
             os.close(fd)
-            self._waiting.append((entry, self._same(known)))
+            self._waiting.append((entry, known))
             return
-        if entry.inode:
-            self._known[entry.inode] = entry
         if entry.size <= _SMALL_BYTES:
             try:
                 entry.content = self._hash(fd)
             finally:
                 os.close(fd)
+            if entry.inode:
+                self._known[entry.inode] = Future()
+                self._known[entry.inode].set_result(entry.content)
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="digest")
         self._slots.acquire()
-        self._waiting.append((entry, self._pool.submit(self._hash_large, fd)))
+        future = self._pool.submit(self._hash_large, fd)
+        self._waiting.append((entry, future))
+        if entry.inode:
+            self._known[entry.inode] = future
 
     def finish(self) -> None:
         """Every entry has its content. Raises OSError, Cancelled."""
         for entry, future in self._waiting:
             entry.content = future.result()
         self._waiting.clear()
-
-    def _same(self, known: Entry) -> Future[str]:
-        for entry, future in self._waiting:
-            if entry is known:
-                return future
-        done: Future[str] = Future()
-        done.set_result(known.content)
-        return done
 
     def _hash_large(self, fd: int) -> str:
         try:

@@ -28,6 +28,7 @@ from estiba.model.errors import (
 _ADVERTISED = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})\t(\S+)")
 _TOKEN_USER = "x-access-token"
 _DEPTH = "--depth=1"
+_SHA256_DIGITS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ def check_out(
     git = _git(source, directory, access, limits, cancel)
     resolved = _resolve(git, source)
     shown = f"load {source.shown}"
-    git.run("init", "--quiet", ".", shown=shown)
+    form = "sha256" if len(resolved.commit) == _SHA256_DIGITS else "sha1"
+    git.run("init", "--quiet", f"--object-format={form}", ".", shown=shown)
     git.run("remote", "add", "origin", "--", source.remote, shown=shown)
     commit = _fetch(git, source, resolved, shown)
     _check_commit(source, commit, resolved.commit)

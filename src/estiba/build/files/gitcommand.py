@@ -16,7 +16,6 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from estiba.distribution.cancel import CancelToken
 from estiba.kernel.trees import tree_size
@@ -104,6 +103,8 @@ class Git:
         self._program = found
         self._work = work
         self._environment = _environment(home, access, authorization)
+        # No repository around the directory has a say.
+        self._environment["GIT_CEILING_DIRECTORIES"] = os.path.realpath(work.parent)
         self._secrets = [authorization[1]] if authorization else []
         self._deadline = time.monotonic() + limits.time_s
         self._limits = limits
@@ -129,12 +130,10 @@ class Git:
         try:
             with self._cancel.ending_with(lambda: _end(process)):
                 output, errors = self._outcome(process, shown)
-                code = process.wait()
         finally:
-            # Whoever git started shares its group, which exists as long as it is not reaped.
-            if process.returncode is None:
-                _end(process)
-                process.wait()
+            # Whatever git started shares its group, which exists as long as it is not reaped.
+            _end(process)
+            code = process.wait()
             for stream in (process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
@@ -144,32 +143,36 @@ class Git:
         return output.decode(errors="replace")
 
     def _outcome(self, process: subprocess.Popen[bytes], shown: str) -> tuple[bytes, bytes]:
+        """Once it has ended; who else holds its pipes is not waited for."""
         assert process.stdout is not None and process.stderr is not None
-        collected: dict[IO[bytes], bytearray] = {
-            process.stdout: bytearray(),
-            process.stderr: bytearray(),
-        }
+        collected = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
+        ended = os.pidfd_open(process.pid)
         measured = time.monotonic()
-        with selectors.DefaultSelector() as selector:
-            for stream in collected:
-                selector.register(stream, selectors.EVENT_READ)
-            while selector.get_map():
-                for key, _ in selector.select(_POLL_S):
-                    piece = os.read(key.fd, _CHUNK)
-                    stream = key.fileobj  # type: ignore[assignment]
-                    if not piece:
-                        selector.unregister(stream)
-                    elif len(collected[stream]) < _MAX_OUTPUT_BYTES:
-                        collected[stream] += piece
-                now = time.monotonic()
-                if now > self._deadline:
-                    raise DeadlineExceeded(
-                        f"git took longer than {self._limits.time_s:.0f} s to {shown}"
-                    )
-                if now - measured > _MEASURED_EVERY_S:
-                    self.check_size(shown)
-                    measured = time.monotonic()
-        return bytes(collected[process.stdout]), bytes(collected[process.stderr])
+        try:
+            with selectors.DefaultSelector() as selector:
+                for fd in (*collected, ended):
+                    selector.register(fd, selectors.EVENT_READ)
+                while ended in selector.get_map():
+                    for key, _ in selector.select(_POLL_S):
+                        if key.fd == ended or not _read(key.fd, collected[key.fd]):
+                            selector.unregister(key.fd)
+                    self._check_time(shown)
+                    if time.monotonic() - measured > _MEASURED_EVERY_S:
+                        self.check_size(shown)
+                        measured = time.monotonic()
+        finally:
+            os.close(ended)
+        for fd, data in collected.items():
+            os.set_blocking(fd, False)
+            with contextlib.suppress(BlockingIOError):
+                while _read(fd, data):
+                    pass
+        output, errors = collected.values()
+        return bytes(output), bytes(errors)
+
+    def _check_time(self, shown: str) -> None:
+        if time.monotonic() > self._deadline:
+            raise DeadlineExceeded(f"git took longer than {self._limits.time_s:.0f} s to {shown}")
 
     def check_size(self, shown: str) -> None:
         """Raises LimitExceeded."""
@@ -185,6 +188,14 @@ class Git:
         lines = [line for line in text.splitlines() if line.strip()]
         told = [line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))] or lines
         return " ".join(told)[-_MAX_SHOWN_CHARS:] or f"exit code {code}"
+
+
+def _read(fd: int, into: bytearray) -> bool:
+    """False at the end. What is too much is read and dropped."""
+    piece = os.read(fd, _CHUNK)
+    if len(into) < _MAX_OUTPUT_BYTES:
+        into += piece
+    return bool(piece)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -221,7 +232,6 @@ def _environment(
         "GIT_SSH_COMMAND": f"{_SSH} -o StrictHostKeyChecking={trust} "
         f"-o UserKnownHostsFile={_quoted(known)}",
         "GIT_SSH_VARIANT": "ssh",
-        "GIT_LFS_SKIP_SMUDGE": "1",
         **access.proxies,
     }
     if access.ssh_agent is not None:

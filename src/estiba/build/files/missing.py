@@ -21,7 +21,7 @@ def not_found(source: CopySource, root: int, pattern: str, path: str) -> NotFoun
     if has_wildcards(path):
         return NotFound(f"nothing in {source.shown} matches {shown}{_hint(source, root, path)}")
     message = f"{shown}: not found in {source.shown}"
-    if os.path.normpath(pattern.lstrip("/")).startswith(".."):
+    if os.path.normpath(pattern.lstrip("/")).split("/")[0] == "..":
         message += (
             f"; {pattern!r} leads out of {source.shown}, which is all that the builder sees: "
             "copy the file into it, or name its directory with --build-context"

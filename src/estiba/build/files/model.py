@@ -57,6 +57,7 @@ class Form(Enum):
     FILE = "file"
     CONTENTS = "contents of a directory"
     ARCHIVE = "archive"
+    NOTHING = "excluded, or a socket"
 
 
 @dataclass(slots=True)

@@ -150,21 +150,34 @@ def download(
         )
         with transport.request(request) as answer:
             _check_status(remote, answer, has_known=known is not None)
-            name = _name(remote, answer)
-            validators = Validators(_validator(answer, "ETag"), _validator(answer, "Last-Modified"))
-            if answer.status == _NOT_MODIFIED:
-                return Downloaded(None, name, validators=validators)
-            path = directory / name
-            try:
-                digest, size = _save(remote, answer, path, checksum, limits, deadline)
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
-                raise
-            kind = answer.header("Content-Type")[:_MAX_VALIDATOR_CHARS]
-            return Downloaded(path, name, digest, size, kind, validators)
+            return _received(remote, answer, directory, checksum, limits, deadline)
     finally:
         transport.close()
+
+
+def _received(
+    remote: Remote,
+    answer: Answer,
+    directory: Path,
+    checksum: str,
+    limits: DownloadLimits,
+    deadline: float,
+) -> Downloaded:
+    name = _name(remote, answer)
+    validators = Validators(_validator(answer, "ETag"), _validator(answer, "Last-Modified"))
+    if answer.status == _NOT_MODIFIED:
+        return Downloaded(None, name, validators=validators)
+    path = directory / name
+    try:
+        digest, size = _save(remote, answer, path, checksum, limits, deadline)
+    except FileExistsError:
+        raise
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        raise
+    kind = answer.header("Content-Type")[:_MAX_VALIDATOR_CHARS]
+    return Downloaded(path, name, digest, size, kind, validators)
 
 
 def _check_status(remote: Remote, answer: Answer, *, has_known: bool) -> None:

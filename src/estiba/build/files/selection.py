@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from estiba.build.files.archives import is_archive
@@ -66,6 +66,7 @@ def take(
                 pattern = source.patterns[0]
                 raise not_found(source, root, pattern, clean_source(pattern))
         contents.finish()
+    selected = [each for each in selected if each.form is not Form.NOTHING]
     count = sum(len(each.entries) for each in selected)
     if count > MAX_ENTRIES:
         raise LimitExceeded(f"more than {MAX_ENTRIES} files to copy")
@@ -99,19 +100,27 @@ class _Selection:
         include: IgnoreRules | None = None
         path = clean_source(pattern)
         wanted = path
+        if self.source.is_remote_file:
+            # Its name came with it: nobody wrote a pattern.
+            return self._some([self._select(pattern, path, is_matched=False, include=None)])
         if self.options.parents:
             base, pivot, below = pattern.partition(_PIVOT)
             path, wanted = (clean_source(base), clean_source(below)) if pivot else ("", path)
             include = IgnoreRules.of([wanted]) if wanted else None
-        found: list[Selected] = []
-        for each in self._matches(path):
-            one = self._select(pattern, each, is_matched=has_wildcards(path), include=include)
-            if one is not None:
-                found.append(one)
-        whole = posixpath.join(path, wanted) if include else path
-        if include and not has_wildcards(whole) and not any(each.entries for each in found):
+        found = self._some(
+            self._select(pattern, each, is_matched=has_wildcards(path), include=include)
+            for each in self._matches(path)
+        )
+        if include is None:
+            return found
+        found = [each for each in found if each.entries]
+        whole = posixpath.join(path, wanted)
+        if not found and not has_wildcards(whole):
             raise not_found(self.source, self.root, pattern, whole)
         return found
+
+    def _some(self, selected: Iterable[Selected | None]) -> list[Selected]:
+        return [each for each in selected if each is not None]
 
     # -- wildcards -------------------------------------------------------------------------
 
@@ -168,23 +177,24 @@ class _Selection:
                 raise not_found(self.source, self.root, pattern, real)
             entries = self._directory(real, include)
             return self._made(real, name, Form.CONTENTS, entries)
-        if self._is_hidden(real):
+        if self._is_hidden(real) or self._is_hidden(path):
             if is_matched:
                 return None
-            raise not_found(self.source, self.root, pattern, real)
+            hidden = path if self._is_hidden(path) else real
+            raise not_found(self.source, self.root, pattern, hidden)
         excludes = IgnoreRules.of(self.options.excludes)
-        if excludes.excludes(name) or excludes.excludes(path) or stat.S_ISSOCK(status.st_mode):
-            return None
+        if excludes.excludes(name) or excludes.excludes(path):
+            return self._made(real, name, Form.NOTHING, [])
         return self._file(real, name)
 
     def _made(self, path: str, name: str, form: Form, entries: list[Entry]) -> Selected:
         keeps = self.source.keeps_owner
         return Selected(self.source.root, path, name, form, keeps, entries)
 
-    def _file(self, path: str, name: str) -> Selected | None:
+    def _file(self, path: str, name: str) -> Selected:
         entry = read_entry(self.root, path, "", self.contents)
         if entry is None:
-            return None
+            return self._made(path, name, Form.NOTHING, [])
         is_remote = self.source.is_remote_file
         unpacks = self.options.unpacks_remote if is_remote else self.options.unpacks
         if unpacks and stat.S_ISREG(entry.mode):

@@ -112,6 +112,21 @@ def test_excludes(tree: Path) -> None:
     }
 
 
+def test_what_is_excluded_altogether_is_no_error(tree: Path) -> None:
+    os.mkfifo(tree / "fifo")
+    assert chosen(tree, "a.txt", excludes=("*.txt",)) == {}
+    assert chosen(tree, "*.txt", excludes=("*.txt",)) == {}
+    with pytest.raises(NotFound, match='nothing in the build context matches "/z'):
+        chosen(tree, "z*/q", parents=True)
+
+
+def test_names_of_downloads_are_no_patterns(tmp_path: Path) -> None:
+    (tmp_path / "a[1]*").write_text("x")
+    source = CopySource(root=tmp_path, patterns=("a[1]*",), shown="it", is_remote_file=True)
+    options = CopyOptions(destination="/", parents=True)
+    assert [each.path for each in take([source], options).selected] == ["a[1]*"]
+
+
 def test_what_is_ignored_is_not_there(tree: Path) -> None:
     ignore = "node_modules\n*.md\n**/lib\n!src/lib/util.py\n"
     assert chosen(tree, ".", ignore=ignore)[""] == [
@@ -158,6 +173,10 @@ def test_a_source_that_is_a_link_is_followed_inside_its_root(tree: Path) -> None
     (tree / "inside").symlink_to("/src/main.py")
     (tree / "dir").symlink_to("src/lib")
     (tree / "src" / "loop").symlink_to("..")
+    with pytest.raises(NotFound, match="left out by"):
+        chosen(tree, "inside", ignore="inside")
+    with pytest.raises(NotFound, match="left out by"):
+        chosen(tree, "inside", ignore="src")
     assert chosen(tree, "inside") == {"src/main.py": [""]}
     assert chosen(tree, "dir") == {"src/lib": ["notes.md", "util.py"]}
     assert chosen(tree, "src")["src"] == ["lib", "lib/notes.md", "lib/util.py", "loop", "main.py"]
