@@ -45,7 +45,8 @@ def commit(path: Path, files: dict[str, str], message: str = "change") -> Path:
 class GitServer(ThreadingHTTPServer):
     """Serves the repositories below `root`. `password` asks for `user:password` in Basic.
 
-    `seen` holds (path, Authorization) of every request; `hangs` lets none be answered.
+    `seen` holds (path, Authorization) of every request; `hangs` lets none be answered;
+    `elsewhere` is where all are redirected.
     """
 
     daemon_threads = True
@@ -55,6 +56,7 @@ class GitServer(ThreadingHTTPServer):
         self.root = root
         self.authorization = ""
         self.hangs = False
+        self.elsewhere = ""
         self.seen: list[tuple[str, str]] = []
         self.ended = threading.Event()
         self.asked = threading.Event()
@@ -75,6 +77,11 @@ class _Handler(BaseHTTPRequestHandler):
         server.asked.set()
         if server.hangs:
             server.ended.wait()
+            return
+        if server.elsewhere:
+            self.send_response(302)
+            self.send_header("Location", server.elsewhere + self.path)
+            self.end_headers()
             return
         if server.authorization and self.headers.get("Authorization") != server.authorization:
             self.send_response(401)

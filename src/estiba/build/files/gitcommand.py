@@ -31,6 +31,7 @@ _MAX_OUTPUT_BYTES = 4 << 20
 _MAX_SHOWN_CHARS = 1000
 _POLL_S = 0.1
 _MEASURED_EVERY_S = 2.0
+_ADVICE = ("hint:", "warning:", "Please make sure", "and the repository exists")
 _CHUNK = 64 << 10
 _SSH = "ssh -F none -o BatchMode=yes -o ForwardAgent=no -o PermitLocalCommand=no"
 _CONFIG = (
@@ -185,8 +186,11 @@ class Git:
         text = errors.decode(errors="replace").strip()
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        lines = [line for line in text.splitlines() if line.strip()]
-        told = [line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))] or lines
+        told = [
+            line.strip()
+            for line in text.splitlines()
+            if line.strip() and not line.startswith(_ADVICE)
+        ]
         return " ".join(told)[-_MAX_SHOWN_CHARS:] or f"exit code {code}"
 
 
@@ -212,6 +216,8 @@ def _environment(
     if authorization is not None:
         origin, value = authorization
         config.append((f"http.{origin}.extraHeader", f"Authorization: {value}"))
+        # Git would send the header along to wherever the server points.
+        config.append(("http.followRedirects", "false"))
     known = access.known_hosts or Path("/dev/null")
     trust = "yes" if access.known_hosts else "accept-new"
     environment = {

@@ -250,6 +250,19 @@ def test_a_secret_goes_to_its_own_host_alone(
     assert all(value for _, value in server.seen)
 
 
+def test_no_redirect_takes_a_secret_elsewhere(
+    server: GitServer, repository: Path, tmp_path: Path, into: Path
+) -> None:
+    with git_server(tmp_path / "served") as other:
+        server.elsewhere = other.url("").rstrip("/")
+        with pytest.raises(Unavailable, match="302"):
+            load(server, into, access=GitAccess(token="t0k3n"))
+        assert not other.seen
+        plain = tmp_path / "plain"
+        plain.mkdir()
+        assert load(server, plain).commit == run_git(repository, "rev-parse", "HEAD")
+
+
 def test_a_cancelled_checkout_ends_with_all_its_processes(server: GitServer, into: Path) -> None:
     server.hangs = True
     cancel = CancelToken()
