@@ -51,6 +51,8 @@ def image_config(
     for (step, _), made_ns in zip(done, made, strict=True):
         if made_ns is not None and epoch_ns is None:
             moment = made_ns
+        if not step.created_by:
+            continue
         entries.append(
             HistoryEntry(
                 created=time_text(moment),

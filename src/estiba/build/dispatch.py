@@ -182,7 +182,7 @@ class Dispatcher:
                 self._value(at)
             case ast.Onbuild():
                 self._change(on_build=[*self.config.on_build, at.trigger])
-                self._add(at, None, f"ONBUILD {at.trigger}")
+                self._add(at, None, "")
             case _:
                 raise refusal(f"{at.keyword} has no place here", at.span)
 
@@ -256,21 +256,24 @@ class Dispatcher:
         self._add(at, None, f"HEALTHCHECK {history.health(check)}")
 
     def _words(self, at: ast.Words) -> None:
-        words = [word for text in at.words for word in self.expand_words(text, at)]
         if at.keyword == "EXPOSE":
-            try:
-                ports = sorted(port for word in words for port in parse_exposed(word))
-            except InvalidArgument as error:
-                raise refusal(str(error), at.span) from error
-            self._change(
-                exposed_ports={**self.config.exposed_ports, **{port: {} for port in ports}}
-            )
-            self._add(at, None, f"EXPOSE [{' '.join(dict.fromkeys(ports))}]")
+            self._expose(at)
             return
+        words = [self.expand(word, at) for word in at.words]
         if not all(words):
             raise refusal("VOLUME specified can not be an empty string", at.span)
         self._change(volumes={**self.config.volumes, **{word: {} for word in words}})
         self._add(at, None, f"VOLUME [{' '.join(words)}]")
+
+    def _expose(self, at: ast.Words) -> None:
+        # In the order of the words as they are written.
+        words = [word for text in sorted(at.words) for word in self.expand_words(text, at)]
+        try:
+            ports = [port for word in words for port in parse_exposed(word)]
+        except InvalidArgument as error:
+            raise refusal(str(error), at.span) from error
+        self._change(exposed_ports={**self.config.exposed_ports, **{port: {} for port in ports}})
+        self._add(at, None, f"EXPOSE [{' '.join(dict.fromkeys(ports))}]")
 
     def _value(self, at: ast.Value) -> None:
         value = at.value if at.keyword == "MAINTAINER" else self.expand(at.value, at)

@@ -47,13 +47,11 @@ def plan_files(at: ast.Files, stage: Dispatcher) -> tuple[CopyOp, str, str]:
         excludes=tuple(stage.expand(one, at) for one in at.excludes),
         unpack=at.unpack if at.keyword == "ADD" else False,
     )
-    flags = []
+    flags = ["--parents"] if op.parents else []
     if op.owner:
         flags.append(f"--chown={op.owner}")
     if op.mode:
         flags.append(f"--chmod={op.mode}")
-    if at.link:
-        flags.append("--link")
     return op, history.files(at.keyword, flags, shown, destination), ""
 
 

@@ -120,7 +120,8 @@ Op = RunOp | CopyOp | DirectoryOp
 class Step:
     """One instruction of a stage; without an op it changes the config alone.
 
-    `name` is what is shown, `created_by` what the history says. `index` counts within the stage.
+    `name` is what is shown, `created_by` what the history says, nothing when it is empty. `index`
+    counts within the stage.
     """
 
     index: int

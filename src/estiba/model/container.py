@@ -18,7 +18,7 @@ class _Api(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """Base of all API-shaped records."""
 
 
-class HealthConfig(_Api, frozen=True, kw_only=True):
+class HealthConfig(_Api, frozen=True, kw_only=True, omit_defaults=True):
     """Durations in nanoseconds; zero means inherit, then the engine's default."""
 
     test: list[str] = []

@@ -200,7 +200,7 @@ def test_history_is_in_the_words_that_others_read() -> None:
         'CMD ["/bin/bash" "-c" "echo hi"]',
         'ENTRYPOINT ["a"]',
         'HEALTHCHECK &{["CMD-SHELL" "true"] "1m30s" "0s" "0s" "0s" \'\\x00\'}',
-        "ONBUILD RUN x",
+        "",
         "MAINTAINER me",
     ]
 
