@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from estiba.build.assemble import image_config, squashed_history, time_text
+from estiba.build.assemble import image_config, squashed_history
 from estiba.build.attest.provenance import Material
 from estiba.build.bases import Bases
 from estiba.build.cache import Cache, Session
@@ -333,10 +333,9 @@ class _Build:
         frozen = await settled_apart(spaces.merged, above, new_id(), below=below)
         assert self.solver is not None
         info = await settled_apart(spaces.commit, frozen, self.solver.keep)
-        made = time_text(self.epoch_ns if self.epoch_ns is not None else self.started_ns)
         config = msgspec.structs.replace(
             config,
-            history=squashed_history(config, parent.config if parent else None, made),
+            history=squashed_history(config, parent.config if parent else None, config.created),
             rootfs=msgspec.structs.replace(
                 config.rootfs, diff_ids=[*config.rootfs.diff_ids[:kept], info.diff_id]
             ),

@@ -41,6 +41,8 @@ class Scope:
     platform_args: Mapping[str, str]
     escape: str
     find_input: Callable[[str, ast.Instruction], Input]
+    inherited_args: Mapping[str, str]
+    """Of the stage below, if it is one."""
 
 
 class Dispatcher:
@@ -62,8 +64,10 @@ class Dispatcher:
         self._image = config
         self.config: ImageProcessConfig = config.config
         self.scope = scope
-        self.args: dict[str, str] = {}
-        """Declared in this stage, with a value."""
+        self.args: dict[str, str] = dict(scope.inherited_args)
+        """Declared so far, with a value."""
+        self.stronger_args: set[str] = set()
+        """Those that were declared below an ENV of the same name."""
         self._declared: set[str] = set()
         self._steps: list[Step] = []
         self._is_cmd_set = False
@@ -113,9 +117,10 @@ class Dispatcher:
     # -- variables -------------------------------------------------------------------------
 
     def variables(self) -> dict[str, str]:
-        """What words may name: arguments, and over them the environment."""
+        """What words may name: arguments and the environment; what came later goes before."""
         environment = dict(entry.partition("=")[::2] for entry in self.config.env)
-        return {**self.args, **environment}
+        stronger = {name: self.args[name] for name in self.stronger_args}
+        return {**self.args, **environment, **stronger}
 
     def expand(self, word: str, at: ast.Instruction) -> str:
         try:
@@ -208,6 +213,7 @@ class Dispatcher:
                 value = self.scope.global_args.get(name, self.scope.platform_args.get(name))
             if value is not None:
                 self.args[name] = value
+                self.stronger_args.add(name)
             is_private = name in PROXY_NAMES
             told.append(f"{name}={value}" if value is not None and not is_private else name)
         self._add(at, None, f"ARG {' '.join(told)}")
@@ -217,6 +223,7 @@ class Dispatcher:
         told = []
         for name, value in values:
             self._set_env(name, value)
+            self.stronger_args.discard(name)
             told.append(f"{name}={value}")
         self._add(at, None, f"ENV {' '.join(told)}")
 

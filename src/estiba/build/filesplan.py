@@ -17,7 +17,7 @@ from estiba.model.errors import InvalidArgument
 if TYPE_CHECKING:
     from estiba.build.dispatch import Dispatcher
 
-_AS_WRITTEN = Style(raw_quotes=True, raw_escapes=True)
+_AS_WRITTEN = Style(raw_quotes=True)
 
 
 def plan_files(at: ast.Files, stage: Dispatcher) -> tuple[CopyOp, str, str]:

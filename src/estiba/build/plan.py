@@ -118,6 +118,9 @@ class _Planner:
             platform_args=platform_args(platform, self._request.host),
             escape=self._request.dockerfile.directives.escape,
             find_input=lambda name, at: self._input(name, index, platform, at),
+            inherited_args=(
+                dict(self._plans[base.index].args) if isinstance(base, StageInput) else {}
+            ),
         )
         dispatcher = Dispatcher(stage, index, base, platform, config, scope)
         plan = dispatcher.plan(self._request.labels if index == self._target() else {})

@@ -39,7 +39,11 @@ def plan_run(at: ast.Run, stage: Dispatcher) -> tuple[RunOp, str, str]:
     command = _command(at, stage)
     mounts = [*command.mounts, *_mounts(at, stage)]
     environment = dict(entry.partition("=")[::2] for entry in stage.config.env)
-    scope = {name: value for name, value in stage.args.items() if name not in environment}
+    scope = {
+        name: value
+        for name, value in stage.args.items()
+        if name not in environment or name in stage.stronger_args
+    }
     used = uses(
         at.command.words[0] if at.command.is_shell else at.command.words,
         at.heredocs,
@@ -59,7 +63,7 @@ def plan_run(at: ast.Run, stage: Dispatcher) -> tuple[RunOp, str, str]:
     ]
     op = RunOp(
         argv=tuple(command.argv),
-        env=tuple(stage.config.env),
+        env=tuple(one for one in stage.config.env if one.partition("=")[0] not in scope),
         args=tuple(args),
         hidden_env=tuple(hidden),
         cwd=stage.working_dir,

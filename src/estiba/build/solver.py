@@ -276,6 +276,7 @@ class _StepRun:
     start: Callable[[], None]
     output: deque[bytes] = field(default_factory=lambda: deque(maxlen=_KEPT_OUTPUT_LINES))
     identities: list[str] = field(default_factory=list)
+    content: list[str] = field(default_factory=list)
     files: Mapping[str, str] = field(default_factory=dict)
 
     async def run(self, stack: AsyncExitStack) -> tuple[StepResult, str]:
@@ -294,22 +295,28 @@ class _StepRun:
         taken = None
         if not all(self.identities) or (isinstance(op, CopyOp) and inputs):
             self.start()
-            taken, content = await self._content(inputs, stack)
-            found_keys.append(self._key(content))
+            taken, self.content = await self._content(inputs, stack)
+            found_keys.append(self._key(self.content))
             if not is_ignored and (record := await self._find(found_keys[-1:])):
                 return await self._use(record, found_keys), self._hit(record)
         why = "miss: the cache is not to be used" if is_ignored else self._miss()
         return await self._fly(found_keys, taken, is_ignored), why
 
     def _key(self, identities: list[str]) -> str:
-        return keys.step_key(self.state.id, self.op, identities, self._surroundings())
+        around = [part for pair in self._around().items() for part in pair]
+        return keys.step_key(self.state.id, self.op, identities, around)
 
-    def _surroundings(self) -> list[str]:
-        """What of the client's wishes changes what a RUN makes."""
-        if not isinstance(self.op, RunOp):
-            return []
+    def _around(self) -> dict[str, str]:
+        """The client's wishes that change what the step makes, by their names."""
         work = self.solver.work
-        return [work.network(self.op), *work.around.extra_hosts, str(self.plan.platform)]
+        found: dict[str, str] = {}
+        if work.around.newest_ns is not None:
+            found["SOURCE_DATE_EPOCH"] = str(work.around.newest_ns)
+        if isinstance(self.op, RunOp):
+            found["network"] = work.network(self.op)
+            found["extra hosts"] = " ".join(work.around.extra_hosts)
+            found["platform"] = str(self.plan.platform)
+        return found
 
     def _hit(self, record: CacheRecord) -> str:
         return decide_hit(record, time.time_ns())
@@ -317,14 +324,19 @@ class _StepRun:
     def _miss(self) -> str:
         return decide_miss(
             self._facts(),
-            self.state.id,
+            self._parent(),
             self.solver.session.cache.records(),
             parent_was_built=self.state.was_built,
         )
 
     def _facts(self) -> Facts:
         text = self.step.instruction.text
-        return keys.facts(self.op, text, self.plan.title, self.files, self.identities)
+        inputs = self.content or self.identities
+        return keys.facts(self.op, text, self.plan.title, self.files, inputs, self._around())
+
+    def _parent(self) -> str:
+        """A linked copy stands on nothing."""
+        return "" if isinstance(self.op, CopyOp) and self.op.link else self.state.id
 
     async def _find(self, wanted: list[str]) -> CacheRecord | None:
         record = self.solver.session.find(wanted)
@@ -393,7 +405,9 @@ class _StepRun:
 
     async def _do_or_join(self, key: str, wanted: list[str], taken: Taken | None) -> StepResult:
         result, is_mine = await self.solver.shared.flights.join(
-            key, lambda: self._do(wanted, taken)
+            key,
+            lambda: self._do(wanted, taken),
+            until=lambda result: result.layer.info if result.layer else None,
         )
         if is_mine or result.layer is None:
             return result
@@ -414,7 +428,7 @@ class _StepRun:
         record = CacheRecord(
             id=record_id,
             keys=wanted,
-            parent=self.state.id,
+            parent=self._parent(),
             description=self.vertex.name,
             facts=self._facts(),
             created_ns=time.time_ns(),

@@ -142,9 +142,19 @@ def test_global_arguments_reach_from_and_are_asked_for_again_in_a_stage() -> Non
     assert config.env == ["PATH=/bin", "A=7", "B=72", "C="]
 
 
-def test_the_environment_goes_before_an_argument() -> None:
+def test_of_an_argument_and_a_variable_the_later_one_counts() -> None:
     _, config = last("FROM x\nARG A=arg\nENV B=$A\n", args={"A": "given"})
-    assert "B=base" in config.env
+    assert "B=given" in config.env
+    _, config = last("FROM x\nARG A=arg\nENV A=env\nENV B=$A\n", args={"A": "given"})
+    assert "B=env" in config.env
+    op = op_of("FROM x\nARG A=arg\nRUN echo $A\n")
+    assert isinstance(op, RunOp)
+    assert (op.env, op.args) == (("PATH=/bin",), (("A", "arg"),))
+
+
+def test_a_stage_inherits_the_arguments_of_the_stage_below() -> None:
+    _, config = last("FROM x AS a\nARG OWN=1\nFROM a\nENV B=$OWN\n")
+    assert "B=1" in config.env
 
 
 def test_platform_arguments() -> None:
