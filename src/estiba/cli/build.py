@@ -7,6 +7,7 @@ the build.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from estiba.cli import buildreport, buildsource
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _KIND = "application/vnd.estiba.build.v1+tar"
-_TERMINATED = 143
+_SIGNALLED = 128
 
 
 def build(client: Client, given: Arguments) -> int:
@@ -45,9 +46,8 @@ def build(client: Client, given: Arguments) -> int:
             "`docker build` builds there"
         )
     work = _Work(client, given, request, view)
-    import signal
-
-    with Signals({signal.SIGTERM: _terminated}), work.agents(), view:
+    ends = Signals({signal.SIGTERM: _ended, signal.SIGHUP: _ended})
+    with ends, work.agents(), view:
         outcome = work.ask()
         if "result" in outcome:
             Fetcher(client, request.outputs, request.caches_to, view).fetch(
@@ -60,9 +60,9 @@ def build(client: Client, given: Arguments) -> int:
     return work.fail(outcome)
 
 
-def _terminated(_number: int) -> NoReturn:
-    """As Ctrl-C does it, so that nothing is left behind on the terminal."""
-    raise SystemExit(_TERMINATED)
+def _ended(number: int) -> NoReturn:
+    """As Ctrl-C does it, so that nothing is left behind."""
+    raise SystemExit(_SIGNALLED + number)
 
 
 def _forget(path: str) -> None:

@@ -31,6 +31,7 @@ _MOST_LINES = 6
 _MOST_BAR = 25
 _LEAST_BAR = 8
 _NARROW = 20
+_LEAST_HEIGHT = 2
 _BLUE, _RED, _FAINT, _CYAN, _PLAIN = "\x1b[34m", "\x1b[31m", "\x1b[2m", "\x1b[36m", "\x1b[0m"
 _BEGIN, _END = "\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h"
 """Around a frame: no cursor, and what is wider than it was thought to be is cut."""
@@ -88,7 +89,9 @@ def frame(
     steps = sorted(board.steps.values(), key=lambda step: step.number)
     if final:
         return lines + [_step_line(step, columns, now) for step in steps]
-    room = max(height - 2, 1)
+    room = height - 2
+    if room < 1:
+        return lines
     running = [step for step in steps if not step.has_ended]
     shown, hidden = running[:room], len(running) - room
     if hidden > 0:
@@ -208,6 +211,8 @@ class LiveView(Narrated):
         if not self.board.steps and not self._drawn:
             return
         columns, height = self._size()
+        if height < _LEAST_HEIGHT and not final:
+            return
         lines = frame(self.board, columns - 1, height, now, blocks=self._blocks, final=final)
         # A narrower window has broken the lines that were drawn before.
         above = sum(max(1, -(-length // columns)) for length in self._drawn)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import stat
 import threading
-import time
 
 from estiba.client.connection import Connection
 from estiba.client.errors import ApiError, ClientError
@@ -21,11 +21,11 @@ from estiba.client.http import Client, part
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
-    from typing import Any
 
 _NOT_FOUND = 404
 _PAUSE_S = 0.1
-_AGENT_START_S = 10.0
+_PROGRAM = "echo $SSH_AGENT_PID; exec cat"
+"""Tells the agent's pid, and stays for as long as its STDIN is open."""
 _CHUNK = 1 << 16
 
 
@@ -146,11 +146,16 @@ def _answer(agent: socket.socket, connection: Connection) -> bool:
 
 
 class _OwnAgent:
-    """An ssh-agent that knows a few keys, in a directory that only the user can enter."""
+    """An ssh-agent that knows a few keys, in a directory that only the user can enter.
+
+    It ends with the program that it was started for, which ends with this one's pipe: a client
+    that is killed leaves no keys behind.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._folder = ""
+        self._agent = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, keys: list[str]) -> str:
@@ -160,15 +165,19 @@ class _OwnAgent:
 
         self._folder = tempfile.mkdtemp(prefix="estiba-ssh-")
         path = os.path.join(self._folder, "agent")
-        command = ["ssh-agent", "-D", "-a", path]
-        quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        pipe = subprocess.PIPE
         try:
-            self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **quiet)
-            self._wait_for(path)
+            self._process = subprocess.Popen(
+                ["ssh-agent", "-a", path, "sh", "-c", _PROGRAM], stdin=pipe, stdout=pipe
+            )
+            assert self._process.stdout is not None
+            self._agent = int(self._process.stdout.readline() or 0)
+            if not self._agent:
+                raise ClientError(f"--ssh {self._name}: ssh-agent does not start")
             added = subprocess.run(
                 ["ssh-add", "-q", "--", *keys],
                 env={**os.environ, "SSH_AUTH_SOCK": path},
-                stderr=subprocess.PIPE,
+                stderr=pipe,
                 check=False,
             )
         except FileNotFoundError as error:
@@ -180,17 +189,12 @@ class _OwnAgent:
             raise ClientError(f"--ssh {self._name}: the agent takes no such key: {reason}")
         return path
 
-    def _wait_for(self, path: str) -> None:
-        end = time.monotonic() + _AGENT_START_S
-        while not os.path.exists(path):
-            ended = self._process is not None and self._process.poll() is not None
-            if ended or time.monotonic() > end:
-                raise ClientError(f"--ssh {self._name}: ssh-agent does not start")
-            time.sleep(0.01)
-
     def close(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
+        if self._process is not None and self._process.stdin is not None:
+            if self._agent:
+                # Its parent waits for the pipe: the pid cannot be another's.
+                os.kill(self._agent, signal.SIGTERM)
+            self._process.stdin.close()
             self._process.wait()
         if self._folder:
             import shutil

@@ -149,7 +149,7 @@ class Client:
     @property
     def is_docker(self) -> bool:
         """Whether a genuine Docker Engine answers, which knows nothing of estiba's own."""
-        if not self._server:
+        if self.version and not self._server:
             self._ping()
         return self._server.startswith("Docker/")
 

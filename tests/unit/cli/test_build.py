@@ -645,7 +645,9 @@ def test_a_key_gets_an_agent_of_its_own(run: Run, tmp_path: Path) -> None:
 # -- ending it -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_an_interrupt_cancels(number: int, code: int) -> None:
     servers: list[BuildServer] = []
 

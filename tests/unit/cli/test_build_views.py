@@ -85,7 +85,7 @@ def board(*events: dict, at: float = 100.0) -> Board:
 def texts(made: Board, columns: int, height: int, now: float = 103.0, final: str = "") -> list[str]:
     lines = [line.text for line in frame(made, columns, height, now, final=final)]
     assert all(fitted(line, 10_000)[1] <= columns for line in lines)
-    assert final or len(lines) < height or height < 3
+    assert final or len(lines) < max(height, 2)
     return lines
 
 
