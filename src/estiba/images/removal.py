@@ -166,8 +166,7 @@ def collect(images: Images) -> set[Digest]:
         for record in images.list_all():
             needed.update(record.needed())
         doomed = {layer for layer in images.layers.diff_ids() if layer not in needed}
-        for layer in doomed:
-            images.layers.remove(layer)
+        images.layers.remove(*doomed)
         failpoint.hit("collect.layers")
         for digest in [d for d in images.content.digests() if d not in needed]:
             images.content.remove(digest)

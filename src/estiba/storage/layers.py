@@ -224,15 +224,22 @@ class LayerStore:
         body = msgspec.json.encode(blobs[-_MAX_BLOBS:])
         write_atomic(self._path(diff_id) / "blobs.json", body, durable=False)
 
-    def remove(self, diff_id: Digest) -> None:
-        """Removes it at once; the files go in the background. Harmless when it is gone."""
-        path = self._path(diff_id)
-        doomed = self.root / "ingest" / f"removed-{secrets.token_hex(8)}"
-        try:
-            os.rename(path, doomed)
-        except FileNotFoundError:
-            return
-        start_blocking(discard_tree, doomed)
+    def remove(self, *diff_ids: Digest) -> None:
+        """Removes them at once; the files go in the background. Harmless for one that is gone."""
+        doomed = []
+        for diff_id in diff_ids:
+            away = self.root / "ingest" / f"removed-{secrets.token_hex(8)}"
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(self._path(diff_id), away)
+                doomed.append(away)
+        if doomed:
+            # In one thread: many would keep those from the disk that the caller waits for.
+            start_blocking(_discard, doomed)
+
+
+def _discard(trees: list[Path]) -> None:
+    for tree in trees:
+        discard_tree(tree)
 
 
 class _ReadAhead:

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.support.daemon import wait_until
 
 from estiba.kernel.trees import discard_tree
 from estiba.storage import layers
@@ -37,3 +38,14 @@ def test_who_removes_a_layer_does_not_wait_for_its_files(
     go_on.set()
     assert done.acquire(timeout=5) and done.acquire(timeout=5)
     assert not list((tmp_path / "ingest").iterdir())
+
+
+def test_several_layers_go_at_once_but_no_other(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path, Limits())
+    store.open()
+    several = ["sha256:" + f"{number:064x}" for number in range(20)]
+    for diff_id in several:
+        (store.diff_path(diff_id) / "etc").mkdir(parents=True)
+    store.remove(*several[1:], CHAIN)
+    assert list(store.diff_ids()) == several[:1]
+    wait_until(lambda: not list((tmp_path / "ingest").iterdir()), what="their files to be gone")
