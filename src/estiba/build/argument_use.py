@@ -108,7 +108,7 @@ def _parsed(
 ) -> tuple[str, list[Command]]:
     if is_shell:
         script = script_of(words[0] if words else "", heredocs)
-        if script.is_file:
+        if script.is_file and _is_plain_shell(shell):
             interpreter = tuple(script.text.partition("\n")[0].removeprefix("#!").split())
             shell = (*interpreter, "-c")
         if not _is_plain_shell(shell):

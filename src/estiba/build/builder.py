@@ -161,12 +161,15 @@ class _Build:
                 process = self.known[stage.base].process_config
                 env = dict(entry.partition("=")[::2] for entry in process.env)
                 bases[stage.index] = Base(env, bool(process.shell))
+        ignore = main.ignore if main else None
         warnings = lint(
             self.dockerfile,
             build_args=self.request.build_args,
             target_platform=str(self.platform),
             build_platform=str(self.builder.images.host),
-            ignored=main.ignore.excludes if main and main.ignore else None,
+            ignored=None
+            if not ignore
+            else lambda path: ignore.excludes(path) and not ignore.may_hold_exceptions(path),
             bases=bases,
             only=[stage.index for stage in self.plan.stages] if self.plan else None,
         )

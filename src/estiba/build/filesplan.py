@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from estiba.build import history
 from estiba.build.dockerfile import instructions as ast
 from estiba.build.dockerfile.errors import refusal
-from estiba.build.dockerfile.words import Style, expand
+from estiba.build.dockerfile.words import HEREDOC, expand
 from estiba.build.files.giturls import is_git_address
 from estiba.build.files.remote import is_web_address
 from estiba.build.ops import ContextInput, CopyOp, GitInput, InlineInput, Input, UrlInput
@@ -16,8 +16,6 @@ from estiba.model.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from estiba.build.dispatch import Dispatcher
-
-_AS_WRITTEN = Style(raw_quotes=True)
 
 
 def plan_files(at: ast.Files, stage: Dispatcher) -> tuple[CopyOp, str, str]:
@@ -75,13 +73,11 @@ def _heredoc_name(source: str) -> str:
 
 
 def _content(doc: ast.Heredoc, at: ast.Files, stage: Dispatcher) -> str:
-    content = doc.content
-    if doc.strips_tabs:
-        content = "".join(line.lstrip("\t") for line in content.splitlines(keepends=True))
     if not doc.expand:
-        return content
+        return doc.content
     try:
-        return expand(content, stage.variables(), stage.scope.escape, _AS_WRITTEN).text
+        # Quotes mean nothing here, and the escape directive neither.
+        return expand(doc.content, stage.variables(), style=HEREDOC).text
     except InvalidArgument as error:
         raise refusal(str(error), at.span) from error
 

@@ -303,6 +303,12 @@ def test_here_documents(text: str) -> None:
     assert uses(words[0], run.heredocs, NAMES, is_shell=run.command.is_shell) == RUNS[text]
 
 
+def test_a_program_of_its_own_is_started_by_the_shell_of_the_stage() -> None:
+    docs = (Heredoc("E", "#!/bin/sh\necho a\n"),)
+    assert uses("<<E", docs, NAMES, is_shell=True) == set()
+    assert uses("<<E", docs, NAMES, is_shell=True, shell=("bash", "-lc")) == set(NAMES)
+
+
 def test_nothing_is_used_of_nothing() -> None:
     assert uses("env", (), (), is_shell=True) == set()
 

@@ -270,6 +270,22 @@ def test_sources_by_where_they_are_found() -> None:
     assert op.unpack is None
 
 
+@pytest.mark.parametrize(
+    ("delimiter", "content"),
+    [("E", "it's 'h' \"h\" $H \\ x\n"), ("'E'", "it's '$H' \"$H\" \\$H \\\\ \\x\n")],
+)
+def test_quotes_in_a_heredoc_are_text(delimiter: str, content: str) -> None:
+    text = "it's '$H' \"$H\" \\$H \\\\ \\x"
+    op = op_of(f"# escape=`\nFROM x\nARG H=h\nCOPY <<{delimiter} /f\n{text}\nE\n")
+    assert isinstance(op, CopyOp)
+    assert op.groups == ((InlineInput((("E", content),)), ("E",)),)
+
+
+def test_a_volume_may_have_spaces_in_its_path() -> None:
+    _, config = last('FROM x\nARG V="a b"\nVOLUME ["/c d", "/$V"]\n')
+    assert set(config.volumes) == {"/c d", "/a b"}
+
+
 def test_a_heredoc_that_is_a_program_is_mounted() -> None:
     op = op_of("FROM x\nRUN <<E\n#!/usr/bin/python3\nprint($A)\nE\n")
     assert isinstance(op, RunOp)
