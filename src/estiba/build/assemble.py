@@ -12,11 +12,10 @@ import msgspec
 
 from estiba.build import history
 from estiba.build.ops import Step
-from estiba.build.record import printable
 from estiba.build.state import StepResult
 from estiba.images.record import parse_time
 from estiba.model.digest import Digest
-from estiba.model.image import HistoryEntry, ImageConfig, RootFs, encode_config
+from estiba.model.image import HistoryEntry, ImageConfig, RootFs
 
 _FIRST_S, _LAST_S = -62135596800, 253402300799  # the years 1 to 9999
 
@@ -61,23 +60,12 @@ def image_config(
                 empty_layer=made_ns is None,
             )
         )
-    return _readable(
-        msgspec.structs.replace(
-            config,
-            created=time_text(moment),
-            rootfs=RootFs(diff_ids=list(layers)),
-            history=[*config.history, *entries],
-        )
+    return msgspec.structs.replace(
+        config,
+        created=time_text(moment),
+        rootfs=RootFs(diff_ids=list(layers)),
+        history=[*config.history, *entries],
     )
-
-
-def _readable(config: ImageConfig) -> ImageConfig:
-    """Bytes of a Dockerfile that are no UTF-8 become U+FFFD, as with Docker."""
-    try:
-        encode_config(config)
-    except UnicodeEncodeError:
-        return msgspec.convert(printable(msgspec.to_builtins(config)), ImageConfig)
-    return config
 
 
 def _layer_time(result: StepResult | None) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from estiba.build.ops import ImageInput
-from estiba.build.progress import Finished, Started, Status, Tell, Vertex
+from estiba.build.progress import CANCELLED, Finished, Started, Status, Tell, Vertex
 from estiba.distribution.cancel import CancelToken
 from estiba.distribution.credentials import Credentials
 from estiba.images.images import Images
@@ -82,7 +82,7 @@ class Bases:
         except asyncio.CancelledError:
             cancel.cancel()
             await asyncio.wait([task])
-            tell(Finished(vertex, time.time_ns(), error="cancelled"))
+            tell(Finished(vertex, time.time_ns(), error=CANCELLED))
             raise
         except EstibaError as error:
             tell(Finished(vertex, time.time_ns(), error=error.message))

@@ -6,73 +6,119 @@ first one speaks as it goes; what the others say waits for their turn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from estiba.build.progress import Event, Finished, Log, Noticed, Started, Status, Vertex
+from estiba.build.progress import (
+    CANCELLED,
+    Event,
+    Finished,
+    Log,
+    Noticed,
+    Started,
+    Status,
+    Texts,
+)
 from estiba.images.record import ImageRecord
 
 Json = dict[str, Any]
 
 
+_MAX_WAITING_CHARS = 256 << 10
+"""Of one step's output, for as long as another one speaks; the newest is kept."""
+
+_LINE_CHARS = 100
+"""What a line costs besides its text."""
+
+
 @dataclass(slots=True)
 class _Step:
-    vertex: Vertex
-    lines: list[Json] = field(default_factory=list)
+    """What a step has said and nobody has heard yet."""
+
+    texts: deque[str] = field(default_factory=deque)
     is_done: bool = False
+    has_failed: bool = False
+    _chars: int = 0
+    _left_out: int = 0
+
+    def say(self, text: str) -> None:
+        if not text:
+            return
+        self.texts.append(text)
+        self._chars += len(text) + _LINE_CHARS
+        while self._chars > _MAX_WAITING_CHARS and len(self.texts) > 2:
+            # The first one is the step's own line.
+            gone = self.texts[1]
+            del self.texts[1]
+            self._chars -= len(gone) + _LINE_CHARS
+            self._left_out += len(gone)
+
+    def end(self, event: Finished) -> None:
+        self.is_done = True
+        self.has_failed = bool(event.error) and event.error != CANCELLED
+
+    def take(self) -> Iterator[Json]:
+        for number, text in enumerate(self.texts):
+            if number == 1 and self._left_out:
+                yield _text(f"[{self._left_out} characters left out]\n")
+                self._left_out = 0
+            yield _text(text)
+        self.texts.clear()
+        self._chars = 0
 
 
 @dataclass(slots=True)
 class ClassicStream:
-    """`feed` it the events; each gives the lines that may go out now."""
-
-    steps: Mapping[int, Vertex]
-    """All of the build, by their place in it."""
+    """`feed` it the events; each gives the lines that may go out now, a quiet stream none."""
 
     is_quiet: bool = False
     _turn: int = 1
     _waiting: dict[int, _Step] = field(default_factory=dict)
+    _texts: Texts = field(default_factory=Texts)
 
     def feed(self, event: Event) -> Iterator[Json]:
-        if isinstance(event, Noticed) or self.is_quiet:
+        if isinstance(event, Noticed):
             return
         vertex = event.vertex
         if vertex.step == 0:
-            yield from _aside(event)
+            if not self.is_quiet:
+                yield from _aside(event)
             return
-        step = self._waiting.setdefault(vertex.step, _Step(vertex))
-        step.lines += self._lines(event)
-        step.is_done |= isinstance(event, Finished)
-        yield from self._released()
+        step = self._waiting.setdefault(vertex.step, _Step())
+        self._tell(step, event)
+        if not self.is_quiet:
+            yield from self._released()
+
+    def _tell(self, step: _Step, event: Event) -> None:
+        match event:
+            case Started(vertex, _):
+                step.say(f"Step {vertex.step}/{vertex.steps} : {vertex.text}\n")
+            case Log():
+                step.say(self._texts.of(event))
+            case Finished(vertex, _, cached, error, _, result):
+                step.say(self._texts.end(vertex))
+                step.end(event)
+                if not error:
+                    if cached and not _is_plain(event):
+                        step.say(" ---> Using cache\n")
+                    step.say(f" ---> {result.rpartition(':')[2][:12]}\n")
 
     def _released(self) -> Iterator[Json]:
         while (step := self._waiting.get(self._turn)) is not None:
-            yield from step.lines
-            step.lines.clear()
+            yield from step.take()
             if not step.is_done:
                 return
             del self._waiting[self._turn]
             self._turn += 1
 
     def rest(self) -> Iterator[Json]:
-        """What later steps said before the build failed."""
-        for number in sorted(self._waiting):
-            yield from self._waiting[number].lines
+        """What nobody has heard when the build failed; the step that failed speaks last."""
+        waiting = sorted(self._waiting.items(), key=lambda item: (item[1].has_failed, item[0]))
+        for _, step in waiting:
+            yield from step.take()
         self._waiting.clear()
-
-    def _lines(self, event: Event) -> list[Json]:
-        match event:
-            case Started(vertex, _):
-                return [_text(f"Step {vertex.step}/{vertex.steps} : {vertex.text}\n")]
-            case Log(_, _, data):
-                return [_text(data.decode(errors="replace"))]
-            case Finished(_, _, cached, error, _, result) if not error:
-                short = result.removeprefix("base:")[:12]
-                hit = [_text(" ---> Using cache\n")] if cached and not _is_plain(event) else []
-                return [*hit, _text(f" ---> {short}\n")]
-            case _:
-                return []
 
 
 def _is_plain(event: Finished) -> bool:

@@ -8,7 +8,6 @@ only change the config are not in it.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -34,12 +33,7 @@ _VERSION = "1"
 
 
 def digest_of_parts(*parts: object) -> str:
-    """Of strings, numbers and lists of them; bytes of a Dockerfile that are no UTF-8 count too."""
-    try:
-        body = msgspec.json.encode([_VERSION, *parts])
-    except UnicodeEncodeError:
-        body = json.dumps([_VERSION, *parts]).encode()
-    return hashlib.sha256(body).hexdigest()
+    return hashlib.sha256(msgspec.json.encode([_VERSION, *parts])).hexdigest()
 
 
 BASE, _LINKED = "base:", "linked:"

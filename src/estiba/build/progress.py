@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 STDOUT, STDERR = 1, 2
+
+CANCELLED = "cancelled"
+"""The error of a piece of work that another's failure, or its client, ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +86,30 @@ Tell = Callable[[Event], None]
 """May be called from any thread, and never blocks."""
 
 
-def as_json(event: Event) -> dict[str, Any]:
-    """The event as a line of the stream that `estiba build` reads (docs/api.md)."""
+class Texts:
+    """What programs print, as text: a character may come in two pieces."""
+
+    def __init__(self) -> None:
+        self._decoders: dict[tuple[int, int], IncrementalDecoder] = {}
+
+    def of(self, log: Log) -> str:
+        key = (log.vertex.id, log.stream)
+        decoder = self._decoders.get(key)
+        if decoder is None:
+            decoder = self._decoders[key] = getincrementaldecoder("utf-8")(errors="replace")
+        return decoder.decode(log.data)
+
+    def end(self, vertex: Vertex) -> str:
+        """The halves of characters that are left when it has finished."""
+        decoders = [self._decoders.pop((vertex.id, stream), None) for stream in (STDOUT, STDERR)]
+        return "".join(one.decode(b"", final=True) for one in decoders if one is not None)
+
+
+def as_json(event: Event, texts: Texts) -> dict[str, Any]:
+    """The event as a line of the stream that `estiba build` reads (docs/api.md).
+
+    `texts` is the stream's own.
+    """
     match event:
         case Started(vertex, time_ns):
             view = {
@@ -91,9 +117,8 @@ def as_json(event: Event) -> dict[str, Any]:
                 "step": vertex.step, "steps": vertex.steps, "text": vertex.text,
             }  # fmt: skip
             return {"started": {"vertex": view, "time": time_ns}}
-        case Log(vertex, stream, data):
-            text = data.decode(errors="replace")
-            return {"log": {"id": vertex.id, "stream": stream, "text": text}}
+        case Log(vertex, stream, _):
+            return {"log": {"id": vertex.id, "stream": stream, "text": texts.of(event)}}
         case Status(vertex, item, action, current, total):
             return {
                 "status": {

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 import msgspec
 
 from estiba.model.digest import Digest
 
 KIND = "build-cache"
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -51,24 +46,7 @@ class CacheRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 def encode(record: CacheRecord) -> bytes:
-    """What in a Dockerfile is no UTF-8 is kept as U+FFFD: it is for show."""
-    try:
-        return msgspec.json.encode(record)
-    except UnicodeEncodeError:
-        return msgspec.json.encode(printable(msgspec.to_builtins(record)))
-
-
-def printable(value: Any) -> Any:
-    """The same lists, objects and strings, but all of them UTF-8."""
-    match value:
-        case str():
-            return _SURROGATE.sub("\ufffd", value)
-        case list():
-            return [printable(one) for one in value]
-        case dict():
-            return {printable(name): printable(one) for name, one in value.items()}
-        case _:
-            return value
+    return msgspec.json.encode(record)
 
 
 def decode(body: bytes) -> CacheRecord:

@@ -36,7 +36,7 @@ from estiba.build.ops import (
     Step,
 )
 from estiba.build.ports import Frozen, Workspaces
-from estiba.build.progress import Finished, Log, Started, Tell, Vertex
+from estiba.build.progress import CANCELLED, Finished, Log, Started, Tell, Vertex
 from estiba.build.record import CacheRecord, Facts
 from estiba.build.running.targets import forget_untouched
 from estiba.build.state import Layer, State, StepResult, finished_layer
@@ -217,7 +217,7 @@ class Solver:
                 result, why = await _StepRun(self, plan, step, op, state, vertex, start).run(stack)
         except asyncio.CancelledError:
             if started:
-                self.tell(Finished(vertex, time.time_ns(), error="cancelled"))
+                self.tell(Finished(vertex, time.time_ns(), error=CANCELLED))
             raise
         except StepFailed:
             raise

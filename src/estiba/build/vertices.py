@@ -42,7 +42,7 @@ class _Numbered:
         position = len(self.found) + 1
         self.found[stage.index, index] = Vertex(
             id=self._beginning + position,
-            name=name,
+            name=" ".join(name.split()),
             stage=stage.title,
             text=" ".join(at.text.split()),
             line=at.span.start.line,

@@ -18,7 +18,6 @@ from estiba.model.image import (
     ImageConfig,
     ImageProcessConfig,
     encode_config,
-    parse_config,
 )
 
 SECOND = 10**9
@@ -146,14 +145,6 @@ async def test_a_base_of_any_age(created: str) -> None:
     assert len(config.created.partition("-")[0]) == 4
     if created.startswith("0001-01-01T00:00:00Z"):
         assert config.created == created
-
-
-async def test_bytes_that_are_no_utf8() -> None:
-    base = ImageConfig(config=ImageProcessConfig(labels={"a": "\udcff"}, cmd=["\udce9"]))
-    config = image_config(base, await done(10), [], now_ns=NOW)
-    again = parse_config(encode_config(config))
-    assert again.config.labels == {"a": "\ufffd"}
-    assert again.config.cmd == ["\ufffd"]
 
 
 @pytest.mark.parametrize(

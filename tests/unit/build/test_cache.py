@@ -14,7 +14,7 @@ import pytest
 
 from estiba.build import cache as cache_module
 from estiba.build.cache import Cache
-from estiba.build.record import KIND, CacheRecord, Facts, decode, encode
+from estiba.build.record import KIND, CacheRecord, Facts, decode
 from estiba.model.digest import Digest
 from estiba.model.errors import Internal
 from estiba.storage.layers import LayerInfo, LayerStore
@@ -151,15 +151,6 @@ def test_records_of_another_form_are_dropped(place: Place) -> None:
     place.store.commit_blocking(lambda tx: tx.put(KIND, "bad", b'{"id": 7, "keys": "no"}'))
     assert ids(place.reopened().records()) == {"good"}
     assert set(place.rows()) == {"good"}
-
-
-def test_bytes_that_are_no_utf8_do_not_stop_a_record() -> None:
-    """A Dockerfile may hold any bytes."""
-    facts = Facts(kind="run", text="RUN echo \udcff", other={"user": "\udce9"})
-    again = decode(encode(record("r", "k", description="\udcff", facts=facts)))
-    assert again.facts is not None
-    assert (again.description, again.facts.text) == ("\ufffd", "RUN echo \ufffd")
-    assert again.facts.other == {"user": "\ufffd"}
 
 
 # -- holding -------------------------------------------------------------------------------

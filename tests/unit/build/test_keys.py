@@ -149,11 +149,6 @@ def test_a_linked_copy_does_not_depend_on_what_is_below() -> None:
     assert key(op, "p", ("i",)) != key(op, "p", ("j",))
 
 
-def test_bytes_that_are_no_utf8_count() -> None:
-    keys = {key(replace(RUN, user=text)) for text in ("\udcff", "\udcfe", "\ufffd", "?", "")}
-    assert len(keys) == 5
-
-
 def test_bases() -> None:
     one, two = "sha256:" + "1" * 64, "sha256:" + "2" * 64
     found = [base_id([]), base_id([one]), base_id([one, two]), base_id([two, one])]
@@ -198,10 +193,10 @@ def test_no_value_of_a_variable_is_in_the_facts() -> None:
     op = replace(
         RUN,
         env=("PASSWORD=hunter2", "EMPTY=", "TWO=a=hunter2"),
-        args=(("TOKEN", "hunter2"), ("BYTES", "\udcff")),
+        args=(("TOKEN", "hunter2"), ("OTHER", "hunter2 ")),
         hidden_env=("HTTP_PROXY=hunter2",),
     )
     found = facts(op, "RUN make", "s", {}, [])
     assert set(found.env) == {"PASSWORD", "EMPTY", "TWO"}
-    assert set(found.args) == {"TOKEN", "BYTES"}
+    assert set(found.args) == {"TOKEN", "OTHER"}
     assert "hunter2" not in repr(found)

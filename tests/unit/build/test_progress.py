@@ -15,6 +15,7 @@ from estiba.build.progress import (
     Noticed,
     Started,
     Status,
+    Texts,
     Vertex,
     as_json,
 )
@@ -73,5 +74,26 @@ VERTEX = Vertex(3, "[build 2/4] RUN make", "build", "RUN make", 7, 8, 2, 9)
     ],
 )  # fmt: skip
 def test_lines(event: Event, line: object) -> None:
-    assert as_json(event) == line
-    assert json.loads(json.dumps(as_json(event))) == line
+    assert as_json(event, Texts()) == line
+    assert json.loads(json.dumps(as_json(event, Texts()))) == line
+
+
+def test_a_character_in_two_pieces() -> None:
+    """Of each program's each output for itself."""
+    texts, other = Texts(), Vertex(4, "other")
+    pieces = [
+        Log(VERTEX, STDOUT, b"a\xe2\x82"),
+        Log(VERTEX, STDERR, b"\xc3"),
+        Log(other, STDOUT, b"\xac"),
+        Log(VERTEX, STDOUT, b"\xac"),
+        Log(VERTEX, STDERR, b"\xa9b"),
+    ]
+    assert [as_json(one, texts)["log"]["text"] for one in pieces] == ["a", "", "\ufffd", "€", "éb"]
+    assert texts.end(VERTEX) == ""
+
+
+def test_half_a_character_at_the_end() -> None:
+    texts = Texts()
+    assert texts.of(Log(VERTEX, STDERR, b"\xe2\x82")) == ""
+    assert texts.end(VERTEX) == "\ufffd"
+    assert texts.of(Log(VERTEX, STDERR, b"\xac")) == "\ufffd"

@@ -69,7 +69,7 @@ class Builds:
             request = await self._received(
                 body, lambda source: self.inputs.classic(source, options, registries, work)
             )
-            stream = ClassicStream({}, is_quiet=options.quiet)
+            stream = ClassicStream(is_quiet=options.quiet)
             async for line in self._built(request, stream):
                 yield line
         finally:
@@ -120,10 +120,11 @@ class Builds:
 
     async def _told(self, request: BuildRequest) -> AsyncIterator[Json]:
         run = _Run(self, request)
+        texts = progress.Texts()
         try:
             async for event in run.events():
                 if isinstance(event, progress.Noticed) or not event.vertex.is_silent:
-                    yield progress.as_json(event)
+                    yield progress.as_json(event, texts)
             run.result()
         except (DockerfileError, StepFailed) as error:
             yield _failed(error, request)
