@@ -59,7 +59,6 @@ class BuildServer(ThreadingHTTPServer):
     def __init__(self, play: Play) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.play = play
-        self.name = "Estiba/1.0 (linux)"
         self.builds: list[Sent] = []
         self.outputs: dict[str, bytes] = {}
         self.answers: dict[str, Any] = {}
@@ -100,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/_ping":
             self.send_response_only(200)
             self.send_header("Api-Version", "1.51")
-            self.send_header("Server", self.server.name)
+            self.send_header("Server", "Estiba/1.0 (linux)")
             self.send_header("Content-Length", "0")
             self.end_headers()
         elif path.startswith("/build/outputs/"):

@@ -41,10 +41,9 @@ def build(client: Client, given: Arguments) -> int:
     _forget(given.iidfile)
     # Whether one answers is found out before STDIN is read.
     if client.is_docker:
-        raise ClientError(
-            f"the daemon at {client.host.url} is a Docker Engine: `estiba build` needs estibad; "
-            "`docker build` builds there"
-        )
+        from estiba.cli.buildclassic import build_classic
+
+        return build_classic(client, given, request)
     work = _Work(client, given, request, view)
     ends = Signals({signal.SIGTERM: _ended, signal.SIGHUP: _ended})
     with ends, work.agents(), view:
@@ -135,14 +134,8 @@ class _Work:
 
     def _more(self) -> dict[str, Any]:
         """What only context and configuration know."""
-        from estiba.cli.creating import proxies
-
-        own: dict[str, str] = self._request.body["build_args"]
-        usual = dict(
-            entry.split("=", 1) for entry in proxies(self._client, [f"{name}=" for name in own])
-        )
         return {
-            "build_args": usual | own,
+            "build_args": self._request.arguments(self._client),
             "dockerfile": self._source.dockerfile,
             "remote": self._source.remote,
             "contexts": self._told,

@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from estiba.client.http import Client
+
 _EPOCH = "SOURCE_DATE_EPOCH"
 _METHODS = ("build", "check")
 _NUMBERS = {
@@ -52,6 +54,14 @@ class Request:
         }
         if self.ssh:
             self.body["session"] = os.urandom(16).hex()
+
+    def arguments(self, client: Client) -> dict[str, str]:
+        """Build arguments, and the user's proxies for this daemon."""
+        from estiba.cli.creating import proxies
+
+        own: dict[str, str] = self.body["build_args"]
+        usual = proxies(client, [f"{name}=" for name in own])
+        return dict(entry.split("=", 1) for entry in usual) | own
 
     def text(self, more: dict[str, Any]) -> bytes:
         """request.json, without what has its zero value."""

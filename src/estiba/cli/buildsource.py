@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from estiba.client.buildstdin import Begun
     from estiba.model.ignore import IgnoreRules
 
-MAIN = "contexts/context"
+_MAIN = "contexts/context"
 _MOST_DOCKERFILE = 16 << 20
 _WEB = ("http://", "https://")
 _GIT = ("git://", "git@", "ssh://", "github.com/")
@@ -41,7 +41,9 @@ class Source:
         """None when only the daemon will see it."""
         self.is_text_sent = False
         self.ignore: bytes | None = None
-        self.tree: Tree | None = None
+        self.root = ""
+        """A directory, without what `rules` leave out."""
+        self.rules: IgnoreRules | None = None
         self.archive: Begun | None = None
 
     @property
@@ -55,7 +57,7 @@ class Source:
     def send_only_dockerfile(self) -> None:
         """As far as it is here: the rest of the context is of no interest."""
         if self.text is not None:
-            self.is_text_sent, self.tree = True, None
+            self.is_text_sent, self.root = True, ""
 
     def members(self) -> Iterator[bytes]:
         """What comes after request.json. Raises ClientError for what cannot be read."""
@@ -63,14 +65,18 @@ class Source:
             yield member("dockerfile", self.text)
         if self.ignore is not None:
             yield member("dockerignore", self.ignore)
-        if self.tree is not None:
-            yield from self.tree.members()
+        yield from self.context(_MAIN)
+
+    def context(self, prefix: str) -> Iterator[bytes]:
+        """The main context below a name of its own. Raises ClientError."""
+        if self.root:
+            yield from _tree(self.root, prefix, self.rules).members()
         elif self.archive is not None:
             from estiba.client.buildstdin import members
 
-            yield from members(self.archive, MAIN)
+            yield from members(self.archive, prefix)
         elif not self.remote:
-            yield header(f"{MAIN}/".encode(), DIRECTORY, mode=0o755)
+            yield header(f"{prefix}/".encode(), DIRECTORY, mode=0o755)
 
 
 def find(given: Arguments) -> Source:
@@ -133,8 +139,8 @@ def _limited(data: bytes, name: str) -> bytes:
 def _from_directory(root: str, given: Arguments) -> Source:
     source = Source()
     path = _dockerfile_path(root, given.file)
-    source.ignore, rules = _ignore(root, path)
-    source.tree = _tree(root, MAIN, rules)
+    source.root = root
+    source.ignore, source.rules = _ignore(root, path)
     if path == "-":
         source.send_text(_read_stdin())
         return source
@@ -142,7 +148,7 @@ def _from_directory(root: str, given: Arguments) -> Source:
     inside = _path_inside(root, path)
     source.dockerfile = inside or os.path.basename(path)
     # A Dockerfile that the context leaves out is still what is built.
-    is_left_out = rules is not None and rules.excludes(inside)
+    is_left_out = source.rules is not None and source.rules.excludes(inside)
     source.is_text_sent = (
         not inside or is_left_out or os.path.islink(path) or not os.path.isfile(path)
     )

@@ -475,17 +475,6 @@ def test_a_request_that_is_refused(run: Run) -> None:
     assert "Error response from daemon: unknown member of request.json: x" in done.err
 
 
-def test_a_docker_engine_is_told_apart(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def be_docker(server: BuildServer) -> None:
-        server.name = "Docker/28.5.1 (linux)"
-
-    for version in ("", "1.47"):
-        monkeypatch.setenv("DOCKER_API_VERSION", version)
-        done = run("ctx", set_up=be_docker)
-        assert (done.code, done.server.builds) == (1, [])
-        assert "is a Docker Engine: `estiba build` needs estibad" in done.err
-
-
 @pytest.mark.parametrize("lines", [[], [started(1, "a")]])
 def test_an_answer_without_an_end(run: Run, lines: list[dict]) -> None:
     done = run("ctx", play=lambda _: lines)
