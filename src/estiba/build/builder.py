@@ -1,89 +1,53 @@
-"""Builds of one engine: from a request to images, put out and cached.
+"""Builds of one engine: from a request to images, named, stated, put out and cached.
 
-Owns the way of a build as a whole; planning, solving and the cache have modules of their own.
+Owns the way of a build as a whole; one platform's part, planning, solving and the cache have
+modules of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import msgspec
-
-from estiba.build.assemble import image_config, squashed_history
-from estiba.build.attest.provenance import Material
-from estiba.build.bases import Bases
-from estiba.build.cache import Cache, Session
+from estiba.build.cache import Session
 from estiba.build.dockerfile.instructions import Dockerfile
-from estiba.build.dockerfile.lint import ADVICE, lint, refuse
-from estiba.build.dockerfile.lint_stages import Base
-from estiba.build.effects import settled, settled_apart
-from estiba.build.flights import Flights
-from estiba.build.ops import ImageInput, Plan, StagePlan, Step
-from estiba.build.plan import MissingBases, PlanRequest, decide_plan
-from estiba.build.ports import Executor, Workspaces
-from estiba.build.progress import Noticed, Tell
+from estiba.build.effects import settled
+from estiba.build.exchange import Exchange, ForClient
+from estiba.build.platform import Built, PlatformBuild, Tools
+from estiba.build.progress import Tell
 from estiba.build.request import BuildRequest
-from estiba.build.solver import CachePolicy, Shared, Solver
-from estiba.build.state import State, StepResult, finished_layer
-from estiba.build.stepwork import StepWork, Surroundings
-from estiba.build.trees import Trees
-from estiba.build.vertices import number_vertices
-from estiba.distribution.settings import RegistrySettings
+from estiba.build.statements import Statements
 from estiba.images.images import Images, Naming, NewImage
-from estiba.images.record import ImageRecord
-from estiba.model.errors import InvalidArgument, NotFound, Unauthorized, Unavailable
-from estiba.model.ids import new_id
-from estiba.model.image import ImageConfig, Platform, encode_config
-from estiba.storage.layers import LayerInfo
-
-_MAX_EPOCH = 253402300799  # the last second of the year 9999
+from estiba.model.errors import NotFound, Unauthorized, Unavailable
+from estiba.model.image import Platform
+from estiba.model.reference import Reference
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """One platform's image, and what it was made of."""
+class Finished:
+    """What a build came to; `built` in the order of the platforms."""
 
-    image: ImageRecord
-    plan: Plan
-    state: State
-    states: Mapping[int, State]
-    """Of all stages of the plan that are finished."""
-
-    bases: Mapping[ImageInput, ImageRecord]
-    materials: tuple[Material, ...]
-    started_ns: int
-    finished_ns: int
-    epoch_s: int | None = None
+    built: tuple[Built, ...] = ()
+    for_client: tuple[ForClient, ...] = ()
+    pushed: tuple[tuple[str, str], ...] = ()
+    """Names, and the digests of their manifests."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Builder:
-    """`pull` fetches an image that is not here (or newer ones) before a build goes on."""
-
     images: Images
-    workspaces: Workspaces
-    cache: Cache
-    executor: Executor
-    settings: RegistrySettings
-    bases: Bases
-    cores: int
-    _shared: Shared = field(init=False)
-
-    def __post_init__(self) -> None:
-        flights: Flights[StepResult] = Flights()
-        slots = asyncio.Semaphore(max(2, self.cores))
-        self._shared = Shared(self.images, self.workspaces, flights, slots)
+    tools: Tools
+    statements: Statements
 
     async def check(self, request: BuildRequest, dockerfile: Dockerfile, tell: Tell) -> int:
         """Lints without building; how many warnings there are.
 
         Raises DockerfileError where the file itself makes them errors.
         """
-        one = _Build(self, request, dockerfile, self._platforms(request)[0], tell, None, 0)
+        platform = self._platforms(request)[0]
+        one = PlatformBuild(self.tools, request, dockerfile, platform, tell, None, 0)
+        # What needs the base image is left out when there is none.
         with contextlib.suppress(NotFound, Unavailable, Unauthorized):
             await one.make_plan()
         return one.lint()
@@ -92,281 +56,50 @@ class Builder:
         return request.platforms or (self.images.host,)
 
     async def build(
-        self, request: BuildRequest, dockerfile: Dockerfile, tell: Tell, session: Session
-    ) -> list[Built]:
-        """The images of all platforms, tagged, in the order in which they were asked for.
+        self,
+        request: BuildRequest,
+        dockerfile: Dockerfile,
+        tell: Tell,
+        session: Session,
+        exchange: Exchange,
+    ) -> Finished:
+        """The images of all platforms.
 
         Raises StepFailed, DockerfileError, NotFound and others of the tree; nothing but finished
         steps in the cache is left then.
         """
-        platforms = self._platforms(request)
-        builds = [
-            _Build(self, request, dockerfile, platform, tell, session, number)
-            for number, platform in enumerate(platforms)
-        ]
-        tasks = [asyncio.create_task(one.run(), name=f"build {one.platform}") for one in builds]
-        try:
-            made = await asyncio.gather(*tasks)
-            return [await one.record() for one in made]
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for one in builds:
-                one.release()
+        async with exchange.opened(session) as remote:
+            builds = [
+                PlatformBuild(
+                    self.tools, request, dockerfile, platform, tell, session, number, remote
+                )
+                for number, platform in enumerate(self._platforms(request))
+            ]
+            tasks = [asyncio.create_task(one.run(), name=f"build {one.platform}") for one in builds]
+            try:
+                await asyncio.gather(*tasks)
+                built = [await one.record(exchange.inline) for one in builds]
+                for one in built:
+                    await self.statements.attach(request, one)
+                names = exchange.names(request.tags)
+                if names:
+                    await settled(self._name, names, built)
+                pushed, for_client = await exchange.put_out(built)
+                return Finished(tuple(built), tuple(for_client), tuple(pushed))
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                for each in builds:
+                    each.release()
 
-    def tag(self, request: BuildRequest, built: list[Built]) -> list[ImageRecord]:
-        """Gives the images their names, side by side where there are several platforms. Blocks."""
+    def _name(self, names: tuple[Reference, ...], built: list[Built]) -> None:
+        """Side by side where there are several platforms."""
         beside = {one.image.id for one in built}
-        records = []
         for one in built:
             new = NewImage(
                 one.image.config_json.encode(),
                 [self.images.layer_info(layer) for layer in one.image.layers],
                 parent=one.image.parent,
             )
-            records.append(self.images.add(new, Naming(request.tags, beside), "build"))
-        return records
-
-
-@dataclass(slots=True)
-class _Build:
-    """One platform's build."""
-
-    builder: Builder
-    request: BuildRequest
-    dockerfile: Dockerfile
-    platform: Platform
-    tell: Tell
-    session: Session | None
-    number: int
-    known: dict[ImageInput, ImageRecord] = field(default_factory=dict)
-    started_ns: int = field(default_factory=time.time_ns)
-    plan: Plan | None = None
-    solver: Solver | None = None
-    trees: Trees | None = None
-    state: State | None = None
-
-    async def make_plan(self) -> Plan:
-        """Raises DockerfileError, InvalidArgument, and what a pull raises."""
-        self.plan = await self._plan()
-        return self.plan
-
-    def lint(self) -> int:
-        """Tells what the linter says, by what is known of the base images."""
-        main = self.request.contexts.get("")
-        bases = {}
-        for stage in self.plan.stages if self.plan else ():
-            if isinstance(stage.base, ImageInput):
-                process = self.known[stage.base].process_config
-                env = dict(entry.partition("=")[::2] for entry in process.env)
-                bases[stage.index] = Base(env, bool(process.shell))
-        ignore = main.ignore if main else None
-        warnings = lint(
-            self.dockerfile,
-            build_args=self.request.build_args,
-            target_platform=str(self.platform),
-            build_platform=str(self.builder.images.host),
-            ignored=None
-            if not ignore
-            else lambda path: ignore.excludes(path) and not ignore.may_hold_exceptions(path),
-            bases=bases,
-            only=[stage.index for stage in self.plan.stages] if self.plan else None,
-        )
-        for one in warnings:
-            start, end = one.span.start, one.span.end
-            advice = ADVICE.get(one.rule, "")
-            self.tell(Noticed(one.rule, one.message, advice, start.line, start.column, end.line))
-        refuse(self.dockerfile, warnings, self.request.build_args)
-        return len(warnings)
-
-    async def run(self) -> _Build:
-        assert self.session is not None
-        plan = await self.make_plan()
-        if self.number == 0:
-            self.lint()
-        work = self.request.work / f"platform{self.number}"
-        await settled(work.mkdir)
-        self.trees = Trees(
-            work,
-            self.builder.settings,
-            self.builder.workspaces,
-            self.request.contexts,
-            self._stage,
-            self._image,
-            self.request.secrets,
-        )
-        around = Surroundings(
-            network=self.request.network,
-            extra_hosts=self.request.extra_hosts,
-            limits=self.request.limits,
-            secrets=self.request.secrets,
-            agents=self.request.agents,
-            allowed=self.request.allowed,
-            newest_ns=self.epoch_ns,
-        )
-        self.solver = Solver(
-            shared=self.builder._shared,
-            plan=plan,
-            session=self.session,
-            work=StepWork(self.builder.executor, self.trees, around),
-            trees=self.trees,
-            bases=self.known,
-            policy=CachePolicy(self.request.ignored_stages),
-            tell=self.tell,
-            vertices=number_vertices(plan, self.number, len(self.request.platforms) > 1),
-            keep_failed=self._keep_failed,
-        )
-        try:
-            self.state = await self.solver.solve()
-        finally:
-            await self.trees.close()
-        await settled(self.session.cache.touch, self.solver.found)
-        return self
-
-    def release(self) -> None:
-        if self.solver is not None:
-            self.solver.release()
-
-    async def record(self) -> Built:
-        """The image, made of what was solved."""
-        assert self.plan is not None and self.state is not None
-        assert self.trees is not None and self.solver is not None
-        target = self.plan.stage(self.plan.target)
-        infos = [layer.info.result() for layer in self.state.layers]
-        config = self._config(target, self.state, infos)
-        parent = self._parent()
-        if self.request.squash:
-            config, infos = await self._squashed(config, infos, parent)
-        new = NewImage(encode_config(config), infos, parent=parent.id if parent else "")
-        image = await settled(self.builder.images.add, new, Naming(), "build")
-        return Built(
-            image=image,
-            plan=self.plan,
-            state=self.state,
-            states=self.solver.states(),
-            bases=dict(self.known),
-            materials=tuple(self.trees.materials),
-            started_ns=self.started_ns,
-            finished_ns=time.time_ns(),
-            epoch_s=None if self.epoch_ns is None else self.epoch_ns // 10**9,
-        )
-
-    # -- planning --------------------------------------------------------------------------
-
-    async def _plan(self) -> Plan:
-        configs: dict[ImageInput, ImageConfig] = {}
-        while True:
-            try:
-                return decide_plan(
-                    PlanRequest(
-                        dockerfile=self.dockerfile,
-                        target=self.request.target,
-                        build_args=self.request.build_args,
-                        labels=self.request.labels,
-                        platform=self.platform,
-                        host=self.builder.images.host,
-                        contexts=self.request.named,
-                        bases=configs,
-                    )
-                )
-            except MissingBases as missing:
-                found = await asyncio.gather(*(self._image(one) for one in missing.inputs))
-                configs |= {
-                    one: record.config for one, record in zip(missing.inputs, found, strict=True)
-                }
-
-    async def _image(self, source: ImageInput) -> ImageRecord:
-        """Raises NotFound when no registry has it either."""
-        record = self.known.get(source)
-        if record is None:
-            record = await self.builder.bases.find(
-                source, self.request.credentials, self.tell, pulls=self.request.pulls
-            )
-            self.known[source] = record
-        return record
-
-    async def _stage(self, index: int) -> State:
-        assert self.solver is not None
-        return await self.solver.stage(index)
-
-    @property
-    def epoch_ns(self) -> int | None:
-        """SOURCE_DATE_EPOCH. Raises InvalidArgument."""
-        text = self.request.build_args.get("SOURCE_DATE_EPOCH", "")
-        if not text:
-            return None
-        if not (text.isascii() and text.isdecimal() and int(text) <= _MAX_EPOCH):
-            raise InvalidArgument(
-                f"SOURCE_DATE_EPOCH={text[:32]}: give seconds since 1970, as `date +%s` does"
-            )
-        return int(text) * 10**9
-
-    # -- the image -------------------------------------------------------------------------
-
-    def _config(self, stage: StagePlan, state: State, infos: list[LayerInfo]) -> ImageConfig:
-        return image_config(
-            stage.config,
-            state.done,
-            [info.diff_id for info in infos],
-            now_ns=self.started_ns,
-            epoch_ns=self.epoch_ns,
-        )
-
-    def _parent(self) -> ImageRecord | None:
-        """The image that the target's chain of stages begins with."""
-        assert self.plan is not None
-        stage = self.plan.stage(self.plan.target)
-        while stage.base is not None and not isinstance(stage.base, ImageInput):
-            index = getattr(stage.base, "index", None)
-            if index is None:
-                return None
-            stage = self.plan.stage(index)
-        return self.known[stage.base] if isinstance(stage.base, ImageInput) else None
-
-    async def _squashed(
-        self, config: ImageConfig, infos: list[LayerInfo], parent: ImageRecord | None
-    ) -> tuple[ImageConfig, list[LayerInfo]]:
-        kept = len(parent.layers) if parent else 0
-        below = [info.diff_id for info in infos[:kept]]
-        above = [info.diff_id for info in infos[kept:]]
-        if len(above) < 2:
-            return config, infos
-        spaces = self.builder.workspaces
-        frozen = await settled_apart(spaces.merged, above, new_id(), below=below)
-        assert self.solver is not None
-        info = await settled_apart(spaces.commit, frozen, self.solver.keep)
-        config = msgspec.structs.replace(
-            config,
-            history=squashed_history(config, parent.config if parent else None, config.created),
-            rootfs=msgspec.structs.replace(
-                config.rootfs, diff_ids=[*config.rootfs.diff_ids[:kept], info.diff_id]
-            ),
-        )
-        return config, [*infos[:kept], info]
-
-    async def _keep_failed(
-        self, stage: StagePlan, state: State, step: Step, info: LayerInfo
-    ) -> str:
-        """An untagged image of what a failed RUN left, with the stage's config as far as it got."""
-        infos = [await asyncio.shield(layer.info) for layer in state.layers]
-        infos.append(info)
-        op = step.op
-        process = msgspec.structs.replace(
-            stage.config.config,
-            env=list(getattr(op, "env", ())),
-            working_dir=getattr(op, "cwd", "/"),
-            user=getattr(op, "user", ""),
-            entrypoint=None,
-            cmd=list(stage.shell[:1]),
-        )
-        left = StepResult("", finished_layer(info), time.time_ns())
-        config = image_config(
-            msgspec.structs.replace(stage.config, config=process),
-            [*state.done, (step, left)],
-            [one.diff_id for one in infos],
-            now_ns=time.time_ns(),
-        )
-        new = NewImage(encode_config(config), infos)
-        record = await settled(self.builder.images.add, new, Naming(), "build")
-        return record.id
+            self.images.add(new, Naming(names, beside), "build")

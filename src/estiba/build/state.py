@@ -50,6 +50,10 @@ class State:
     def lowers(self) -> tuple[Lower, ...]:
         return tuple(layer.lower for layer in self.layers)
 
+    @property
+    def record_ids(self) -> list[str]:
+        return [result.record_id for _, result in self.done if result is not None]
+
     def after(self, step: Step, result: StepResult | None) -> State:
         done = (*self.done, (step, result))
         if result is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from estiba.build.attest.provenance import (
     BuildFacts,
@@ -15,14 +14,12 @@ from estiba.build.attest.provenance import (
 from estiba.build.attest.sbom import sbom
 from estiba.build.effects import entered, settled_apart
 from estiba.build.ops import ContextInput, GitInput, ImageInput, Input
+from estiba.build.platform import Built
 from estiba.build.ports import Workspaces
 from estiba.build.request import BuildRequest
 from estiba.images.attestations import Predicate, attach
 from estiba.images.images import Images
 from estiba.model.reference import parse_reference
-
-if TYPE_CHECKING:
-    from estiba.build.builder import Built
 
 
 @dataclass(frozen=True, slots=True)

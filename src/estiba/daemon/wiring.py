@@ -9,6 +9,11 @@ from estiba.api.routes import build_router
 from estiba.api.server import Listener, Server
 from estiba.build.bases import Bases
 from estiba.build.builder import Builder
+from estiba.build.exchange import Elsewhere
+from estiba.build.flights import Flights
+from estiba.build.platform import Tools
+from estiba.build.solver import Shared
+from estiba.build.statements import Statements
 from estiba.containers.creation import Defaults
 from estiba.daemon.adapters.archives import ContainerArchives
 from estiba.daemon.adapters.build_inputs import Inputs
@@ -55,13 +60,17 @@ def _backends(core: Core) -> Backends:
         images, config.registries, config.max_concurrent_downloads, config.max_concurrent_uploads
     )
     builder = Builder(
-        images=images,
-        workspaces=core.workspaces,
-        cache=core.build_cache,
-        executor=core.build_executor,
-        settings=config.registries,
-        bases=Bases(images, registries.puller.pull),
-        cores=core.host.cpus,
+        images,
+        Tools(
+            Shared(images, core.workspaces, Flights(), asyncio.Semaphore(max(2, core.host.cpus))),
+            core.build_executor,
+            config.registries,
+            Bases(images, registries.puller.pull),
+        ),
+        Statements(images, core.workspaces),
+    )
+    elsewhere = Elsewhere(
+        images, core.snapshots, config.registries, lambda: registries.puller.fetches
     )
     stats = StatsReader(
         core.hierarchies, core.specs, core.networks, core.host.cpus, core.host.memory_bytes
@@ -89,7 +98,12 @@ def _backends(core: Core) -> Backends:
         transfers=ImageTransfers(images, config.data_root / "tmp", architecture),
         registries=registries,
         builds=Builds(
-            builder, Inputs(images.host, config.registries), core.pruner, config.data_root / "tmp"
+            builder,
+            core.build_cache,
+            elsewhere,
+            Inputs(images.host, config.registries),
+            core.pruner,
+            config.data_root / "tmp",
         ),
         system=_system(core, image_queries),
         networks=NetworkAdapter(core.networks),

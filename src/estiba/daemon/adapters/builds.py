@@ -7,17 +7,20 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from estiba.api.ports import BuildOptions
 from estiba.api.streams import ClientStream
 from estiba.build import progress
-from estiba.build.builder import Builder, Built
+from estiba.build.builder import Builder, Finished
+from estiba.build.cache import Cache
 from estiba.build.classic import ClassicStream, closing, tagged
 from estiba.build.dockerfile.errors import DockerfileError, excerpt
 from estiba.build.dockerfile.instructions import Dockerfile
 from estiba.build.dockerfile.parser import parse
+from estiba.build.exchange import Elsewhere, Exchange, ForClient
 from estiba.build.failure import StepFailed
 from estiba.build.prune import PruneOptions
 from estiba.build.pruner import Pruner
@@ -53,6 +56,8 @@ class Builds:
     """`api.ports.Builds`."""
 
     builder: Builder
+    cache: Cache
+    elsewhere: Elsewhere
     inputs: Inputs
     pruner: Pruner
     work: Path
@@ -91,7 +96,7 @@ class Builds:
                 detail["code"] = code
             yield {"errorDetail": detail, "error": str(error)}
             return
-        for line in closing(result[-1].image, is_quiet=stream.is_quiet):
+        for line in closing(result.built[-1].image, is_quiet=stream.is_quiet):
             yield line
         for tag in request.tags if not stream.is_quiet else ():
             yield tagged(tag.familiar)
@@ -145,11 +150,16 @@ class Builds:
         finally:
             await run_blocking(output.close)
 
-    def keep_output(self, make: Callable[[], Iterator[bytes]], close: Callable[[], None]) -> str:
-        """The token that the client fetches it with."""
+    def keep_output(self, wanted: ForClient) -> str:
+        """The token that the client fetches it with. What it stands on stays until then."""
         self._forget_old()
         token = new_id()[:32]
-        self._outputs[token] = _Output(make, close, time.monotonic())
+        leases = self.elsewhere.images.leases
+        needed = [digest for image in wanted.images for digest in image.layers]
+        leases.take(needed)
+        self._outputs[token] = _Output(
+            wanted.make, partial(leases.release, needed), time.monotonic()
+        )
         return token
 
     def _forget_old(self) -> None:
@@ -205,11 +215,13 @@ class _Run:
     """One build as a stream of events, ended when its reader leaves."""
 
     def __init__(self, builds: Builds, request: BuildRequest) -> None:
+        """Raises InvalidArgument for outputs and caches that cannot be."""
         self._builds = builds
         self._request = request
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[progress.Event | None] = asyncio.Queue()
-        self._task: asyncio.Task[list[Built]] | None = None
+        self._exchange = Exchange(builds.elsewhere, request, self._tell)
+        self._task: asyncio.Task[Finished] | None = None
         self._warnings = 0
 
     async def events(self) -> AsyncIterator[progress.Event]:
@@ -226,17 +238,17 @@ class _Run:
                 await asyncio.gather(self._task, return_exceptions=True)
         self._task.result()
 
-    async def _work(self, dockerfile: Dockerfile) -> list[Built]:
-        builder, request = self._builds.builder, self._request
+    async def _work(self, dockerfile: Dockerfile) -> Finished:
+        builds, request = self._builds, self._request
         if request.checks_only:
-            await builder.check(request, dockerfile, self._tell)
-            return []
-        with builder.cache.session() as session:
-            built = await builder.build(request, dockerfile, self._tell, session)
-            if request.tags:
-                await run_blocking(builder.tag, request, built)
-        self._loop.call_soon(self._builds.pruner.start_collection)
-        return built
+            await builds.builder.check(request, dockerfile, self._tell)
+            return Finished()
+        with builds.cache.session() as session:
+            finished = await builds.builder.build(
+                request, dockerfile, self._tell, session, self._exchange
+            )
+        self._loop.call_soon(builds.pruner.start_collection)
+        return finished
 
     def _tell(self, event: progress.Event) -> None:
         self._loop.call_soon_threadsafe(self._put, event)
@@ -247,18 +259,31 @@ class _Run:
             return
         self._queue.put_nowait(event)
 
-    def result(self) -> list[Built]:
-        return self._task.result() if self._task is not None else []
+    def result(self) -> Finished:
+        return self._task.result() if self._task is not None else Finished()
 
     def view(self) -> Json:
         """The last line for `estiba build`."""
-        built = self.result()
-        image = built[0].image.id if built else ""
+        result = self.result()
+        image = result.built[0].image.id if result.built else ""
+        tags = [tag.familiar for tag in self._request.tags]
+        metadata: Json = {"containerimage.config.digest": image} if image else {}
+        if result.pushed:
+            metadata["containerimage.digest"] = result.pushed[-1][1]
+        if tags:
+            metadata["image.name"] = ",".join(tags)
         return {
             "image": image,
-            "tags": [tag.familiar for tag in self._request.tags],
-            "metadata": {"containerimage.config.digest": image} if image else {},
-            "outputs": [],
+            "tags": tags,
+            "metadata": metadata,
+            "outputs": [
+                {
+                    "index": one.index,
+                    "type": one.type,
+                    "token": self._builds.keep_output(one),
+                }
+                for one in result.for_client
+            ],
             "warnings": self._warnings,
         }
 
