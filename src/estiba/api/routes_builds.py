@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from estiba.api.context import Context, answer, first, progress, stream
+from estiba.api.context import Context, answer, checked, first, progress, stream
 from estiba.api.ports import Backends, BuildOptions
 from estiba.api.router import Router
 from estiba.api.streams import RawStream
@@ -14,6 +14,7 @@ from estiba.model.errors import InvalidArgument, NotImplemented
 BUNDLE = "application/vnd.estiba.build.v1+tar"
 _TAR = "application/x-tar"
 _MAX_TEXT = 1 << 20
+_MAX_DEPTH = 4
 
 
 class BuildRoutes:
@@ -111,19 +112,21 @@ def _json(context: Context, name: str) -> object:
     if len(text) > _MAX_TEXT:
         raise InvalidArgument(f"{name}: longer than {_MAX_TEXT} characters")
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"invalid {name}: not JSON: {error}") from error
+    try:
+        return checked(value, _MAX_DEPTH)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{name}: {error}") from error
 
 
 def _pairs(context: Context, name: str) -> dict[str, str]:
     """A JSON object of strings; what is null is left out, as an argument without a value."""
     value = _json(context, name) or {}
-    if not isinstance(value, dict) or not all(
-        v is None or isinstance(v, str) for v in value.values()
-    ):
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
         raise InvalidArgument(f"invalid {name}: expected a JSON object of strings")
-    return {key: text for key, text in value.items() if text is not None}
+    return value
 
 
 def _list(context: Context, name: str) -> list[str]:

@@ -260,6 +260,8 @@ def registry_credentials(header: str) -> Callable[[str], Credentials]:
         value = json.loads(base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True))
     except (ValueError, RecursionError, binascii.Error):
         raise InvalidArgument("invalid X-Registry-Config header: not JSON in base64") from None
+    if value is None:
+        value = {}  # as Go's client sends no credentials
     if not isinstance(value, dict):
         raise InvalidArgument("invalid X-Registry-Config header: not a JSON object")
     known = {
