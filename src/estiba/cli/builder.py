@@ -42,7 +42,7 @@ _TEXTS = {"id": "ID", "type": "Type", "description": "Description"}
 def prune(client: Client, given: Arguments) -> int:
     filters = filters_of(_valued(given.filter), "--filter")
     what = "all build cache" if given.all else "all dangling build cache"
-    if not given.force and not confirm(f"This will remove {what}."):
+    if not given.force and not confirm(f"This will remove {what}.", gap=" "):
         return 0
     query: dict[str, Any] = {
         "all": bool(given.all),
@@ -76,7 +76,7 @@ def print_deleted(names: list[str]) -> None:
 
 def _valued(words: list[str]) -> list[str]:
     """`shared` alone is `shared=true`."""
-    return [word if "=" in word else f"{word}=true" for word in words]
+    return [f"{word}=true" if word in (*_BARE, "private") else word for word in words]
 
 
 # -- du ------------------------------------------------------------------------------------

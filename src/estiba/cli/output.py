@@ -217,9 +217,9 @@ def filters_of(words: list[str], flag: str = "-f, --filter") -> dict[str, dict[s
     return found or None
 
 
-def confirm(warning: str) -> bool:
+def confirm(warning: str, *, gap: str = "\n") -> bool:
     """Asks on the terminal."""
-    print(f"WARNING! {warning}\nAre you sure you want to continue? [y/N] ", end="", flush=True)
+    print(f"WARNING! {warning}{gap}Are you sure you want to continue? [y/N] ", end="", flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

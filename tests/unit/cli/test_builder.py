@@ -172,12 +172,18 @@ def test_prune_of_an_older_daemon(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert "requires API version 1.48" in err
 
 
+def test_prune_with_a_filter_that_is_none(run: Run) -> None:
+    code, _, err, server = run("builder", "prune", "-f", "--filter", "foo")
+    assert (code, server.asked) == (125, [])
+    assert "bad format of filter (expected name=value)" in err
+
+
 def test_prune_asks(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "no").write_text("n\n")
     with (tmp_path / "no").open() as file:
         monkeypatch.setattr(sys, "stdin", file)
         _, out, _, server = run("builder", "prune", "-a")
-    assert out.startswith("WARNING! This will remove all build cache.\nAre you sure")
+    assert out.startswith("WARNING! This will remove all build cache. Are you sure")
     assert not server.asked
 
 
