@@ -28,6 +28,9 @@ from estiba.build.ops import (
 from estiba.build.record import Facts
 from estiba.model.digest import Digest
 
+_MAX_FILES = 1000
+"""A record is read at each start, so it stays small."""
+
 _VERSION = "1"
 """Changed when the same op would give another tree."""
 
@@ -104,6 +107,11 @@ def _kind(source: Input | None) -> object:
             return ["inline", source.files, source.mode]
 
 
+def _listed(files: Mapping[str, str]) -> dict[str, str]:
+    """All or none: a part of them would explain what it does not know."""
+    return dict(files) if len(files) <= _MAX_FILES else {}
+
+
 def facts(
     op: Op,
     text: str,
@@ -124,11 +132,11 @@ def facts(
             stage=stage,
             env={name: _hidden(value) for name, value in _pairs(op.env)},
             args={name: _hidden(value) for name, value in op.args},
-            files=dict(files),
+            files=_listed(files),
             other=other,
         )
     kind = "copy" if isinstance(op, CopyOp) else "directory"
-    return Facts(kind=kind, text=text, stage=stage, files=dict(files), other=other)
+    return Facts(kind=kind, text=text, stage=stage, files=_listed(files), other=other)
 
 
 def _others(op: Op) -> dict[str, str]:
