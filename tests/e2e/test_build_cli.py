@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -142,12 +143,57 @@ def test_an_agent_is_lent(daemon: PrivateDaemon, context: Path) -> None:
 # -- results -------------------------------------------------------------------------------
 
 
+def test_outputs(daemon: PrivateDaemon, context: Path, tmp_path: Path) -> None:
+    write(
+        context,
+        "FROM busybox AS make\nRUN mkdir /o && echo x >/o/f && chmod 4711 /o/f && ln -s /etc/x /o/l"
+        "\nFROM scratch\nCOPY --from=make /o /\n",
+    )
+    estiba(daemon, "build", "-o", "out", "ctx")
+    assert (tmp_path / "out" / "f").read_text() == "x\n"
+    assert (tmp_path / "out" / "f").stat().st_mode & 0o7777 == 0o4711
+    assert os.readlink(tmp_path / "out" / "l") == "/etc/x"
+
+    done = subprocess.run(
+        [*ESTIBA, "build", "-o", "-", "ctx"], env=environment(daemon), capture_output=True,
+        check=True,
+    )  # fmt: skip
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+        assert {name.strip("./") for name in tar.getnames()} >= {"f", "l"}
+
+    with in_terminal(daemon, "build", "-o", "type=tar,dest=b.tar", "ctx") as terminal:
+        assert terminal.wait() == 0
+    assert b"[internal] write tar to b.tar" in terminal.seen
+    with tarfile.open("b.tar") as tar:
+        assert "f" in {name.strip("./") for name in tar.getnames()}
+
+    estiba(daemon, "build", "-t", "cli:oci", "-o", "type=oci,dest=a.oci", "ctx")
+    with tarfile.open("a.oci") as tar:
+        assert "oci-layout" in tar.getnames()
+    estiba(daemon, "build", "-t", "cli:docker", "-o", "type=docker,dest=a.tar", "ctx")
+    loaded = daemon.docker("load", "-i", "a.tar").stdout
+    assert b"cli:docker" in loaded
+
+
 def test_files_about_the_result(daemon: PrivateDaemon, context: Path) -> None:
     write(context, "FROM busybox\nCOPY sub /\n")
     out, _ = estiba(daemon, "build", "-q", "--iidfile", "id", "--metadata-file", "meta", "ctx")
     assert Path("id").read_text() == out.strip()
     assert out.strip() in Path("meta").read_text()
     assert isinstance(json.loads(Path("meta").read_text()), dict)
+
+
+def test_a_local_cache_travels(daemon: PrivateDaemon, context: Path, tmp_path: Path) -> None:
+    write(context, "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid >/made\n")
+    estiba(daemon, "build", "-t", "cli:first", "--cache-to", "type=local,dest=kept", "ctx")
+    assert (tmp_path / "kept" / "index.json").exists()
+    made = output_of(daemon, "cli:first", "cat", "/made")
+    daemon.docker("rmi", "cli:first")
+    estiba(daemon, "builder", "prune", "-af")
+    words = ["--cache-from", "type=local,src=kept", "-t", "cli:again", "ctx"]
+    _, err = estiba(daemon, "build", *words)
+    assert "CACHED" in err
+    assert output_of(daemon, "cli:again", "cat", "/made") == made
 
 
 def test_the_cache_is_explained(daemon: PrivateDaemon, context: Path) -> None:
