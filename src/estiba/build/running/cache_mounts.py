@@ -186,12 +186,13 @@ def _check(mount: CacheMount) -> None:
         raise InvalidArgument(
             f"invalid sharing {mount.sharing[:32]!r} of a cache mount: use {', '.join(_ORDER)}"
         )
-    if not mount.id or len(mount.id.encode(errors="surrogateescape")) > _MAX_ID_BYTES:
+    encoded = mount.id.encode(errors="replace")
+    if not encoded or len(encoded) > _MAX_ID_BYTES or encoded.decode() != mount.id:
         raise InvalidArgument(f"invalid id of a cache mount: {mount.id[:64]!r}")
 
 
 def _key(cache_id: str) -> str:
-    return hashlib.sha256(cache_id.encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256(cache_id.encode(errors="replace")).hexdigest()
 
 
 def _first_idle(uses: _Uses) -> int:

@@ -14,6 +14,7 @@ import pytest
 from tests.kernel.build.running.running_lab import Lab, layer
 
 from estiba.build.ports import BindMount, SshMount
+from estiba.build.running.agents import AgentSocket
 
 pytestmark = pytest.mark.kernel
 
@@ -106,8 +107,6 @@ async def ask(path: Path, *, half_close: bool) -> bytes:
 
 
 async def test_an_answer_after_the_end_of_the_question(tmp_path: Path) -> None:
-    from estiba.build.running.agents import AgentSocket
-
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"you said " + await reader.read())
         writer.close()
@@ -116,9 +115,12 @@ async def test_an_answer_after_the_end_of_the_question(tmp_path: Path) -> None:
     server = await asyncio.start_unix_server(answer, path)
     agent = Agent(path)
     listener = AgentSocket(SshMount(agent, "/x"), tmp_path / "agent")
+    asking: list[asyncio.Task[bytes]] = []
     try:
         assert await ask(tmp_path / "agent", half_close=True) == b"you said hello"
-        asking = [asyncio.create_task(ask(tmp_path / "agent", half_close=False)) for _ in range(50)]
+        asking += [
+            asyncio.create_task(ask(tmp_path / "agent", half_close=False)) for _ in range(50)
+        ]
         # No more than so many at once: the others are hung up on.
         refused, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
         assert {task.result() for task in refused if task.exception() is None} <= {b""}

@@ -249,4 +249,5 @@ async def test_two_caches_locked_crosswise(lab: Lab) -> None:
 
 async def test_a_cache_that_is_none(lab: Lab) -> None:
     await refused(lab, CacheMount("/c", "x", sharing="odd"), because="invalid sharing")
-    await refused(lab, CacheMount("/c", ""), because="invalid id")
+    for wrong in ("", "x" * 5000, "\udcff"):
+        await refused(lab, CacheMount("/c", wrong), because="invalid id")
