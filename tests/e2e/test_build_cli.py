@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.daemon import DEADLINE_S, PrivateDaemon, wait_until
+from tests.support.registries import GenuineRegistry, genuine_registry
 from tests.support.screen import Screen
 from tests.support.terminal import Terminal
 
@@ -355,3 +356,37 @@ def test_a_killed_client_ends_the_build(daemon: PrivateDaemon, context: Path) ->
                               check=False).returncode == 1  # fmt: skip
 
     wait_until(is_over, what="the step's end")
+
+
+# -- registries ----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not GenuineRegistry.is_installed(), reason="docker-registry is not installed")
+def test_a_registry_with_a_password(
+    daemon: PrivateDaemon, context: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The client's credentials reach it, for the push and for the base image."""
+    root = tmp_path_factory.mktemp("registry")
+    with genuine_registry(root, users={"joe": "s3cret"}) as registry:
+        name = f"{registry.host}/team/base:1"
+        write(context, "FROM busybox\nRUN head -c 3000000 /dev/urandom >/big\n")
+        _, err = estiba(daemon, "build", "--push", "-t", name, "ctx", code=1)
+        assert "ERROR: failed to build: " in err
+        words = ["login", "-u", "joe", "--password-stdin", registry.host]
+        estiba(daemon, *words, stdin=b"s3cret\n")
+        _, err = estiba(daemon, "build", "--push", "-t", name, "--metadata-file", "meta", "ctx")
+        assert "push" in err
+        digest = json.loads(Path("meta").read_text())["containerimage.digest"]
+        assert digest.startswith("sha256:")
+
+        daemon.docker("rmi", name)
+        estiba(daemon, "builder", "prune", "-af")
+        write(context, f"FROM {name}\nCOPY sub /\n")
+        with in_terminal(daemon, "build", "--pull", "-t", "cli:pulled", "ctx") as terminal:
+            assert terminal.wait() == 0
+        screen = Screen(24, 80)
+        screen.feed(terminal.seen)
+        assert re.search(r"=> \[internal\] pull \S+/team/base:1", screen.text)
+        assert output_of(daemon, "cli:pulled", "wc", "-c", "/big").startswith("3000000")
+        assert "s3cret" not in err
+        assert b"s3cret" not in daemon.log.read_bytes()

@@ -75,7 +75,8 @@ def outputs(given: Arguments) -> list[Output]:
         for output in images:
             output.sent["push"] = "true"
         if not images:
-            found.append(Output("registry", {}))
+            # As the engine's own builder does it, the image stays in its store too.
+            found.append(Output("image", {"push": "true"}))
     if given.load and not any(output.kind == "image" for output in found):
         found.append(Output("image", {}))
     for output in found:

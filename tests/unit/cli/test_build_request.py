@@ -135,7 +135,7 @@ def test_all_flags_of_docker_are_there() -> None:
         (["-o", "type=docker"], [{"type": "image"}], [""]),
         (["-o", "type=docker,dest=-"], [{"type": "docker"}], ["-"]),
         (['--output="type=local","dest=a,b"'], [{"type": "local"}], ["a,b"]),
-        (["--push", "-t", "a"], [{"type": "registry"}], [""]),
+        (["--push", "-t", "a"], [{"type": "image", "push": "true"}], [""]),
         (["-o", "type=image,name=x", "--push"],
          [{"type": "image", "name": "x", "push": "true"}], [""]),
         (["-o", "type=local,dest=d", "--load"], [{"type": "local"}, {"type": "image"}], ["d", ""]),
