@@ -17,19 +17,14 @@ from estiba.storage.hashing import Hashing
 from estiba.storage.layers import LayerInfo
 from estiba.storage.recipe import RecipeWriter
 from estiba.storage.tar import BLOCK, Kind
-from estiba.storage.tarheader import END, Member, header
+from estiba.storage.tarheader import END, KINDS, Member, header
 from estiba.storage.unpack import OPAQUE, OPAQUE_XATTR, WHITEOUT, Limits
 
 _CHUNK = 1 << 20
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOATIME
 _PLAIN_ROOT = (0o755, 0, 0)
-_KINDS = {
-    stat.S_IFLNK: Kind.SYMLINK,
-    stat.S_IFCHR: Kind.CHAR,
-    stat.S_IFBLK: Kind.BLOCK,
-    stat.S_IFIFO: Kind.FIFO,
-}
+_SECOND = 1_000_000_000
 _ZEROS = bytes(BLOCK)
 
 
@@ -141,7 +136,7 @@ class _Upper:
         return True
 
     def _special(self, parent: int, name: bytes, path: bytes, status: os.stat_result) -> None:
-        member = _member(path, _KINDS[stat.S_IFMT(status.st_mode)], status)
+        member = _member(path, KINDS[stat.S_IFMT(status.st_mode)], status)
         if member.kind is Kind.SYMLINK:
             member.link = os.readlink(name, dir_fd=parent)
         elif member.kind is not Kind.FIFO:
@@ -197,7 +192,7 @@ def _member(name: bytes, kind: Kind, status: os.stat_result) -> Member:
         stat.S_IMODE(status.st_mode),
         status.st_uid,
         status.st_gid,
-        mtime_s=status.st_mtime_ns // 1_000_000_000,
+        mtime_ns=status.st_mtime_ns // _SECOND * _SECOND,
     )
 
 

@@ -10,17 +10,16 @@ import contextlib
 import errno
 import os
 import stat
-import tarfile
 from collections.abc import Collection, Iterator
 
 from estiba.kernel.trees import walk
-from estiba.storage.tar import BLOCK
+from estiba.storage.tar import BLOCK, Kind
+from estiba.storage.tarheader import END, KINDS, Member, header
 from estiba.storage.unpack import OPAQUE_XATTR
 
 _CHUNK = 1 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_END = bytes(BLOCK * 2)
 _SKIPPED_XATTRS = ("trusted.", "system.", "user.overlay.", "security.selinux")
 
 Inode = tuple[int, int]
@@ -51,7 +50,8 @@ class Packer:
 
     def root(self, directory: int, path: str) -> Iterator[bytes]:
         """The open `directory` itself, named `path`."""
-        yield _header(self._info(f"{path}/", os.fstat(directory), stat.S_IFDIR), _xattrs(directory))
+        member = self._member(f"{path}/", os.fstat(directory), Kind.DIRECTORY)
+        yield header(member, _xattrs(directory))
 
     def member(self, parent: int, name: str, path: str) -> Iterator[bytes]:
         """One file or subtree, named `path` in the archive; what vanishes meanwhile is left out."""
@@ -79,15 +79,15 @@ class Packer:
             return
         elif self._is_upper and stat.S_ISCHR(mode) and status.st_rdev == 0:
             folder, slash, base = path.rpartition("/")
-            yield _header(self._info(f"{folder}{slash}.wh.{base}", status, stat.S_IFREG))
+            yield header(self._member(f"{folder}{slash}.wh.{base}", status, Kind.FILE))
         else:
-            info = self._info(path, status, mode)
+            member = self._member(path, status, KINDS[stat.S_IFMT(mode)])
             if stat.S_ISLNK(mode):
                 with contextlib.suppress(FileNotFoundError):
-                    info.linkname = os.readlink(name, dir_fd=parent)
+                    member.link = os.fsencode(os.readlink(name, dir_fd=parent))
             elif earlier := self._earlier(status, path):
-                info.type, info.linkname = tarfile.LNKTYPE, earlier
-            yield _header(info)
+                member.kind, member.link, member.device = Kind.HARDLINK, os.fsencode(earlier), None
+            yield header(member)
 
     def _directory(self, parent: int, name: str, path: str) -> Iterator[bytes]:
         try:
@@ -95,20 +95,19 @@ class Packer:
         except (FileNotFoundError, NotADirectoryError):
             return
         try:
-            info = self._info(f"{path}/", os.fstat(fd), stat.S_IFDIR)
-            xattrs = _xattrs(fd)
-            yield _header(info, xattrs)
+            status = os.fstat(fd)
+            yield header(self._member(f"{path}/", status, Kind.DIRECTORY), _xattrs(fd))
             if self._is_upper and _is_opaque(fd):
-                yield _header(self._info(f"{path}/.wh..wh..opq", os.fstat(fd), stat.S_IFREG))
+                yield header(self._member(f"{path}/.wh..wh..opq", status, Kind.FILE))
         finally:
             os.close(fd)
 
     def _file(self, parent: int, name: str, path: str, status: os.stat_result) -> Iterator[bytes]:
         earlier = self._earlier(status, path)
         if earlier:
-            info = self._info(path, status, stat.S_IFREG)
-            info.type, info.linkname = tarfile.LNKTYPE, earlier
-            yield _header(info)
+            member = self._member(path, status, Kind.HARDLINK)
+            member.link = os.fsencode(earlier)
+            yield header(member)
             return
         try:
             fd = os.open(name, _FILE, dir_fd=parent)
@@ -120,9 +119,9 @@ class Packer:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 return
-            info = self._info(path, status, stat.S_IFREG)
-            info.size = status.st_size
-            yield _header(info, _xattrs(fd))
+            member = self._member(path, status, Kind.FILE)
+            member.size = status.st_size
+            yield header(member, _xattrs(fd))
             yield from _content(fd, status.st_size)
         finally:
             os.close(fd)
@@ -134,28 +133,22 @@ class Packer:
         first = self._seen.setdefault((status.st_dev, status.st_ino), path)
         return None if first == path else first
 
-    def _info(self, path: str, status: os.stat_result, mode: int) -> tarfile.TarInfo:
-        info = tarfile.TarInfo(path)
-        info.mode = stat.S_IMODE(status.st_mode)
-        info.uid, info.gid = status.st_uid, status.st_gid
+    def _member(self, path: str, status: os.stat_result, kind: Kind) -> Member:
         time_ns = status.st_mtime_ns
         if self._newest_ns is not None:
             time_ns = min(time_ns, self._newest_ns)
-        whole, fraction = divmod(time_ns, 1_000_000_000)
-        info.mtime = whole
-        if fraction:
-            info.pax_headers = {"mtime": f"{whole}.{fraction:09d}"}
-        kind = stat.S_IFMT(mode)
-        info.type = {
-            stat.S_IFDIR: tarfile.DIRTYPE,
-            stat.S_IFLNK: tarfile.SYMTYPE,
-            stat.S_IFCHR: tarfile.CHRTYPE,
-            stat.S_IFBLK: tarfile.BLKTYPE,
-            stat.S_IFIFO: tarfile.FIFOTYPE,
-        }.get(kind, tarfile.REGTYPE)
-        if kind in (stat.S_IFCHR, stat.S_IFBLK):
-            info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
-        return info
+        device = None
+        if kind in (Kind.CHAR, Kind.BLOCK):
+            device = os.major(status.st_rdev), os.minor(status.st_rdev)
+        return Member(
+            os.fsencode(path),
+            kind,
+            stat.S_IMODE(status.st_mode),
+            status.st_uid,
+            status.st_gid,
+            mtime_ns=time_ns,
+            device=device,
+        )
 
 
 def _content(fd: int, size: int) -> Iterator[bytes]:
@@ -169,19 +162,13 @@ def _content(fd: int, size: int) -> Iterator[bytes]:
         yield bytes(-size % BLOCK)
 
 
-def _header(info: tarfile.TarInfo, xattrs: dict[str, str] | None = None) -> bytes:
-    if xattrs:
-        info.pax_headers = {**info.pax_headers, **xattrs}
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
-def _xattrs(fd: int) -> dict[str, str]:
+def _xattrs(fd: int) -> dict[bytes, bytes]:
     try:
         names = os.listxattr(fd)
     except OSError:
         return {}
     return {
-        f"SCHILY.xattr.{name}": os.getxattr(fd, name).decode("utf-8", "surrogateescape")
+        os.fsencode(name): os.getxattr(fd, name)
         for name in names
         if not name.startswith(_SKIPPED_XATTRS)
     }
@@ -196,7 +183,7 @@ def _is_opaque(fd: int) -> bool:
 
 def pack_end() -> bytes:
     """What ends an archive."""
-    return _END
+    return END
 
 
 def pack_tree(
@@ -204,10 +191,10 @@ def pack_tree(
 ) -> Iterator[bytes]:
     """A whole archive of what is below `directory`, but for the paths `without`."""
     yield from Packer(overlay_upper=overlay_upper, without=without).tree(directory, "")
-    yield _END
+    yield END
 
 
 def pack_member(parent: int, name: str, path: str) -> Iterator[bytes]:
     """A whole archive of one file or subtree, called `path`."""
     yield from Packer().member(parent, name, path)
-    yield _END
+    yield END

@@ -6,6 +6,7 @@ out. Own code because the standard library's writer takes ten times as long. Pur
 
 from __future__ import annotations
 
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,14 @@ from estiba.storage.tarfields import checksum
 
 END = bytes(BLOCK * 2)
 XATTR = b"SCHILY.xattr."
+KINDS = {
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFCHR: Kind.CHAR,
+    stat.S_IFBLK: Kind.BLOCK,
+    stat.S_IFIFO: Kind.FIFO,
+}
+"""Of what is neither file nor directory."""
+
 _BLOCK = struct.Struct("100s24s12s12s8s1s100s8s64s16s155s12x")
 _MAGIC = b"ustar\x0000"
 _SPACES = b" " * 8
@@ -25,11 +34,13 @@ _PREFIX_BYTES = 155
 _MAX_ID = 0o7777777
 _MAX_NUMBER = 0o77777777777
 _PAX = b"x"
+_SECOND = 1_000_000_000
 
 
 @dataclass(slots=True)
 class Member:
-    """One member. `name` of a directory ends in a slash; times are whole seconds."""
+    """One member. `name` of a directory ends in a slash; a fraction of a second takes a pax
+    header of a kilobyte."""
 
     name: bytes
     kind: Kind
@@ -37,7 +48,7 @@ class Member:
     uid: int = 0
     gid: int = 0
     size: int = 0
-    mtime_s: int = 0
+    mtime_ns: int = 0
     link: bytes = b""
     device: tuple[int, int] | None = None
 
@@ -47,7 +58,10 @@ def header(member: Member, xattrs: Mapping[bytes, bytes] | None = None) -> bytes
     pax = {XATTR + name: value for name, value in xattrs.items()} if xattrs else {}
     uid, gid = _fitting(pax, b"uid", member.uid), _fitting(pax, b"gid", member.gid)
     size = _fitting(pax, b"size", member.size, _MAX_NUMBER)
-    mtime = _fitting(pax, b"mtime", member.mtime_s, _MAX_NUMBER)
+    mtime, fraction = divmod(member.mtime_ns, _SECOND)
+    mtime = _fitting(pax, b"mtime", mtime, _MAX_NUMBER)
+    if fraction:
+        pax[b"mtime"] = _decimal(member.mtime_ns)
     name, prefix, link = member.name, b"", member.link
     if len(name) > _NAME_BYTES:
         prefix, name = _split(name)
@@ -69,6 +83,12 @@ def _fitting(pax: dict[bytes, bytes], key: bytes, value: int, limit: int = _MAX_
         return value
     pax[key] = b"%d" % value
     return 0
+
+
+def _decimal(nanoseconds: int) -> bytes:
+    """As seconds. What is before 1970 counts downwards, and so does its fraction."""
+    sign = b"-" if nanoseconds < 0 else b""
+    return b"%b%d.%09d" % (sign, *divmod(abs(nanoseconds), _SECOND))
 
 
 @lru_cache(1024)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Protocol
 
 from estiba.kernel import failpoint
+from estiba.kernel.allocator import give_back
 from estiba.kernel.blocking import start_blocking
 from estiba.kernel.inode_flags import spread_subdirectories
 from estiba.kernel.mounts import mount_overlay, unmount
@@ -37,6 +38,7 @@ from estiba.storage.frozen import PLACE, Frozen, Opener, opened, readable
 from estiba.storage.layers import LayerInfo, LayerStore
 from estiba.storage.recipe import RecipeWriter
 
+_MUCH_BYTES = 16 << 20
 _Root = tuple[int, int, int]
 _PLAIN_ROOT: _Root = (0o755, 0, 0)
 
@@ -198,6 +200,8 @@ class Workspaces:
                 own.settle(info.diff_id, layer, self._trash(), move)
         failpoint.hit("workspace.renamed")
         self._forget(own.key)
+        if info.tar_bytes > _MUCH_BYTES:
+            give_back()
         return info
 
     def discard(self, key: str) -> None:

@@ -393,6 +393,31 @@ def test_a_failure_after_the_layer_appeared(
     assert_nothing_left(spaces)
 
 
+def test_no_space_left_for_the_recipe(tmp_path: Path) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "none", place], check=True)
+    try:
+        layers = LayerStore(place / "images", Limits())
+        spaces = Workspaces(place / "build", layers)
+        layers.open()
+        spaces.open()
+        step(spaces, "one", [], "for i in $(seq 30); do mkdir d$i; done; cp /bin/true d1/a")
+        filler = place / "filler"
+        with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        frozen = spaces.freeze("one")
+        with pytest.raises(OSError, match="No space"):
+            spaces.commit(frozen, ignored)
+        assert list(layers.diff_ids()) == list((layers.root / "ingest").iterdir()) == []
+        filler.unlink()
+        info = spaces.commit(frozen, ignored)
+        assert sum(map(len, layers.tar(info.diff_id))) == info.tar_bytes
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
 def test_what_a_crash_left_is_swept(spaces: Workspaces, tmp_path: Path) -> None:
     spaces.prepare("one", [])
     with spaces.mounted("one") as root, spaces.view([]) as view:
