@@ -175,8 +175,8 @@ def _check_checksum(it: Statement, sources: list[Word]) -> None:
 
 def _run(it: Statement) -> Run:
     command = it.command()
-    if not any(command.words):
-        raise it.error("RUN without a command", 'RUN COMMAND or RUN ["PROGRAM", "ARGUMENT"]')
+    if not command.words:
+        raise it.error("RUN [] without a command", 'RUN COMMAND or RUN ["PROGRAM", "ARGUMENT"]')
     return Run(
         **it.common,
         command=command,

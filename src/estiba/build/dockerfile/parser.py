@@ -132,9 +132,7 @@ def _nothing_to_build(lines: list[str], has_args: bool) -> DockerfileError:
 def _warnings(line: LogicalLine) -> list[Warning]:
     if line.empty is None:
         return []
-    shown = line.text if len(line.text) <= 200 else line.text[:200] + "…"
-    message = f"Empty continuation line found in: {shown}"
-    return [Warning("NoEmptyContinuation", message, line.empty)]
+    return [Warning("NoEmptyContinuation", "Empty continuation line", line.empty)]
 
 
 def _doc(line: LogicalLine, name: str) -> str:

@@ -61,8 +61,7 @@ CASES = {
     + "0" * 64
     + " http://x/ http://y/ /z/": "2:5: --checksum with more than one source",
     # RUN
-    F + "RUN": "2:1: RUN without a command",
-    F + "RUN []": "2:1: RUN without a command",
+    F + "RUN []": "2:1: RUN [] without a command",
     F + "RUN [1]": "2:5: when using JSON array syntax",
     F + "RUN --mount a": "2:5: missing a value on flag --mount",
     F + "RUN --mount=type=cahce,target=/x a": "2:5: unsupported mount type 'cahce' (did you mean "

@@ -20,9 +20,7 @@ FOUND: dict[str, list[tuple[str, ...]]] = {
         ("FROM x as a", "1:1 'as' and 'FROM' keywords' casing do not match"),
         ("from x AS a", "1:1 'AS' and 'from' keywords' casing do not match"),
     ],
-    "NoEmptyContinuation": [
-        (F + "EXPOSE \\\n\n80", "3:1 Empty continuation line found in: EXPOSE 80")
-    ],
+    "NoEmptyContinuation": [(F + "EXPOSE \\\n\n80", "3:1 Empty continuation line")],
     "ConsistentInstructionCasing": [
         (
             F + "run x\nWorkdir /x",
