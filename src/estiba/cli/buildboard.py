@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 RUNNING, DONE, CACHED, FAILED, CANCELLED = "running", "done", "cached", "failed", "cancelled"
 SENDING = -1
 """The id of the step that is this client's own: what it sends."""
+_ENDINGS = ("complete", "exists", "pushed", "mounted", "skipped", "available")
 _KEPT_LINES = 100
 _MOST_LINE = 8192
 _SEQUENCE = re.compile(
@@ -50,7 +51,10 @@ class Item:
 
     @property
     def is_complete(self) -> bool:
-        return bool(self.total) and self.current >= self.total
+        """By its bytes, or in words: a layer that is there already has none."""
+        if self.total:
+            return self.current >= self.total
+        return self.action.lower().endswith(_ENDINGS)
 
 
 class Step:

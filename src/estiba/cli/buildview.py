@@ -203,12 +203,15 @@ class PlainView(Narrated):
     def _status(self, step: Step, name: str, now: float) -> list[str]:
         """Now and then: how far a long transfer is, and that it has ended."""
         item = step.items[name]
-        action, told_at = self._items.get((step.number, name), ("", item.began))
+        known = self._items.get((step.number, name))
+        action, told_at = known or ("", item.began)
         state = f"{item.action} done" if item.is_complete else item.action
-        if state == action if item.is_complete else now - told_at < _STATUS_PAUSE_S:
+        is_told = known is not None if not item.total else state == action
+        if is_told if item.is_complete else now - told_at < _STATUS_PAUSE_S:
             return []
         self._items[step.number, name] = state, now
-        return [f"#{step.number} {item_text(item)}" + (" done" if item.is_complete else "")]
+        done = " done" if item.is_complete and item.total else ""
+        return [f"#{step.number} {item_text(item)}{done}"]
 
     def _end(self, step: Step) -> list[str]:
         number = f"#{step.number}"

@@ -433,6 +433,26 @@ def test_transfers_are_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> Non
     assert plain(play).count("downloading") == 11
 
 
+def test_layers_that_end_in_words() -> None:
+    play = [
+        started(1, "pull"), status(1, "a", "Already exists", 0, 0),
+        status(1, "b", "Pulling fs layer", 0, 0), status(1, "b", "Downloading", 5, 5),
+        status(1, "b", "Download complete", 0, 0), status(1, "b", "Extracting", 5, 5),
+        status(1, "b", "Pull complete", 0, 0), finished(1, 1.0),
+    ]  # fmt: skip
+    assert plain(play) == (
+        "\n#1 pull\n#1 a Already exists\n#1 b Downloading 5B / 5B done\n"
+        "#1 b Extracting 5B / 5B done\n#1 DONE 1.0s\n"
+    )
+
+
+def test_layers_under_way_come_before_those_that_are_there() -> None:
+    items = [status(1, f"l{n}", "Pull complete", 0, 0) for n in range(8)]
+    busy = [status(1, "x", "Downloading", 1, 5), status(1, "y", "Waiting", 0, 0)]
+    lines = texts(board(started(1, "pull"), *items, *busy), 60, 24)
+    assert [line.split()[2] for line in lines[2:]] == ["x", "y"]
+
+
 def test_reasons_of_the_cache() -> None:
     play = [started(1, "a"), finished(1, cached=True, reason="same"), started(2, "b"),
             finished(2, 1.0, reason="changed"), started(3, "c"), finished(3)]  # fmt: skip
