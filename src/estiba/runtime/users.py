@@ -23,7 +23,11 @@ _MAX_FILE_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """`groups` are additional ones, the primary group not repeated."""
+    """`groups` are the supplementary ones, the primary group among them.
+
+    A file may give its group less than all others: without the primary group there, a process
+    that changes its group would no longer count as that group.
+    """
 
     uid: int = 0
     gid: int = 0
@@ -85,7 +89,7 @@ def decide_user(passwd: str, group: str, user: str, group_add: Sequence[str] = (
     elif entry is not None:
         additional = [each.gid for each in groups if entry.name in each.members]
     additional += [_group_id(groups, name) for name in group_add]
-    unique = tuple(dict.fromkeys(additional))
+    unique = tuple(dict.fromkeys([gid, *additional]))
     _check_range(uid, gid, *unique)
     return User(uid, gid, unique, entry.home if entry and entry.home else "/")
 

@@ -33,17 +33,17 @@ nomembers:x:50
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
-        ("", User(0, 0, (), "/root")),
-        ("root", User(0, 0, (), "/root")),
-        ("mail", User(8, 12, (29,), "/var/mail")),
-        ("8", User(8, 12, (29,), "/var/mail")),
-        ("app", User(1000, 1001, (29, 44), "/home/app")),
-        ("1000", User(55, 56, (), "/strange")),  # a name that looks like a number wins
-        ("4711", User(4711, 0, (), "/")),
-        ("4711:42", User(4711, 42, (), "/")),
-        ("app:mail", User(1000, 12, (), "/home/app")),
-        ("app:77", User(1000, 77, (), "/home/app")),
-        (":audio", User(0, 29, (), "/root")),
+        ("", User(0, 0, (0,), "/root")),
+        ("root", User(0, 0, (0,), "/root")),
+        ("mail", User(8, 12, (12, 29), "/var/mail")),
+        ("8", User(8, 12, (12, 29), "/var/mail")),
+        ("app", User(1000, 1001, (1001, 29, 44), "/home/app")),
+        ("1000", User(55, 56, (56,), "/strange")),  # a name that looks like a number wins
+        ("4711", User(4711, 0, (0,), "/")),
+        ("4711:42", User(4711, 42, (42,), "/")),
+        ("app:mail", User(1000, 12, (12,), "/home/app")),
+        ("app:77", User(1000, 77, (77,), "/home/app")),
+        (":audio", User(0, 29, (29,), "/root")),
     ],
 )
 def test_user_and_group(user: str, expected: User) -> None:
@@ -52,7 +52,7 @@ def test_user_and_group(user: str, expected: User) -> None:
 
 def test_more_groups_by_name_and_number_without_repeats() -> None:
     user = decide_user(PASSWD, GROUP, "app", ["video", "50", "99"])
-    assert user.groups == (29, 44, 50, 99)
+    assert user.groups == (1001, 29, 44, 50, 99)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_what_cannot_be(user: str, groups: list[str], message: str) -> None:
 
 
 def test_an_image_without_files_knows_numbers_only(tmp_path: Path) -> None:
-    assert resolve_user(tmp_path, "7:8", ["9"]) == User(7, 8, (9,), "/")
+    assert resolve_user(tmp_path, "7:8", ["9"]) == User(7, 8, (8, 9), "/")
     with pytest.raises(InvalidArgument, match="unable to find user app"):
         resolve_user(tmp_path, "app")
 
@@ -92,11 +92,11 @@ def test_links_of_the_image_stay_in_it(tmp_path: Path) -> None:
     (root / "real").write_text("own:x:5:6::/own:/bin/sh\n")
     (root / "etc/passwd").unlink()
     (root / "etc/passwd").symlink_to("/real")
-    assert resolve_user(root, "own") == User(5, 6, (), "/own")
+    assert resolve_user(root, "own") == User(5, 6, (6,), "/own")
 
 
 def test_what_is_no_plain_file_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     os.mkfifo(tmp_path / "etc/passwd")
     (tmp_path / "etc/group").mkdir()
-    assert resolve_user(tmp_path, "5") == User(5, 0, (), "/")
+    assert resolve_user(tmp_path, "5") == User(5, 0, (0,), "/")

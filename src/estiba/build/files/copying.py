@@ -16,7 +16,7 @@ from estiba.build.files.archives import unpack_archive
 from estiba.build.files.content import copy_content
 from estiba.build.files.destination import Destination, Directories, clear
 from estiba.build.files.model import CopyOptions, Entry, Form, Selected, Taken
-from estiba.build.files.modes import parse_chmod
+from estiba.build.files.modes import new_directory_mode, parse_chmod
 from estiba.build.files.owners import resolve_owner
 from estiba.build.files.selection import is_directory_name
 from estiba.distribution.cancel import CancelToken
@@ -62,7 +62,8 @@ class _Putting:
     ) -> None:
         follows = options.follows_destination_links
         self._root = root
-        self._to = Destination(root, owner or (0, 0), follows=follows)
+        mode = new_directory_mode(options.mode)
+        self._to = Destination(root, owner or (0, 0), mode, follows=follows)
         self._replaces = not follows
         self._owner = owner
         self._change = parse_chmod(options.mode)

@@ -19,16 +19,18 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _BELOW = Resolve.BENEATH | Resolve.NO_SYMLINKS
 _MAX_LINKS = 40
 _MAX_CACHED = 64
-_NEW_MODE = 0o755
 
 
 class Destination:
-    """The tree behind the open `root`; directories that it makes belong to `owner`."""
+    """The tree behind the open `root`; directories that it makes have `owner` and `mode`."""
 
-    def __init__(self, root: int, owner: tuple[int, int], *, follows: bool) -> None:
+    def __init__(
+        self, root: int, owner: tuple[int, int], mode: int = 0o755, *, follows: bool
+    ) -> None:
         self.root = root
         self.follows = follows
         self._owner = owner
+        self._mode = mode
 
     def is_directory(self, path: str) -> bool:
         """Whether `path` is one, or a link to one that is followed."""
@@ -124,7 +126,7 @@ class Destination:
         fd = openat2(parent, name, _DIRECTORY, 0, _BELOW)
         try:
             os.fchown(fd, *self._owner)
-            os.fchmod(fd, _NEW_MODE)
+            os.fchmod(fd, self._mode)
         except BaseException:
             os.close(fd)
             raise

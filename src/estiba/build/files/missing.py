@@ -9,7 +9,7 @@ import posixpath
 from estiba.build.files.model import CopySource
 from estiba.kernel.confined import exists_in_root, open_in_root
 from estiba.model.errors import NotFound
-from estiba.model.wildcards import has_wildcards, unescape
+from estiba.model.wildcards import unescape
 
 _MAX_NAMES = 10_000
 _MAX_NEAR = 3
@@ -18,8 +18,6 @@ _MAX_NEAR = 3
 def not_found(source: CopySource, root: int, pattern: str, path: str) -> NotFound:
     """`path` is the cleaned `pattern`, relative to the open `root`."""
     shown = f'"/{_text(path)}"'
-    if has_wildcards(path):
-        return NotFound(f"nothing in {source.shown} matches {shown}{_hint(source, root, path)}")
     message = f"{shown}: not found in {source.shown}"
     if os.path.normpath(pattern.lstrip("/")).split("/")[0] == "..":
         message += (

@@ -15,6 +15,8 @@ _MASKS = {"u": 0o4700, "g": 0o2070, "o": 0o1007, "a": 0o7777}
 _BITS = {"r": 0o444, "w": 0o222, "x": 0o111, "s": 0o6000, "t": 0o1000}
 _SHIFTS = {"u": 6, "g": 3, "o": 0}
 
+_NEW_DIRECTORY = 0o755
+
 Change = Callable[[int], int]
 """From an st_mode to the permission bits wanted."""
 
@@ -46,6 +48,11 @@ def parse_chmod(text: str) -> Change:
         return bits
 
     return change
+
+
+def new_directory_mode(text: str) -> int:
+    """Of a directory that is made on the way to the destination: an octal mode is its own too."""
+    return int(text, 8) if _OCTAL.fullmatch(text) else _NEW_DIRECTORY
 
 
 def _apply(bits: int, who: str, operator: str, what: str, *, is_directory: bool) -> int:

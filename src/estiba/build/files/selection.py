@@ -43,7 +43,8 @@ def take(
 ) -> Taken:
     """Selects and hashes. Blocks.
 
-    Raises NotFound for what is not there, with what resembles it and the rule that hides it;
+    A pattern with wildcards may match nothing. Raises NotFound for anything else that is not
+    there, with what resembles it and the rule that hides it;
     InvalidArgument for a bad pattern, mode or destination; LimitExceeded, Cancelled, OSError.
     """
     cancel = cancel or CancelToken()
@@ -60,11 +61,6 @@ def take(
                 for pattern in source.patterns:
                     selection = _Selection(source, options, root, contents, cancel)
                     selected += selection.of(pattern)
-        if not selected and sources:
-            source = sources[0]
-            with opened_root(source.root) as root:
-                pattern = source.patterns[0]
-                raise not_found(source, root, pattern, clean_source(pattern))
         contents.finish()
     selected = [each for each in selected if each.form is not Form.NOTHING]
     count = sum(len(each.entries) for each in selected)

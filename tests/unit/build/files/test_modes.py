@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from estiba.build.files.modes import parse_chmod
+from estiba.build.files.modes import new_directory_mode, parse_chmod
 from estiba.model.errors import InvalidArgument
 
 FILE, DIRECTORY = stat.S_IFREG, stat.S_IFDIR
@@ -43,3 +43,9 @@ def test_modes(text: str, before: int, after: int) -> None:
 def test_what_is_no_mode_is_told(text: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid chmod parameter"):
         parse_chmod(text)
+
+
+def test_directories_on_the_way_take_octal_modes_alone() -> None:
+    assert new_directory_mode("0640") == 0o640
+    assert new_directory_mode("u=rwx,go=") == 0o755
+    assert new_directory_mode("") == 0o755
