@@ -85,8 +85,7 @@ class Workspaces:
             for leftover in (self.root / name).iterdir():
                 unmount(leftover / place)
                 os.rename(leftover, self._trash())
-        for leftover in (self.root / "trash").iterdir():
-            start_blocking(discard_tree, leftover)
+        start_blocking(self._empty_trash)
 
     def prepare(self, key: str, lower: Sequence[Lower]) -> None:
         """A writable tree over `lower`, bottom first. Raises NotFound for one that is missing."""
@@ -277,6 +276,10 @@ class Workspaces:
         with contextlib.suppress(FileNotFoundError):
             os.rename(path, trash)
             start_blocking(discard_tree, trash)
+
+    def _empty_trash(self) -> None:
+        for leftover in (self.root / "trash").iterdir():
+            discard_tree(leftover)
 
     def _trash(self) -> Path:
         return self.root / "trash" / secrets.token_hex(8)

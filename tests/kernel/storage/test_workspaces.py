@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import signal
+import socket
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -135,8 +138,6 @@ def test_an_upper_directory_is_its_layer(
 
 
 def test_sockets_and_foreign_attributes_stay_out(layers: LayerStore, spaces: Workspaces) -> None:
-    import socket
-
     spaces.prepare("one", [])
     with spaces.mounted("one") as root, socket.socket(socket.AF_UNIX) as made:
         here = os.open(root, os.O_PATH)
@@ -391,6 +392,43 @@ def test_a_failure_after_the_layer_appeared(
     spaces.discard("one")
     assert names(spaces, [frozen]) == ["a"]
     assert_nothing_left(spaces)
+
+
+_STEP = """
+import sys
+from pathlib import Path
+from estiba.storage.layers import LayerStore
+from estiba.storage.unpack import Limits
+from estiba.storage.workspaces import Workspaces
+layers = LayerStore(Path(sys.argv[1]), Limits())
+spaces = Workspaces(Path(sys.argv[2]), layers)
+spaces.prepare("one", [])
+with spaces.mounted("one") as root:
+    (root / "a").write_text("1")
+spaces.commit(spaces.freeze("one", newest_ns=0), lambda _: None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("point", "appears"),
+    [("frozen", False), ("packed", False), ("moved", False), ("renamed", True)],
+)
+def test_a_kill_leaves_a_whole_layer_or_none(
+    spaces: Workspaces, layers: LayerStore, point: str, appears: bool
+) -> None:
+    program = [sys.executable, "-c", _STEP, layers.root, spaces.root]
+    points = {"ESTIBA_FAILPOINTS": f"workspace.{point}=kill"}
+    died = subprocess.run(program, env={**os.environ, **points}, check=False)
+    assert died.returncode == -signal.SIGKILL
+    layers.open()
+    spaces.open()
+    assert_nothing_left(spaces)
+    found = list(layers.diff_ids())
+    assert bool(found) == appears
+    for diff_id in found:
+        assert sum(map(len, layers.tar(diff_id))) == 512 * 4
+    subprocess.run(program, check=True)
+    assert len(list(layers.diff_ids())) == 1
 
 
 def test_no_space_left_for_the_recipe(tmp_path: Path) -> None:
