@@ -115,7 +115,8 @@ class _Planner:
         scope = Scope(
             request_args=self._request.build_args,
             global_args=self._globals,
-            platform_args=platform_args(platform, self._request.host),
+            # Of the build, whatever the stage itself runs on.
+            platform_args=self._platform_args,
             escape=self._request.dockerfile.directives.escape,
             find_input=lambda name, at: self._input(name, index, platform, at),
             inherited_args=(

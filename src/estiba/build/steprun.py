@@ -23,7 +23,7 @@ from estiba.build.running.targets import forget_untouched
 from estiba.build.state import Layer, State, StepResult
 from estiba.build.stepwork import ExitError
 from estiba.model.digest import Digest
-from estiba.model.errors import EstibaError
+from estiba.model.errors import CommandNotExecutable, EstibaError, FailedPrecondition
 from estiba.model.ids import new_id
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class StepRun:
         op, work = self.op, self.solver.work
         match op:
             case RunOp():
-                return await work.run(op, root, self._say)
+                return await self._run(op, root)
             case CopyOp():
                 assert taken is not None
                 await work.copy(op, taken, root)
@@ -239,6 +239,18 @@ class StepRun:
                 await work.directory(op, root)
         return ()
         return ()
+
+    async def _run(self, op: RunOp, root: Path) -> tuple[str, ...]:
+        wanted, host = self.plan.platform, self.solver.shared.images.host
+        try:
+            return await self.solver.work.run(op, root, self._say)
+        except CommandNotExecutable as error:
+            if wanted.architecture == host.architecture:
+                raise
+            raise FailedPrecondition(
+                f"this host ({host}) cannot run programs for {wanted}: register an emulator with "
+                f"the kernel (Debian: qemu-user-static and binfmt-support): {error}"
+            ) from error
 
     def _say(self, stream: int, data: bytes) -> None:
         self.output.append(data[-_MAX_OUTPUT_BYTES:])

@@ -161,6 +161,11 @@ def test_platform_arguments() -> None:
     text = "FROM --platform=$BUILDPLATFORM x\n"
     plan = planned(text, platform=Platform(architecture="arm64"))
     assert plan.stage(0).base == ImageInput("x", HOST)
+    _, config = last(
+        "FROM --platform=$BUILDPLATFORM x\nARG TARGETARCH\nENV A=$TARGETARCH\n",
+        platform=Platform(architecture="arm64"),
+    )
+    assert "A=arm64" in config.env
     _, config = last("FROM x\nARG TARGETARCH\nENV A=$TARGETARCH\n",
                      platform=Platform(architecture="arm64"))  # fmt: skip
     assert "A=arm64" in config.env
