@@ -19,6 +19,7 @@ from estiba.images import removal
 from estiba.images.images import Images
 from estiba.kernel.blocking import run_apart
 from estiba.model.digest import Digest
+from estiba.model.errors import Conflict, NotFound
 
 _log = logging.getLogger(__name__)
 
@@ -78,13 +79,22 @@ class Pruner:
             shared = self.shared()
             usage = Usage(busy, shared, _free_bytes(self.root), time.time_ns())
             chosen = decide_prune(records, options, usage)
-            gone = [record for record in chosen if record.mount]
-            for record in gone:
-                await self.mounts.remove(record.mount)
+            gone = []
+            for record in chosen:
+                if record.mount and await self._remove_mount(record):
+                    gone.append(record)
             steps = [record.id for record in chosen if not record.mount]
             gone += await run_apart(self._remove, steps)
         freed = {one.layer or one.id: one.size_bytes for one in gone if one.layer not in shared}
         return gone, sum(freed.values())
+
+    async def _remove_mount(self, record: CacheRecord) -> bool:
+        """False when a step took it meanwhile, or another prune did."""
+        try:
+            await self.mounts.remove(record.mount)
+        except (Conflict, NotFound):
+            return False
+        return True
 
     def _remove(self, record_ids: list[str]) -> list[CacheRecord]:
         gone = self.cache.remove(record_ids)
