@@ -63,7 +63,7 @@ class Shared:
     workspaces: Workspaces
     flights: Flights[StepResult]
     slots: asyncio.Semaphore
-    """One a core: steps that are carried out at this moment."""
+    """How many steps may be carried out at once."""
 
 
 @dataclass(slots=True)

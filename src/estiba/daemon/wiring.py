@@ -62,7 +62,9 @@ def _backends(core: Core) -> Backends:
     builder = Builder(
         images,
         Tools(
-            Shared(images, core.workspaces, Flights(), asyncio.Semaphore(max(2, core.host.cpus))),
+            Shared(
+                images, core.workspaces, Flights(), asyncio.Semaphore(max(4, 2 * core.host.cpus))
+            ),
             core.build_executor,
             config.registries,
             Bases(images, registries.puller.pull),
