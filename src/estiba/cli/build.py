@@ -145,13 +145,10 @@ class _Work:
 
     def succeed(self, result: dict[str, Any]) -> int:
         warnings = self._view.board.warnings
+        self._warn()
         if self._request.is_check:
-            text = buildreport.check_text(warnings, self._source.text, self._source.shown)
-            buildreport.tell(sys.stdout, text)
             return 1 if warnings else 0
         image, given = str(result.get("image") or ""), self._given
-        if self._view.shows and warnings:
-            buildreport.tell(sys.stderr, buildreport.warnings_summary(warnings))
         if given.iidfile:
             write_whole(given.iidfile, [image.encode()])
         if given.metadata_file:
@@ -163,7 +160,18 @@ class _Work:
             buildreport.tell(sys.stderr, f"\nBuilt {image}" + (f"\nTagged {tags}" if tags else ""))
         return 0
 
+    def _warn(self) -> None:
+        """What was noticed in the Dockerfile: all of it when that was asked for, else in short."""
+        warnings = self._view.board.warnings
+        if self._request.is_check:
+            text = buildreport.check_text(warnings, self._source.text, self._source.shown)
+            buildreport.tell(sys.stdout, text)
+        elif warnings and self._view.shows:
+            buildreport.tell(sys.stderr, buildreport.warnings_summary(warnings))
+
     def fail(self, event: dict[str, Any]) -> int:
+        if self._view.board.warnings:
+            self._warn()
         text = buildreport.failure_text(event, self._view.board, self._source.shown)
         buildreport.tell(sys.stderr, text)
         if self._request.is_check:

@@ -123,7 +123,9 @@ class Board:
         if "started" in event:
             return self._start(event["started"], now), []
         if "warning" in event:
-            self.warnings.append(event["warning"])
+            # Every platform's build sees the same Dockerfile.
+            if event["warning"] not in self.warnings:
+                self.warnings.append(event["warning"])
             return None, []
         kind = next((key for key in ("log", "status", "finished") if key in event), "")
         told = event.get(kind) or {}

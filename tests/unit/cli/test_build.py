@@ -534,6 +534,19 @@ def test_check(run: Run) -> None:
     )
 
 
+def test_warnings_that_are_errors(run: Run) -> None:
+    def play(_sent: Sent) -> list[dict]:
+        return [_WARNING, {"error": "lint violation found for rules: JSONArgsRecommended"}]
+
+    done = run("--check", "ctx", play=play)
+    assert done.code == 1
+    assert done.out.startswith("Check complete, 1 warning has been found!\n")
+    done = run("ctx", play=play)
+    assert done.code == 1
+    assert " 1 warning found" in done.err
+    assert done.err.endswith("lint violation found for rules: JSONArgsRecommended\n")
+
+
 def test_check_without_warnings(run: Run) -> None:
     done = run("--call=check", "ctx", play=lambda _: [result(image="")])
     assert (done.code, done.out) == (0, "Check complete, no warnings found.\n")
