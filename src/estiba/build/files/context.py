@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
+from estiba.build.files.model import shown_path
 from estiba.kernel.confined import open_in_root, opened_root
 from estiba.kernel.trees import opened_directory, remove_tree
 from estiba.model.errors import EstibaError, InvalidArgument, LimitExceeded, NotFound
@@ -212,7 +213,7 @@ def read_dockerfile(directory: Path, path: str = "") -> bytes:
             data = _read(root, DEFAULT_DOCKERFILE.lower(), MAX_DOCKERFILE_BYTES)
         if data is None:
             wanted = path or DEFAULT_DOCKERFILE
-            message = f"Cannot locate specified Dockerfile: {wanted[:400]}"
+            message = f"Cannot locate specified Dockerfile: {shown_path(wanted)}"
             near = _near_dockerfiles(root, wanted)
             raise NotFound(f"{message}; did you mean {' or '.join(near)}?" if near else message)
     return data
@@ -249,11 +250,11 @@ def _read(root: int, path: str, limit: int) -> bytes | None:
         raise
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise InvalidArgument(f"{path[:400]}: it is no file")
+        raise InvalidArgument(f"{shown_path(path)}: it is no file")
     with os.fdopen(fd, "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise LimitExceeded(f"{path[:400]}: over {limit >> 20} MiB")
+        raise LimitExceeded(f"{shown_path(path)}: over {limit >> 20} MiB")
     return data
 
 
@@ -269,7 +270,7 @@ def _near_dockerfiles(root: int, wanted: str) -> list[str]:
             path = f"{directory}/{each}" if directory else each
             with contextlib.suppress(EstibaError, OSError):
                 if not path.endswith(IGNORE_FILE) and _read(root, path, MAX_DOCKERFILE_BYTES):
-                    found.append(f'"{path}"')
+                    found.append(f'"{shown_path(path)}"')
     return list(dict.fromkeys(found))[:3]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from estiba.build.files.archives import unpack_archive
 from estiba.build.files.content import copy_content
 from estiba.build.files.destination import Destination, Directories, clear
-from estiba.build.files.model import CopyOptions, Entry, Form, Selected, Taken
+from estiba.build.files.model import CopyOptions, Entry, Form, Selected, Taken, shown_path
 from estiba.build.files.modes import new_directory_mode, parse_chmod
 from estiba.build.files.owners import resolve_owner
 from estiba.build.files.selection import is_directory_name
@@ -79,7 +79,7 @@ class _Putting:
         if len(files) > 1 and not self._is_directory and not self._to.is_directory(self._path):
             raise InvalidArgument(
                 f"{len(files)} files cannot be copied to one name: let the destination end "
-                f"with a /: {self._path}"
+                f"with a /: {shown_path(self._path)}"
             )
         for selected in taken.selected:
             self._cancel.check()
@@ -104,7 +104,7 @@ class _Putting:
         for entry in selected.entries:
             self._cancel.check()
             before, _, name = entry.path.rpartition("/")
-            shown = posixpath.join(self._path, entry.path)
+            shown = shown_path(posixpath.join(self._path, entry.path))
             if stat.S_ISDIR(entry.mode):
                 self._directory(to.get(before), name, entry, selected, shown)
                 directories.append(entry)
@@ -125,7 +125,7 @@ class _Putting:
         if self._is_directory or self._to.is_directory(path):
             # A link of that name in the directory is replaced, as one below a directory is.
             parent, name = self._to.directory(path), selected.name
-            path = posixpath.join(path, name)
+            path = shown_path(posixpath.join(path, name))
         else:
             parent, name = self._to.file(path)
         try:
@@ -149,7 +149,7 @@ class _Putting:
                 owner=self._owner,
                 limits=self._limits,
                 cancel=self._cancel,
-                shown=f'"/{selected.path}"',
+                shown=f'"/{shown_path(selected.path)}"',
             )
         finally:
             os.close(fd)

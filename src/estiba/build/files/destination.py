@@ -11,6 +11,7 @@ import posixpath
 import stat
 from collections import OrderedDict
 
+from estiba.build.files.model import shown_path
 from estiba.kernel.confined import Resolve, open_in_root, openat2
 from estiba.kernel.trees import remove_tree
 from estiba.model.errors import InvalidArgument
@@ -52,10 +53,12 @@ class Destination:
         try:
             return self._followed(path, 0) if self.follows else self._plain(path)
         except NotADirectoryError as error:
-            raise InvalidArgument(f"cannot copy to non-directory: {path}") from error
+            raise InvalidArgument(f"cannot copy to non-directory: {shown_path(path)}") from error
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENAMETOOLONG, errno.EXDEV):
-                raise InvalidArgument(f"cannot copy to {path}: {error.strerror}") from error
+                raise InvalidArgument(
+                    f"cannot copy to {shown_path(path)}: {error.strerror}"
+                ) from error
             raise
 
     def file(self, path: str) -> tuple[int, str]:
@@ -76,7 +79,7 @@ class Destination:
                 return parent, name
             os.close(parent)
             path = posixpath.join(before, target)
-        raise InvalidArgument(f"cannot copy to {path[:400]}: it leads to no file")
+        raise InvalidArgument(f"cannot copy to {shown_path(path)}: it leads to no file")
 
     def _followed(self, path: str, links: int) -> int:
         try:

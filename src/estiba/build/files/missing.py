@@ -6,7 +6,7 @@ import difflib
 import os
 import posixpath
 
-from estiba.build.files.model import CopySource
+from estiba.build.files.model import CopySource, shown_path
 from estiba.kernel.confined import exists_in_root, open_in_root
 from estiba.model.errors import NotFound
 from estiba.model.wildcards import unescape
@@ -17,7 +17,7 @@ _MAX_NEAR = 3
 
 def not_found(source: CopySource, root: int, pattern: str, path: str) -> NotFound:
     """`path` is the cleaned `pattern`, relative to the open `root`."""
-    shown = f'"/{_text(path)}"'
+    shown = f'"/{shown_path(path)}"'
     message = f"{shown}: not found in {source.shown}"
     if os.path.normpath(pattern.lstrip("/")).split("/")[0] == "..":
         message += (
@@ -33,7 +33,7 @@ def _hint(source: CopySource, root: int, path: str) -> str:
         return f"; it is left out by {rule}"
     target = _link_target(root, path)
     if target is not None:
-        return f'; it is a symbolic link to "{_text(target)}", where nothing is'
+        return f'; it is a symbolic link to "{shown_path(target)}", where nothing is'
     near = _near(source, root, path)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
@@ -67,7 +67,7 @@ def _near(source: CopySource, root: int, path: str) -> list[str]:
         near = list(dict.fromkeys(same + difflib.get_close_matches(part, names, _MAX_NEAR)))
         paths = [f"{before}/{name}" for name in near[:_MAX_NEAR]]
         whole = [f"{each}{rest}" for each in paths if exists_in_root(root, f"{each}{rest}")]
-        return [f'"{_text(each)}"' for each in whole or paths]
+        return [f'"{shown_path(each)}"' for each in whole or paths]
     return []
 
 
@@ -84,6 +84,3 @@ def _names(source: CopySource, root: int, directory: str) -> list[str]:
     ignore = source.ignore
     return sorted(name for name in names if not (ignore and ignore.excludes(before + name)))
 
-
-def _text(path: str) -> str:
-    return os.fsencode(path)[:400].decode(errors="replace")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
 from estiba.model.ignore import IgnoreRules
 
+_MAX_SHOWN_BYTES = 400
 MAX_ENTRIES = 2_000_000
 MAX_DEPTH = 256
 
@@ -100,3 +102,8 @@ class Taken:
     selected: tuple[Selected, ...]
     digest: str
     files: dict[str, str]
+
+
+def shown_path(path: str) -> str:
+    """For a message: names are any bytes, messages are text."""
+    return os.fsencode(path)[:_MAX_SHOWN_BYTES].decode(errors="replace")
