@@ -215,7 +215,7 @@ class Inputs:
         with open(found.path, "rb") as file:
             head = file.read(_HEAD_BYTES)
         if b"\0" not in head and not is_compressed(head):
-            text = found.path.read_bytes()
+            text = read_dockerfile(directory, found.name)
             found.path.unlink()
             return directory, text
         unpacked = directory.with_name(f"{directory.name}-unpacked")

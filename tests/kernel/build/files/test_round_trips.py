@@ -30,7 +30,9 @@ _PATHS = st.lists(_NAMES, min_size=1, max_size=4).map("/".join)
 _NODES = st.one_of(
     st.tuples(st.just("file"), st.binary(max_size=40), st.sampled_from([0o644, 0o4755, 0o200, 0])),
     st.tuples(st.just("dir"), st.just(b""), st.sampled_from([0o755, 0o1777, 0o2750, 0])),
-    st.tuples(st.just("link"), st.sampled_from([b"a", b"../../none", b"/none", b"\xff"]), st.just(0)),
+    st.tuples(
+        st.just("link"), st.sampled_from([b"a", b"../../none", b"/none", b"\xff"]), st.just(0)
+    ),
     st.tuples(st.just("hard"), st.just(b""), st.just(0)),
 )
 _TREES = st.dictionaries(_PATHS, _NODES, max_size=12)
