@@ -14,20 +14,20 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from estiba.model.automaton import Automaton, Kind, Token
 from estiba.model.errors import InvalidArgument, LimitExceeded
 from estiba.model.wildcards import (
-    Automaton,
-    Kind,
-    Token,
     fast_regex,
     ignore_tokens,
     match_name,
+    needs_automaton,
 )
 
 __all__ = ["IgnoreRule", "IgnoreRules", "match_name"]
 
 MAX_BYTES = 1 << 20
 _MAX_RULES = 5_000
+_MAX_SLOW_RULES = 200
 _MAX_PATTERN_CHARS = 4_096
 _RULES_A_REGEX = 256
 _GO_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"  # noqa: E501
@@ -50,7 +50,7 @@ class IgnoreRule:
 
     def matches(self, path: str) -> bool:
         """Whether it matches the path or a parent of it."""
-        return Automaton(self.tokens).matches(path)
+        return Automaton([self.tokens]).matches(path)
 
 
 class IgnoreRules:
@@ -84,6 +84,11 @@ class IgnoreRules:
                 rules.append(rule)
             if len(rules) > _MAX_RULES:
                 raise LimitExceeded(f"{file or 'exclude'}: more than {_MAX_RULES} patterns")
+        if sum(needs_automaton(rule.tokens) for rule in rules) > _MAX_SLOW_RULES:
+            raise LimitExceeded(
+                f"{file or 'exclude'}: more than {_MAX_SLOW_RULES} patterns with [classes], or "
+                "with ** behind other characters than a slash"
+            )
         return cls(rules)
 
     def __bool__(self) -> bool:
@@ -132,27 +137,26 @@ class _Group:
         self._rules = rules
 
     @functools.cached_property
-    def _compiled(self) -> tuple[list[re.Pattern[str]], list[Automaton]]:
-        regexes = [fast_regex(rule.tokens) for rule in self._rules]
-        fast = [regex for regex in regexes if regex is not None]
-        slow = [
-            Automaton(rule.tokens)
-            for rule, regex in zip(self._rules, regexes, strict=True)
-            if regex is None
-        ]
+    def _compiled(self) -> tuple[list[re.Pattern[str]], Automaton | None]:
+        slow = [rule.tokens for rule in self._rules if needs_automaton(rule.tokens)]
+        fast = [fast_regex(rule.tokens) for rule in self._rules if not needs_automaton(rule.tokens)]
         patterns = [
             re.compile(_joined(fast[start : start + _RULES_A_REGEX]))
             for start in range(0, len(fast), _RULES_A_REGEX)
         ]
-        return patterns, slow
+        return patterns, Automaton(slow) if slow else None
+
+    @functools.cached_property
+    def _exact(self) -> Automaton:
+        return Automaton([rule.tokens for rule in self._rules])
 
     def matches(self, path: str) -> bool:
         # `.` in the expressions that Docker makes stops at a line break.
         if "\n" in path:
-            return any(rule.matches(path) for rule in self._rules)
-        patterns, automata = self._compiled
-        return any(pattern.match(path) for pattern in patterns) or any(
-            automaton.matches(path) for automaton in automata
+            return self._exact.matches(path)
+        patterns, automaton = self._compiled
+        return any(pattern.match(path) for pattern in patterns) or (
+            automaton is not None and automaton.matches(path)
         )
 
     @functools.cached_property
@@ -212,10 +216,9 @@ def _beginning(tokens: Sequence[Token]) -> list[re.Pattern[str] | None]:
             parts[-1].append(token)
     made: list[re.Pattern[str] | None] = []
     for part in parts:
-        regex = fast_regex(part)
-        if regex is None or any(token.kind in (Kind.TREE, Kind.REST) for token in part):
+        if needs_automaton(part) or any(token.kind in (Kind.TREE, Kind.REST) for token in part):
             return [*made, None]
-        made.append(re.compile(regex[1]))
+        made.append(re.compile(fast_regex(part)[1]))
     return made
 
 

@@ -11,12 +11,10 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
 
+from estiba.model.automaton import NOT_SLASH, SKIPPABLE, Kind, Token
 from estiba.model.errors import InvalidArgument
 
-_NOT_SLASH = "[^/]"
 _END = r"(?:/|\Z)"
 _DIRECTORIES = "(?:[^/]*/)*?"
 _ANYTHING = r"[\s\S]"
@@ -35,28 +33,6 @@ _POSIX = {
     "punct": "!-/:-@\\[-`{-~", "space": "\\t-\\r ", "upper": "A-Z", "word": "0-9A-Za-z_",
     "xdigit": "0-9A-Fa-f",
 }  # fmt: skip
-
-
-class Kind(Enum):
-    ONE = "one character that is no slash"
-    SLASH = "a slash"
-    ANY = "one character, a slash perhaps"
-    STAR = "any number of characters that are no slash"
-    MANY = "any number of some characters"
-    TREE = "any number of whole directories"
-    REST = "all that follows"
-    NEVER = "what cannot be there"
-
-
-_SKIPPABLE = (Kind.STAR, Kind.MANY, Kind.TREE, Kind.REST)
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """`source` is the regular expression of one character."""
-
-    kind: Kind
-    source: str = _NOT_SLASH
 
 
 _STAR = Token(Kind.STAR)
@@ -238,7 +214,7 @@ def _regex_tokens(pattern: str, regex: str) -> list[Token]:
             position += 1
         elif char == "^":
             # The beginning of the text: what stands before matches nothing, or cannot match.
-            is_passed = any(token.kind not in _SKIPPABLE for token in tokens)
+            is_passed = any(token.kind not in SKIPPABLE for token in tokens)
             tokens = [Token(Kind.NEVER, _NOTHING)] if is_passed else []
         else:
             tokens += literal(char)
@@ -247,7 +223,7 @@ def _regex_tokens(pattern: str, regex: str) -> list[Token]:
 
 def _class_token(source: str, *, is_repeated: bool) -> Token:
     if is_repeated:
-        return _STAR if source == _NOT_SLASH else Token(Kind.MANY, source)
+        return _STAR if source == NOT_SLASH else Token(Kind.MANY, source)
     return Token(Kind.ANY if re.match(source, "/") else Kind.ONE, source)
 
 
@@ -302,23 +278,31 @@ def _regex_class_char(pattern: str, regex: str, position: int) -> tuple[str, int
     return _escaped(pattern, regex[position + 1]), position + 2
 
 
-def fast_regex(tokens: Sequence[Token]) -> tuple[bool, str] | None:
+def needs_automaton(tokens: Sequence[Token]) -> bool:
+    """Whether the first way to match a piece may be the wrong one."""
+    return any(
+        token.kind in (Kind.ANY, Kind.MANY)
+        or (
+            token.kind is Kind.TREE
+            and index > 0
+            and tokens[index - 1].kind not in (Kind.SLASH, Kind.TREE)
+        )
+        for index, token in enumerate(tokens)
+    )
+
+
+def fast_regex(tokens: Sequence[Token]) -> tuple[bool, str]:
     """(whether any number of directories may stand before, a regular expression).
 
     It matches a path when the pattern matches it or a parent of it, for paths without a line
-    break. None when an automaton has to do it.
+    break and patterns that need no automaton.
     """
-    kinds = {token.kind for token in tokens}
-    if Kind.NEVER in kinds:
+    if any(token.kind is Kind.NEVER for token in tokens):
         return False, _NOTHING
-    if kinds & {Kind.ANY, Kind.MANY}:
-        return None
     parts: list[list[Token]] = [[]]
     for index, token in enumerate(tokens):
         if token.kind is not Kind.TREE:
             parts[-1].append(token)
-        elif index and tokens[index - 1].kind not in (Kind.SLASH, Kind.TREE):
-            return None
         elif index == 0 or tokens[index - 1].kind is Kind.SLASH:
             parts.append([])
     last = _last_part(parts[-1])
@@ -339,55 +323,3 @@ def _last_part(part: list[Token]) -> str:
     if part and part[-1].kind is Kind.REST:
         return _chain(part[:-1], "")
     return _chain(part, _END)
-
-
-# -- the automaton -------------------------------------------------------------------------
-
-
-class Automaton:
-    """All ways to match at once, one character of the path after the other."""
-
-    def __init__(self, tokens: Sequence[Token]) -> None:
-        self._tokens = [(token.kind, re.compile(token.source)) for token in tokens]
-
-    def matches(self, path: str) -> bool:
-        """Whether the pattern matches the path or a parent of it."""
-        final = len(self._tokens)
-        states = self._closure({(0, False)})
-        for char in path:
-            if char == "/" and (final, False) in states:
-                return True
-            states = self._closure(self._step(states, char))
-            if not states:
-                return False
-        return (final, False) in states
-
-    def _closure(self, states: set[tuple[int, bool]]) -> set[tuple[int, bool]]:
-        """With what is reached by letting a token match nothing."""
-        waiting = list(states)
-        while waiting:
-            index, is_within = waiting.pop()
-            if is_within or index == len(self._tokens):
-                continue
-            if self._tokens[index][0] in _SKIPPABLE and (index + 1, False) not in states:
-                states.add((index + 1, False))
-                waiting.append((index + 1, False))
-        return states
-
-    def _step(self, states: set[tuple[int, bool]], char: str) -> set[tuple[int, bool]]:
-        """(number of tokens done, whether the next one, a TREE, has begun)"""
-        following: set[tuple[int, bool]] = set()
-        for index, _ in states:
-            if index == len(self._tokens):
-                continue
-            kind, one = self._tokens[index]
-            if kind is Kind.TREE and char == "/":
-                following.add((index + 1, False))
-            if one.match(char):
-                if kind is Kind.TREE:
-                    following.add((index, True))
-                elif kind in (Kind.STAR, Kind.MANY, Kind.REST):
-                    following.add((index, False))
-                else:
-                    following.add((index + 1, False))
-        return following

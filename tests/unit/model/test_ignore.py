@@ -156,7 +156,9 @@ def test_bad_patterns_are_named_with_their_line(text: str, message: str) -> None
         IgnoreRules.parse(text)
 
 
-@pytest.mark.parametrize("text", ["a\n" * 6000, "a" * 5000, "#" * (2 << 20)])
+@pytest.mark.parametrize(
+    "text", ["a\n" * 6000, "a" * 5000, "#" * (2 << 20), "[^a]*b\n" * 300, "a**b\n" * 300]
+)
 def test_size_is_limited(text: str) -> None:
     with pytest.raises(LimitExceeded):
         IgnoreRules.parse(text)
@@ -172,6 +174,15 @@ def test_no_pattern_takes_long(pattern: str) -> None:
     paths = ["a" * 255, "a/" * 1000 + "a", "/".join(["a" * 250] * 8)]
     before = time.process_time()
     assert not any(rules.excludes(path) for path in paths)
+    assert time.process_time() - before < 5
+
+
+def test_many_slow_patterns_are_one_automaton() -> None:
+    rules = IgnoreRules.parse("\n".join(f"[^b]*[^c]*q{number}" for number in range(200)))
+    paths = [f"src/lib{number % 7}/module/file{number}.py" for number in range(2000)]
+    before = time.process_time()
+    assert not any(map(rules.excludes, paths))
+    assert rules.excludes("ab/cdq7")
     assert time.process_time() - before < 5
 
 

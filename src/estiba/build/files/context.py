@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from estiba.build.files.model import shown_path
+from estiba.distribution.cancel import CancelToken
 from estiba.kernel.confined import open_in_root, opened_root
 from estiba.kernel.trees import opened_directory, remove_tree
 from estiba.model.errors import EstibaError, InvalidArgument, LimitExceeded, NotFound
@@ -161,16 +162,19 @@ def _trees(directory: Path) -> dict[str, Path]:
 # -- what is left out ----------------------------------------------------------------------
 
 
-def apply_ignore(directory: Path, rules: IgnoreRules) -> None:
-    """Removes what the rules leave out, and directories that lead to nothing else. Blocks."""
+def apply_ignore(directory: Path, rules: IgnoreRules, cancel: CancelToken | None = None) -> None:
+    """Removes what the rules leave out, and directories that lead to nothing else. Blocks.
+
+    Raises Cancelled, OSError.
+    """
     if not rules:
         return
     with opened_directory(directory) as top:
-        _remove(top, "", rules)
+        _remove(top, rules, cancel or CancelToken())
 
 
-def _remove(top: int, prefix: str, rules: IgnoreRules) -> None:
-    levels = [(top, prefix, "", os.listdir(top))]
+def _remove(top: int, rules: IgnoreRules, cancel: CancelToken) -> None:
+    levels = [(top, "", "", os.listdir(top))]
     try:
         while levels:
             fd, before, own, names = levels[-1]
@@ -182,6 +186,7 @@ def _remove(top: int, prefix: str, rules: IgnoreRules) -> None:
                         with contextlib.suppress(OSError):  # not empty: an exception is in it
                             os.rmdir(own, dir_fd=levels[-1][0])
                 continue
+            cancel.check()
             name = names.pop()
             path = before + name
             is_directory = stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
