@@ -83,4 +83,3 @@ def _names(source: CopySource, root: int, directory: str) -> list[str]:
     before = f"{directory}/".lstrip("/")
     ignore = source.ignore
     return sorted(name for name in names if not (ignore and ignore.excludes(before + name)))
-
