@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,10 @@ from estiba.model.ids import new_id
 from estiba.storage.tar import Source
 
 Json = dict[str, Any]
-_MAX_WAITING = 20_000
-"""Lines for a client that does not read; then what steps print is left out."""
+_MAX_WAITING_BYTES = 32 << 20
+"""Of what steps print, for a client that does not read; more is left out."""
+
+_LEFT_OUT = b"\n[output left out: the client reads too slowly]\n"
 
 _LIFETIME_S = 600.0
 """How long an output waits for its client."""
@@ -223,6 +225,8 @@ class _Run:
         self._exchange = Exchange(builds.elsewhere, request, self._tell)
         self._task: asyncio.Task[Finished] | None = None
         self._warnings = 0
+        self._waiting_bytes = 0
+        self._is_clipped = False
 
     async def events(self) -> AsyncIterator[progress.Event]:
         """Raises what the build raises, after its last event."""
@@ -231,6 +235,8 @@ class _Run:
         self._task.add_done_callback(lambda _: self._queue.put_nowait(None))
         try:
             while (event := await self._queue.get()) is not None:
+                if isinstance(event, progress.Log):
+                    self._waiting_bytes -= len(event.data)
                 yield event
         finally:
             if not self._task.done():
@@ -255,8 +261,14 @@ class _Run:
 
     def _put(self, event: progress.Event) -> None:
         self._warnings += isinstance(event, progress.Noticed)
-        if isinstance(event, progress.Log) and self._queue.qsize() > _MAX_WAITING:
-            return
+        if isinstance(event, progress.Log):
+            is_over = self._waiting_bytes > _MAX_WAITING_BYTES
+            if is_over and self._is_clipped:
+                return
+            if is_over:
+                event = replace(event, data=_LEFT_OUT)
+            self._is_clipped = is_over
+            self._waiting_bytes += len(event.data)
         self._queue.put_nowait(event)
 
     def result(self) -> Finished:
