@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -105,6 +107,20 @@ EXPANDED = {
 @pytest.mark.parametrize("word", EXPANDED, ids=repr)
 def test_a_word_is_expanded(word: str) -> None:
     assert expand(word, VARIABLES).text == EXPANDED[word]
+
+
+RECORDED = json.loads((Path(__file__).parent / "recorded_words.json").read_text())
+
+
+@pytest.mark.parametrize("word", RECORDED["words"], ids=repr)
+def test_a_word_becomes_what_a_genuine_buildkit_made_of_it(word: str) -> None:
+    """Recorded from the warnings of Docker Engine 28.5's checks for `WORKDIR x…`; null: refused."""
+    expected = RECORDED["words"][word]
+    if expected is not None:
+        assert expand(f"x{word}", RECORDED["variables"]).text == expected
+        return
+    with pytest.raises(InvalidArgument):
+        expand(f"x{word}", RECORDED["variables"])
 
 
 FAILING = {
