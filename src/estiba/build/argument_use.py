@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from estiba.build.dockerfile.heredocs import script_of
 from estiba.build.dockerfile.instructions import Heredoc
-from estiba.build.shell_text import Command, NotUnderstood, Word, simple_commands
+from estiba.build.shell_text import simple_commands
+from estiba.build.shell_words import Command, NotUnderstood, Word
 
 _LIBRARIES = re.compile(
     # libc, the loader and what the basic programs below read, in GNU's and busybox's forms.

@@ -15,7 +15,8 @@ from estiba.build.argument_use import uses
 from estiba.build.dockerfile.heredocs import script_of
 from estiba.build.dockerfile.instructions import Heredoc, Run
 from estiba.build.dockerfile.parser import parse
-from estiba.build.shell_text import MAX_DEPTH, MAX_TEXT
+from estiba.build.shell_text import MAX_TEXT
+from estiba.build.shell_words import MAX_DEPTH
 
 NAMES = ("FOO", "BAR")
 SHELLS = [

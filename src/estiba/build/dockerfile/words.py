@@ -46,13 +46,13 @@ class Style:
     raw_quotes: bool = False
     raw_escapes: bool = False
     keep_unset: bool = False
-    keep_quotes_inside: bool = False
+    quotes_are_text: bool = False
     """Quotes mean nothing at all, as in here-documents."""
 
 
 PLAIN = Style()
 RAW = Style(raw_quotes=True, raw_escapes=True, keep_unset=True)
-HEREDOC = Style(keep_quotes_inside=True)
+HEREDOC = Style(quotes_are_text=True)
 
 
 def expand(
@@ -113,7 +113,7 @@ class _Lexer:
         """To the end, or behind `stop`."""
         out: list[str] = []
         words = _Splitter()
-        quotes = not self._style.keep_quotes_inside
+        quotes = not self._style.quotes_are_text
         while (char := self._peek()) != "":
             if char == stop:
                 self._at += 1
