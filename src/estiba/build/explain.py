@@ -25,8 +25,9 @@ def decide_miss(
     alike = [record for record in known if record.facts and record.facts.kind == facts.kind]
     same_text = [record for record in alike if record.facts and record.facts.text == facts.text]
     before = _newest(record for record in same_text if record.parent == parent)
-    if before is not None:
-        return f"miss: {_difference(before.facts, facts)}"
+    if before:
+        nearest = min(before, key=lambda known: _distance(known, facts))
+        return f"miss: {_difference(nearest, facts)}"
     if parent_was_built and same_text:
         return "miss: the step before it was built anew"
     was = _similar(facts, [record for record in alike if record.parent == parent])
@@ -44,19 +45,21 @@ def _similar(facts: Facts, records: Iterable[CacheRecord]) -> str:
     Dockerfiles that have nothing to do with each other stand on the same base images.
     """
     found, best = "", _LEAST_SIMILAR
-    newest = sorted(records, key=lambda record: record.created_ns, reverse=True)[:_COMPARED]
-    for record in newest:
-        if record.facts is not None and record.facts.stage == facts.stage:
-            pair = (record.facts.text[:_COMPARED_CHARS], facts.text[:_COMPARED_CHARS])
+    for known in _newest(records):
+        if known.stage == facts.stage:
+            pair = (known.text[:_COMPARED_CHARS], facts.text[:_COMPARED_CHARS])
             likeness = SequenceMatcher(None, *pair, autojunk=False).ratio()
             if likeness > best:
-                found, best = record.facts.text, likeness
+                found, best = known.text, likeness
     return found
 
 
-def _difference(before: Facts | None, now: Facts) -> str:
-    if before is None:
-        return "no facts of the earlier step are known"
+def _distance(before: Facts, now: Facts) -> int:
+    pairs = ((before.files, now.files), (before.args, now.args), (before.env, now.env))
+    return sum(len(_changed(*pair)) for pair in (*pairs, (before.other, now.other)))
+
+
+def _difference(before: Facts, now: Facts) -> str:
     told = []
     for what, old, new in (
         ("files", before.files, now.files),
@@ -84,8 +87,9 @@ def _listed(names: Collection[str]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def _newest(records: Iterable[CacheRecord]) -> CacheRecord | None:
-    return max(records, key=lambda record: record.created_ns, default=None)
+def _newest(records: Iterable[CacheRecord]) -> list[Facts]:
+    newest = sorted(records, key=lambda record: record.created_ns, reverse=True)[:_COMPARED]
+    return [record.facts for record in newest if record.facts is not None]
 
 
 def _short(text: str) -> str:

@@ -116,6 +116,15 @@ def test_the_newest_of_several_is_compared() -> None:
     assert missed(step(RUN), *olds) == "miss: changed: user"
 
 
+def test_the_most_similar_of_several_is_compared() -> None:
+    olds = [
+        record(step(replace(RUN, user="app", cwd="/w")), created_ns=3),
+        record(step(replace(RUN, args=(("V", "3"),))), created_ns=2),
+        record(step(replace(RUN, user="app", args=())), created_ns=1),
+    ]
+    assert missed(step(RUN), *olds) == "miss: argument changed: V"
+
+
 def test_nothing_differs() -> None:
     old = record(step(RUN))
     assert missed(step(RUN), old) == (
