@@ -77,7 +77,7 @@ def test_comments_breaks_and_other_lines_are_not_in_it(daemon: PrivateDaemon) ->
     )
     changed = built(
         daemon,
-        "# a comment\nFROM busybox\n\n  # another\nrun echo a && \\\n# within\n  echo b > /text\n\n"
+        "# a comment\nFROM busybox\n\n  # another\nrun echo a && \\\n# within\necho b > /text\n\n"
         "CoPY  x \\\n   y   /d/\n",
         {"x": "1", "y": "2"},
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from estiba.build.cache import Cache
-from estiba.build.prune import PruneOptions, Usage, decide_prune, unreachable
+from estiba.build.prune import PruneOptions, Sizes, Usage, decide_prune, unreachable
 from estiba.build.record import CacheRecord
 from estiba.build.running.cache_mounts import CacheMounts
 from estiba.images import removal
@@ -85,8 +85,8 @@ class Pruner:
                     gone.append(record)
             steps = [record.id for record in chosen if not record.mount]
             gone += await run_apart(self._remove, steps)
-        freed = {one.layer or one.id: one.size_bytes for one in gone if one.layer not in shared}
-        return gone, sum(freed.values())
+        sizes = Sizes(records, shared)
+        return gone, sum(sizes.take(record) for record in gone)
 
     async def _remove_mount(self, record: CacheRecord) -> bool:
         """False when a step took it meanwhile, or another prune did."""
@@ -113,7 +113,7 @@ class Pruner:
     async def _collect(self) -> None:
         budget = self.budget_bytes or max(_LEAST_BYTES, _disk_bytes(self.root) // _DISK_SHARE)
         records, _ = await self.records()
-        if sum(record.size_bytes for record in records) <= budget:
+        if Sizes(records, self.shared()).total_bytes <= budget:
             return
         try:
             await self.prune(PruneOptions(everything=True, max_used_bytes=budget))

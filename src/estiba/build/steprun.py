@@ -207,8 +207,8 @@ class StepRun:
         )
         lowers = () if isinstance(op, CopyOp) and op.link else self.state.lowers
         spaces = solver.shared.workspaces
-        await settled(spaces.prepare, record_id, lowers)
         try:
+            await settled(spaces.prepare, record_id, lowers)
             async with entered(spaces.mounted(record_id)) as root:
                 if isinstance(op, DirectoryOp) and await solver.work.has_directory(op, root):
                     await settled(spaces.discard, record_id)
@@ -237,7 +237,6 @@ class StepRun:
                 await work.copy(op, taken, root)
             case DirectoryOp():
                 await work.directory(op, root)
-        return ()
         return ()
 
     async def _run(self, op: RunOp, root: Path) -> tuple[str, ...]:
@@ -271,8 +270,10 @@ class StepRun:
 
             info = await settled_apart(spaces.commit, frozen, keep)
             state = await solver.keep_failed(self.plan, self.state, self.step, info)
-        except (EstibaError, OSError):
+        except BaseException as left:
             await settled(spaces.discard, record_id)
+            if not isinstance(left, EstibaError | OSError):
+                raise
         finally:
             solver.shared.images.leases.release(leased)
         text = b"".join(self.output).decode(errors="replace")

@@ -1,0 +1,315 @@
+"""Builds that end before they are done: clients that leave, daemons that are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import random
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.support.buildremains import remains, wait_nothing_remains
+from tests.support.classicbuild import (
+    Going,
+    at_once,
+    begin,
+    begin_bundle,
+    build,
+    bundle,
+    context_tar,
+    failed,
+    reasons,
+)
+from tests.support.daemon import PrivateDaemon, wait_until
+
+pytestmark = pytest.mark.e2e
+
+STEPS = """FROM busybox
+COPY f /f
+RUN echo first > /first
+RUN {slow}
+"""
+
+
+def says(text: str) -> Callable[[dict[str, Any]], bool]:
+    """A program does, not the instruction."""
+    return lambda line: text in line.get("stream", "") and "RUN" not in line["stream"]
+
+
+def log_says(text: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda line: text in line.get("log", {}).get("text", "")
+
+
+# -- the client goes away ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "slow",
+    ["echo going && sleep 1000", "trap '' TERM INT HUP; echo going; while :; do sleep 1; done"],
+)
+def test_the_client_leaves_in_a_run(daemon: PrivateDaemon, slow: str) -> None:
+    """Finished steps stay, the running one leaves nothing."""
+    name = str(abs(hash(slow)) % 1000)
+    files = {"Dockerfile": STEPS.format(slow=slow), "f": name}
+    going = begin(daemon, files)
+    going.until(says("going"))
+    assert any("mount" in one for one in remains(daemon))
+    going.leave()
+    wait_nothing_remains(daemon)
+    again = build(daemon, {"Dockerfile": STEPS.format(slow="true"), "f": name})
+    assert again.done == ["RUN true"]
+
+
+def test_the_client_leaves_while_nothing_is_said(daemon: PrivateDaemon) -> None:
+    going = begin(daemon, {"Dockerfile": "FROM busybox\nRUN sleep 999\n"})
+    going.until(lambda line: "RUN sleep" in line.get("stream", ""))
+    wait_until(lambda: any("cgroup" in one for one in remains(daemon)), what="the step to run")
+    going.leave()
+    wait_nothing_remains(daemon)
+
+
+def test_the_client_leaves_several_stages_at_once(daemon: PrivateDaemon) -> None:
+    stages = "".join(f"FROM busybox AS s{n}\nRUN echo going{n}; sleep 1000\n" for n in range(2))
+    copies = "".join(f"COPY --from=s{n} /etc/passwd /{n}\n" for n in range(2))
+    going = begin_bundle(daemon, {"Dockerfile": f"{stages}FROM busybox\n{copies}"})
+    seen = set()
+    while len(seen) < 2:
+        line = going.until(log_says("going"))
+        seen.add(line["log"]["id"])
+    going.leave()
+    wait_nothing_remains(daemon)
+
+
+def test_the_client_leaves_while_it_sends_the_context(daemon: PrivateDaemon) -> None:
+    body = context_tar({f"f{n}": random.Random(n).randbytes(100_000) for n in range(50)})
+    for share in (3, 1):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(daemon.socket))
+        head = (
+            "POST /v1.51/build HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-tar\r\n"
+            f"Content-Length: {len(body) + 1}\r\n\r\n"
+        )
+        connection.sendall(head.encode() + body[: len(body) // share])
+        wait_until(lambda: remains(daemon), what="the context to come")
+        connection.close()
+        wait_nothing_remains(daemon)
+
+
+def test_the_client_leaves_at_any_moment(daemon: PrivateDaemon) -> None:
+    """After each line that it can see."""
+    slow = (
+        "echo a; sleep 0.05; echo b; sleep 0.05; echo c; mkdir /d; "
+        "dd if=/dev/zero of=/d/big bs=1M count=8 2>/dev/null; echo d"
+    )
+    for count in range(1, 16):
+        text = f"FROM busybox\nARG N\nRUN : $N; {slow}\nCOPY . /ctx\nRUN {slow}\n"
+        going = begin(daemon, {"Dockerfile": text, "f": str(count)}, buildargs={"N": str(count)})
+        for _ in zip(range(count), going.read(), strict=False):
+            pass
+        going.leave()
+    wait_nothing_remains(daemon)
+
+
+def test_others_go_on_when_one_leaves(daemon: PrivateDaemon) -> None:
+    """Two builds of the same: the one that does the step goes, the other one does it."""
+    text = "FROM busybox\nRUN echo going; sleep 2; echo done > /done-leaving\n"
+    first = begin(daemon, {"Dockerfile": text})
+    first.until(says("going"))
+    second = begin(daemon, {"Dockerfile": text})
+    second.until(lambda line: "Step 1/2" in line.get("stream", ""))
+    first.leave()
+    answer = second.rest()
+    assert not answer.error and "going" in answer.text, answer.lines
+    wait_nothing_remains(daemon)
+
+
+def test_others_go_on_when_one_that_waits_leaves(daemon: PrivateDaemon) -> None:
+    text = "FROM busybox\nRUN echo going; sleep 2; echo done > /done-waiting\n"
+    first = begin(daemon, {"Dockerfile": text})
+    first.until(says("going"))
+    second = begin(daemon, {"Dockerfile": text})
+    second.until(lambda line: "Step 1/2" in line.get("stream", ""))
+    second.leave()
+    answer = first.rest()
+    assert not answer.error, answer.lines
+    wait_nothing_remains(daemon)
+
+
+def test_a_failure_ends_the_others(daemon: PrivateDaemon) -> None:
+    text = (
+        "FROM busybox AS slow\nRUN sleep 1000\n"
+        "FROM busybox AS bad\nRUN echo no >&2; sleep 1; exit 3\n"
+        "FROM busybox\nCOPY --from=slow /f /f\nCOPY --from=bad /f /g\n"
+    )
+    answer = failed(daemon, {"Dockerfile": text})
+    assert answer.lines[-1]["errorDetail"]["code"] == 3
+    assert "no\n" in answer.text
+    wait_nothing_remains(daemon)
+
+
+# -- the daemon is killed ------------------------------------------------------------------
+
+POINTS = [
+    "build.run-prepared",
+    "build.run-prepared#2",
+    "workspace.frozen",
+    "workspace.frozen#2",
+    "workspace.packed",
+    "workspace.packed#2",
+    "workspace.renamed",
+    "workspace.renamed#2",
+    "cache.written",
+    "cache.written#2",
+    "cache.written#3",
+    "image.writing",
+    "image.written",
+    "image.writing#2",
+    "image.written#2",
+]
+CRASHED = """FROM busybox
+COPY f /f
+RUN echo one > /one
+RUN echo two > /two
+"""
+
+
+@pytest.fixture
+def mortal(make_daemon: Callable[..., PrivateDaemon]) -> PrivateDaemon:
+    made = make_daemon()
+    made.start()
+    made.import_busybox()
+    return made
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_in_a_build(mortal: PrivateDaemon, point: str) -> None:
+    """The next build starts clean, and does again only what was not finished."""
+    files = {"Dockerfile": CRASHED, "f": "x"}
+    mortal.restart({"ESTIBA_FAILPOINTS": f"{point}=kill"})
+    with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        begin(mortal, files, t="crashed:1").rest()
+    try:
+        mortal.wait_death()
+    except TimeoutError:
+        pytest.fail(f"{point} was not reached")
+    mortal.start()
+    wait_nothing_remains(mortal)
+    images = mortal.request("GET", "/images/json?all=1")[1]
+    is_there = any("crashed:1" in one["RepoTags"] for one in images)
+    assert is_there == (point == "image.written#2")
+    again = build(mortal, files, t="crashed:1")
+    if point.startswith("cache.written"):
+        kept = int(point.partition("#")[2] or 1)
+        assert len(again.done) <= 3 - kept
+    if point.startswith("image"):
+        assert again.done == []
+    assert mortal.run("crashed:1", "cat", "/f", "/one", "/two") == "xone\ntwo\n"
+    wait_nothing_remains(mortal)
+
+
+def wait_recorded(daemon: PrivateDaemon, count: int) -> None:
+    """Layers are hashed beside the next step."""
+
+    def recorded() -> bool:
+        return len(daemon.request("GET", "/system/df")[1]["BuildCache"] or []) == count
+
+    wait_until(recorded, what=f"{count} records")
+
+
+def test_killed_in_the_middle_of_a_run(mortal: PrivateDaemon) -> None:
+    """The program does not outlive it."""
+    going = begin(mortal, {"Dockerfile": STEPS.format(slow="echo going; sleep 1000"), "f": "x"})
+    going.until(says("going"))
+    wait_recorded(mortal, 2)
+    mortal.kill9()
+    going.leave()
+    mortal.start()
+    wait_nothing_remains(mortal)
+    again = build(mortal, {"Dockerfile": STEPS.format(slow="true"), "f": "x"})
+    assert again.done == ["RUN true"]
+    layers = sorted(path.name for path in (mortal.data_root / "images/layers").iterdir())
+    assert len(layers) == 4
+
+
+def test_killed_in_every_of_some_builds_at_once(mortal: PrivateDaemon) -> None:
+    def start(number: int) -> Going:
+        text = f"FROM busybox\nRUN echo {number} > /n\nRUN echo going; sleep 100\n"
+        return begin(mortal, {"Dockerfile": text})
+
+    goings = [start(number) for number in range(2)]
+    for going in goings:
+        going.until(says("going"))
+    wait_recorded(mortal, 2)
+    mortal.kill9()
+    for going in goings:
+        going.leave()
+    mortal.start()
+    wait_nothing_remains(mortal)
+    for number in range(2):
+        again = build(mortal, {"Dockerfile": f"FROM busybox\nRUN echo {number} > /n\n"})
+        assert again.done == []
+
+
+def test_a_stop_ends_builds(mortal: PrivateDaemon) -> None:
+    going = begin(mortal, {"Dockerfile": STEPS.format(slow="echo going; sleep 1000"), "f": "x"})
+    going.until(says("going"))
+    mortal.stop()
+    going.leave()
+    mortal.start()
+    wait_nothing_remains(mortal)
+
+
+# -- at once -------------------------------------------------------------------------------
+
+
+def test_two_builds_of_the_same_do_it_once(daemon: PrivateDaemon) -> None:
+    uuid = "cat /proc/sys/kernel/random/uuid"
+    text = (
+        f"FROM busybox\nRUN {uuid} > /a\nRUN sleep 0.2; {uuid} > /b\nRUN {uuid} > /c\nCOPY f /f\n"
+    )
+    files = {"Dockerfile": text, "f": "same"}
+    answers = at_once(*[lambda: build(daemon, files) for _ in range(4)])
+    assert len({answer.image for answer in answers}) == 1
+    done = sorted(text for answer in answers for text in answer.done)
+    assert len(done) == 4, done
+    wait_nothing_remains(daemon)
+
+
+def test_one_without_the_cache_beside_one_with_it(daemon: PrivateDaemon) -> None:
+    files = {"Dockerfile": "FROM busybox\nRUN sleep 0.5; cat /proc/sys/kernel/random/uuid > /u\n"}
+    answers = at_once(lambda: build(daemon, files), lambda: build(daemon, files, nocache="1"))
+    assert len({answer.image for answer in answers}) == 2
+
+
+def test_what_two_builds_share_while_the_cache_is_pruned(daemon: PrivateDaemon) -> None:
+    text = "FROM busybox\nRUN echo shared > /s\nRUN echo {n} > /n; sleep 0.3\nRUN echo {n} > /m\n"
+
+    def go(number: int) -> Any:
+        return build(daemon, {"Dockerfile": text.format(n=number)}, t=f"pruned:{number}")
+
+    def prune() -> Any:
+        for _ in range(10):
+            status, answer = daemon.request("POST", "/build/prune?all=1")
+            assert status == 200, answer
+        return build(daemon, {"Dockerfile": "FROM busybox\n"})
+
+    at_once(lambda: go(1), lambda: go(2), prune)
+    for number in (1, 2):
+        assert (
+            daemon.run(f"pruned:{number}", "cat", "/s", "/n", "/m")
+            == f"shared\n{number}\n{number}\n"
+        )
+
+
+def test_the_same_step_in_two_stages_is_done_once(daemon: PrivateDaemon) -> None:
+    run = "RUN sleep 0.3; echo x > /why"
+    text = (
+        f"FROM busybox AS a\n{run}\nFROM busybox AS b\n{run}\n"
+        "FROM busybox\nCOPY --from=a /why /a\nCOPY --from=b /why /b\n"
+    )
+    answer = bundle(daemon, {"Dockerfile": text})
+    cached = [line["finished"]["cached"] for line in answer.lines if "finished" in line]
+    assert reasons(answer)[run]
+    assert cached.count(False) == 3, answer.lines
