@@ -331,7 +331,7 @@ def test_ctrl_c_ends_the_build(daemon: PrivateDaemon, context: Path) -> None:
 
     with in_terminal(daemon, "build", "ctx") as terminal:
         terminal.wait_for(b"# begun")
-        assert len(sleepers()) == 1
+        wait_until(lambda: len(sleepers()) == 1, what="the step's program")
         terminal.type("\x03")
         assert terminal.wait() == 130
     wait_until(lambda: not sleepers(), what="the step's end")

@@ -170,7 +170,6 @@ def test_the_daemon_is_started_when_asked_to(daemon: PrivateDaemon) -> None:
 
 def test_what_is_to_come_says_so(daemon: PrivateDaemon) -> None:
     for arguments, words in (
-        (["build", "."], b"building images is to come"),
         (["trust", "sign", "x"], b"signed images are to come"),
         (["start", "--checkpoint", "x", "y"], b"needs checkpoints"),
         (["volume", "update", "x"], b"volumes of a cluster are to come"),

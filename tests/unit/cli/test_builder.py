@@ -30,10 +30,10 @@ def ago(**how_long: float) -> str:
 _ENTRIES = [
     {"ID": "aaaa", "Parents": [], "Type": "regular", "Description": "RUN make", "InUse": False,
      "Shared": False, "Size": 1_000_000, "CreatedAt": "2026-01-02T03:04:05.678901234Z",
-     "LastUsedAt": ago(hours=3), "UsageCount": 2},
+     "LastUsedAt": "", "UsageCount": 2},
     {"ID": "bbbb", "Parents": ["aaaa"], "Type": "regular", "Description": "COPY . .",
      "InUse": True, "Shared": True, "Size": 500_000, "CreatedAt": "2026-01-02T03:04:05Z",
-     "LastUsedAt": ago(minutes=5), "UsageCount": 1},
+     "LastUsedAt": "", "UsageCount": 1},
     {"ID": "cccc", "Parents": None, "Type": "exec.cachemount", "Description": "cache /root",
      "InUse": False, "Shared": False, "Size": 2_000, "CreatedAt": "2026-01-02T03:04:05Z",
      "LastUsedAt": None, "UsageCount": 0},
@@ -46,6 +46,9 @@ Run = Callable[..., tuple[int, str, str, BuildServer]]
 def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     def run_one(*words: str, deleted: tuple[str, ...] = ()) -> tuple[int, str, str, BuildServer]:
         with build_server(lambda _: []) as server:
+            # By the clock of this test, not of the module's import.
+            _ENTRIES[0]["LastUsedAt"] = ago(hours=3, minutes=1)
+            _ENTRIES[1]["LastUsedAt"] = ago(minutes=5)
             server.answers = {
                 "GET /system/df": {"BuildCache": _ENTRIES},
                 "POST /containers/prune": {"ContainersDeleted": None, "SpaceReclaimed": 1},
