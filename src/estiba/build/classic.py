@@ -13,6 +13,7 @@ from typing import Any
 
 from estiba.build.progress import (
     CANCELLED,
+    STDERR,
     Event,
     Finished,
     Log,
@@ -28,6 +29,9 @@ Json = dict[str, Any]
 
 _MAX_WAITING_CHARS = 256 << 10
 """Of one step's output, for as long as another one speaks; the newest is kept."""
+
+_RED, _PLAIN = "\x1b[91m", "\x1b[0m"
+"""Around what a step writes to its standard error: clients look for it."""
 
 _LINE_CHARS = 100
 """What a line costs besides its text."""
@@ -95,8 +99,9 @@ class ClassicStream:
         match event:
             case Started(vertex, _):
                 step.say(f"Step {vertex.step}/{vertex.steps} : {vertex.text}\n")
-            case Log():
-                step.say(self._texts.of(event))
+            case Log(_, stream, _):
+                text = self._texts.of(event)
+                step.say(f"{_RED}{text}{_PLAIN}" if stream == STDERR and text else text)
             case Finished(vertex, _, cached, error, _, result):
                 step.say(self._texts.end(vertex))
                 step.end(event)
@@ -122,8 +127,8 @@ class ClassicStream:
 
 
 def _is_plain(event: Finished) -> bool:
-    """FROM and instructions that only change the config are neither found nor done."""
-    return event.vertex.is_silent or event.vertex.text.upper().startswith("FROM")
+    """A FROM is neither found nor done."""
+    return event.vertex.text.upper().startswith("FROM")
 
 
 def _aside(event: Event) -> Iterator[Json]:

@@ -148,15 +148,27 @@ class Solver:
 
     async def _stage(self, plan: StagePlan) -> State:
         state = await self._base(plan)
+        silent: list[Vertex] = []
+
+        def decided(is_hit: bool) -> None:
+            """Instructions that only change the config were there before when the next step was."""
+            now = time.time_ns()
+            for vertex in silent:
+                self.tell(Started(vertex, now))
+                self.tell(Finished(vertex, now, cached=is_hit, result=state.id))
+            silent.clear()
+
         for step in plan.steps:
             vertex = self.vertices[plan.index, step.index]
             if step.op is None:
-                now = time.time_ns()
-                self.tell(Started(vertex, now))
-                self.tell(Finished(vertex, now, cached=True, result=state.id))
+                silent.append(vertex)
+                if state.was_built:
+                    decided(False)
                 state = state.after(step, None)
                 continue
-            state = state.after(step, await self._step(plan, step, step.op, state, vertex))
+            result = await self._step(plan, step, step.op, state, vertex, decided)
+            state = state.after(step, result)
+        decided(state.was_found)
         return state
 
     async def _base(self, plan: StagePlan) -> State:
@@ -190,7 +202,13 @@ class Solver:
     # -- steps -----------------------------------------------------------------------------
 
     async def _step(
-        self, plan: StagePlan, step: Step, op: Op, state: State, vertex: Vertex
+        self,
+        plan: StagePlan,
+        step: Step,
+        op: Op,
+        state: State,
+        vertex: Vertex,
+        decided: Callable[[bool], None],
     ) -> StepResult:
         started = False
 
@@ -202,7 +220,8 @@ class Solver:
 
         try:
             async with AsyncExitStack() as stack:
-                result, why = await StepRun(self, plan, step, op, state, vertex, start).run(stack)
+                run = StepRun(self, plan, step, op, state, vertex, start, decided)
+                result, why = await run.run(stack)
         except asyncio.CancelledError:
             if started:
                 self.tell(Finished(vertex, time.time_ns(), error=CANCELLED))
@@ -210,6 +229,7 @@ class Solver:
         except StepFailed:
             raise
         except (EstibaError, OSError) as error:
+            decided(False)
             start()
             failed = StepFailed(reason(error), Failure(vertex, step.instruction.span))
             self.tell(Finished(vertex, time.time_ns(), error=str(failed)))

@@ -51,6 +51,11 @@ class State:
         return tuple(layer.lower for layer in self.layers)
 
     @property
+    def was_found(self) -> bool:
+        """Whether the newest step was found in the cache; false without any."""
+        return bool(self.record_ids) and not self.was_built
+
+    @property
     def record_ids(self) -> list[str]:
         return [result.record_id for _, result in self.done if result is not None]
 

@@ -44,6 +44,9 @@ class StepRun:
     state: State
     vertex: Vertex
     start: Callable[[], None]
+    decided: Callable[[bool], None]
+    """Told whether the cache hit, once that is known."""
+
     output: deque[bytes] = field(default_factory=lambda: deque(maxlen=_KEPT_OUTPUT_LINES))
     identities: list[str] = field(default_factory=list)
     content: list[str] = field(default_factory=list)
@@ -69,6 +72,7 @@ class StepRun:
             found_keys.append(self._key(self.content))
             if not is_ignored and (record := await self._find(found_keys[-1:])):
                 return await self._use(record, found_keys), self._hit(record)
+        self.decided(False)
         why = "miss: the cache is not to be used" if is_ignored else self._miss()
         return await self._fly(found_keys, taken, is_ignored), why
 
@@ -116,6 +120,7 @@ class StepRun:
 
     async def _use(self, record: CacheRecord, wanted: list[str]) -> StepResult:
         solver = self.solver
+        self.decided(True)
         solver.found.append(record)
         await settled(solver.session.cache.add_keys, record, wanted)
         layer = await solver.held(record.layer) if record.layer else None

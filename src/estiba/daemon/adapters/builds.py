@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,7 +33,7 @@ from estiba.daemon.adapters.image_filters import Filters
 from estiba.http1 import Body
 from estiba.http1.uploads import Upload
 from estiba.kernel.blocking import run_apart, run_blocking
-from estiba.model.errors import NotFound
+from estiba.model.errors import InvalidArgument, NotFound
 from estiba.model.ids import new_id
 from estiba.storage.tar import Source
 
@@ -76,11 +77,21 @@ class Builds:
             request = await self._received(
                 body, lambda source: self.inputs.classic(source, options, registries, work)
             )
+            if options.cache_from and not self._any_is_here(options.cache_from):
+                # The classic builder then looks nowhere else.
+                request = replace(request, ignored_stages=None)
             stream = ClassicStream(is_quiet=options.quiet)
             async for line in self._built(request, stream):
                 yield line
         finally:
             await asyncio.shield(run_apart(shutil.rmtree, work, ignore_errors=True))
+
+    def _any_is_here(self, names: list[str]) -> bool:
+        for name in names:
+            with contextlib.suppress(NotFound, InvalidArgument):
+                self.elsewhere.images.resolve(name)
+                return True
+        return False
 
     async def _built(self, request: BuildRequest, stream: ClassicStream) -> AsyncIterator[Json]:
         run = _Run(self, request)

@@ -238,6 +238,7 @@ def _config_view(record: ImageRecord) -> Json:
     view.setdefault("Labels", process.labels)
     view.setdefault("WorkingDir", process.working_dir)
     view.setdefault("User", process.user)
+    view.setdefault("OnBuild", None)
     return view
 
 
