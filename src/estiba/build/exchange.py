@@ -111,17 +111,24 @@ class Exchange:
             warn,
         )
         self._end(vertex)
+        remote = RemoteCaches(self._hub(), session, caches, warn)
         try:
-            yield RemoteCaches(self._hub(), session, caches, warn).find
+            yield remote.find
         finally:
-            for cache in caches:
-                cache.close()
+            remote.close()
 
     def inline(self, config_json: bytes, built: Sequence[CacheRecord]) -> bytes:
         """The image's config, with the records of its own steps where that was asked for."""
         if not any(target.type == specs.INLINE for target in self.cache_to):
             return config_json
-        return with_inline_cache(config_json, built)
+        vertex = self._begin("[internal] put the cache into the image's config")
+        try:
+            made = with_inline_cache(config_json, built)
+        except EstibaError as error:
+            self._end(vertex, error=str(error))
+            return config_json
+        self._end(vertex)
+        return made
 
     def _records(self, target: CacheTo, built: Sequence[Built]) -> list[CacheRecord]:
         assert self._session is not None

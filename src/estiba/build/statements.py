@@ -81,7 +81,7 @@ def _steps(built: Built) -> tuple[StepFacts, ...]:
             layer = result.layer if result is not None else None
             facts.append(
                 StepFacts(
-                    name=step.created_by,
+                    name=step.instruction.text,
                     stage=stage.title,
                     line=step.instruction.span.start.line,
                     key=result.record_id if result is not None else "",

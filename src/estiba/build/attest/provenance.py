@@ -49,7 +49,10 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class StepFacts:
-    """`key` is the cache's; `layer` is empty for a step that changed no file."""
+    """`name` is the instruction as it stands in the Dockerfile: no argument's value is in it.
+
+    `key` is the cache's; `layer` is empty for a step that changed no file.
+    """
 
     name: str
     stage: str = ""
@@ -95,7 +98,8 @@ class BuildFacts:
 
 def image_uri(reference: Reference, platform: Platform) -> str:
     """A base image as a material: `pkg:docker/debian@bookworm?platform=linux%2Famd64`."""
-    version = f"@{quote(reference.tag)}" if reference.tag else ""
+    tag = reference.tagged.tag
+    version = f"@{quote(tag)}" if tag else ""
     name = "/".join(quote(part) for part in reference.familiar_name.split("/"))
     return f"pkg:docker/{name}{version}?platform={quote(str(platform), safe='')}"
 
@@ -119,7 +123,7 @@ def provenance(facts: BuildFacts, mode: str = MIN) -> Predicate:
     if mode == MAX:
         body["buildDefinition"]["internalParameters"] |= {
             "dockerfile": facts.dockerfile_text[:_MAX_TEXT],
-            "steps": [_step(step) for step in facts.steps],
+            "steps": [_step(step, facts) for step in facts.steps],
         }
     return Predicate(SLSA, msgspec.json.encode(body, order="deterministic"))
 
@@ -170,14 +174,15 @@ def _metadata(facts: BuildFacts) -> dict[str, Any]:
     }
 
 
-def _step(step: StepFacts) -> dict[str, Any]:
+def _step(step: StepFacts, facts: BuildFacts) -> dict[str, Any]:
+    """Whether it was cached, and the cache's own key, differ from host to host."""
+    own = {"key": step.key, "cached": step.cached} if facts.source_date_epoch is None else {}
     view = {
         "name": step.name,
         "stage": step.stage,
         "line": step.line,
-        "key": step.key,
         "layer": step.layer,
-        "cached": step.cached,
+        **own,
     }
     return {key: value for key, value in view.items() if value}
 

@@ -1,11 +1,11 @@
 """The cache of a build, out (`--cache-to`).
 
-    inline:    config_json = inline(targets, config_json, own, warn)     before the image is made
-    registry:  digest = export_cache(hub, target, own, every, tell, warn)
-    local:     tar = cache_layout(hub.images, chosen(target, own, every))
+    inline:    config_json = with_inline_cache(config_json, records)    (wire.py)
+    registry:  digest = push_cache(hub, target.reference, records, tell)
+    local:     tar = cache_layout(hub.images, records)
 
-`own` are the records of the result's own steps, `every` those of all steps, for mode=max. All of
-it blocks, and holds leases on the layers meanwhile; a record whose layer has gone is left out.
+All of it blocks, and holds leases on the layers meanwhile; a record whose layer has gone is left
+out.
 """
 
 from __future__ import annotations
@@ -15,14 +15,7 @@ from contextlib import contextmanager
 
 from estiba.build.record import CacheRecord
 from estiba.build.transfer.imports import Hub
-from estiba.build.transfer.specs import INLINE, MAX, CacheTo
-from estiba.build.transfer.wire import (
-    CONFIG,
-    encode_cache,
-    layers_of,
-    portable,
-    with_inline_cache,
-)
+from estiba.build.transfer.wire import CONFIG, encode_cache, layers_of, portable
 from estiba.distribution.cancel import CancelToken
 from estiba.distribution.repository import Repository
 from estiba.images.forms import Part, gzip_part, open_part
@@ -32,7 +25,6 @@ from estiba.images.layout import LayoutWriter
 from estiba.images.progress import Progress
 from estiba.images.uploading import send_layers
 from estiba.model.digest import Digest, digest_of
-from estiba.model.errors import Cancelled, EstibaError
 from estiba.model.image import MEDIA_MANIFEST, Descriptor, Manifest, encode_manifest
 from estiba.model.reference import Reference
 
@@ -60,52 +52,6 @@ def _manifest(
         layers=list(layers.values()),
     )
     return config, encode_manifest(manifest)
-
-
-def inline(
-    targets: Sequence[CacheTo],
-    config_json: bytes,
-    own: Sequence[CacheRecord],
-    warn: Callable[[str], None],
-) -> bytes:
-    """The config, with the records of the image's own steps if that is asked for."""
-    if not any(target.type == INLINE for target in targets):
-        return config_json
-    try:
-        return with_inline_cache(config_json, own)
-    except EstibaError as error:
-        warn(f"cache to inline: {error}")
-        return config_json
-
-
-def chosen(
-    target: CacheTo, own: Sequence[CacheRecord], every: Sequence[CacheRecord]
-) -> Sequence[CacheRecord]:
-    return every if target.mode == MAX else own
-
-
-def export_cache(
-    hub: Hub,
-    target: CacheTo,
-    own: Sequence[CacheRecord],
-    every: Sequence[CacheRecord],
-    tell: Callable[[Progress], None],
-    warn: Callable[[str], None],
-) -> Digest:
-    """`push_cache` of a target of type registry; its digest.
-
-    A failure is a warning, and the digest empty, unless ignore-error=false. Raises Cancelled.
-    """
-    assert target.reference is not None
-    try:
-        return push_cache(hub, target.reference, chosen(target, own, every), tell)
-    except Cancelled:
-        raise
-    except EstibaError as error:
-        if not target.ignores_errors:
-            raise
-        warn(f"cache to {target}: {error}")
-        return ""
 
 
 def push_cache(

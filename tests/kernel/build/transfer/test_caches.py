@@ -20,10 +20,10 @@ from tests.support.scripted import ScriptedServer
 from tests.support.served import OCI_CONFIG, OCI_MANIFEST, Served
 
 from estiba.build.record import CacheRecord
-from estiba.build.transfer.exports import cache_layout, chosen, export_cache, inline, push_cache
+from estiba.build.transfer.exports import cache_layout, push_cache
 from estiba.build.transfer.imports import Hub, ImportedCache, import_caches
-from estiba.build.transfer.specs import CacheFrom, parse_cache_from, parse_cache_to
-from estiba.build.transfer.wire import CONFIG, encode_cache, inline_cache, with_inline_cache
+from estiba.build.transfer.specs import CacheFrom, parse_cache_from
+from estiba.build.transfer.wire import CONFIG, encode_cache, with_inline_cache
 from estiba.distribution.cancel import CancelToken
 from estiba.distribution.credentials import ANONYMOUS, Credentials
 from estiba.distribution.settings import RegistrySettings
@@ -40,7 +40,6 @@ from estiba.model.errors import (
     InvalidArgument,
     NotFound,
     Unauthorized,
-    Unavailable,
 )
 from estiba.model.image import Descriptor, Platform
 from estiba.model.reference import Reference, parse_reference
@@ -483,41 +482,3 @@ def test_an_export_that_fails_ends_nothing_else(images: Images, own: OwnRegistry
     assert push_cache(shared, reference, records_of(layers), lambda _: None)
     with pytest.raises(InvalidArgument, match="bad tag"):
         push_cache(shared, Reference(reference.domain, reference.path, "a b"), [], lambda _: None)
-
-
-def test_the_mode_chooses_the_steps(images: Images, own: OwnRegistry, shop: Shop) -> None:
-    records = records_of(make_layers(images))
-    for mode, expected in (("min", records[:1]), ("max", records)):
-        (target,) = parse_cache_to([{"ref": f"{own.host}/team/cache:{mode}", "mode": mode}])
-        assert chosen(target, records[:1], records) == expected
-        digest = export_cache(hub(images), target, records[:1], records, lambda _: None, fail)
-        answer = own.ask("GET", f"/v2/team/cache/manifests/{mode}")
-        assert answer.header("Docker-Content-Digest") == digest
-        (cache,) = imported(shop.images(mode), {"ref": str(target.reference)})
-        assert cache.records == expected
-        cache.close()
-
-
-def test_an_export_that_fails_is_a_warning_unless_told_otherwise(images: Images) -> None:
-    warnings: list[str] = []
-    away = {"type": "registry", "ref": "127.0.0.1:1/team/cache"}
-    lenient, strict = parse_cache_to([away, {**away, "ignore-error": "false"}])
-    assert export_cache(hub(images), lenient, [], [], lambda _: None, warnings.append) == ""
-    assert len(warnings) == 1 and warnings[0].startswith("cache to 127.0.0.1:1/team/cache:latest: ")
-    with pytest.raises(Unavailable):
-        export_cache(hub(images), strict, [], [], lambda _: None, fail)
-    stopped = hub(images)
-    stopped.cancel.cancel()
-    with pytest.raises(Cancelled):
-        export_cache(stopped, lenient, [], [], lambda _: None, fail)
-
-
-def test_a_config_gets_its_cache_when_that_is_asked_for() -> None:
-    config = json.dumps({"os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
-    records = records_of([])
-    assert inline(parse_cache_to([{"type": "local"}]), config, records, fail) == config
-    target = parse_cache_to([{"type": "inline"}])
-    assert inline_cache(inline(target, config, records, fail)) == records
-    warnings: list[str] = []
-    assert inline(target, b"damaged", records, warnings.append) == b"damaged"
-    assert warnings[0].startswith("cache to inline: ")
