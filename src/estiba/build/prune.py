@@ -12,8 +12,9 @@ from estiba.model.digest import Digest
 from estiba.model.errors import InvalidArgument
 from estiba.model.times import parse_moment
 
-FILTERS = ("until", "unused-for", "id", "parent", "type", "description", "inuse", "shared",
-           "private", "mutable", "immutable")  # fmt: skip
+_MOMENTS = ("until", "unused-for")
+_TRUTHS = ("inuse", "shared", "private", "mutable", "immutable")
+FILTERS = (*_MOMENTS, "id", "parent", "type", "description", *_TRUTHS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +42,7 @@ def decide_prune(
     records: Sequence[CacheRecord], options: PruneOptions, usage: Usage
 ) -> list[CacheRecord]:
     """Those that go, oldest use first. Raises InvalidArgument for a filter that is none."""
-    unknown = [name for name in options.filters if name not in FILTERS]
-    if unknown:
-        raise InvalidArgument(f"invalid filter {unknown[0][:32]!r}: one of {', '.join(FILTERS)}")
+    _check(options.filters, usage.now_ns)
     chosen = [
         record
         for record in records
@@ -54,6 +53,18 @@ def decide_prune(
     # A step is used whenever one above it is: of equal age the younger goes first.
     chosen.sort(key=lambda record: (record.last_used_ns, -record.created_ns))
     return _over_budget(chosen, Sizes(records, usage.shared), options, usage)
+
+
+def _check(filters: Mapping[str, Sequence[str]], now_ns: int) -> None:
+    """Also when there is no record that they could be asked of."""
+    for name, values in filters.items():
+        if name not in FILTERS:
+            raise InvalidArgument(f"invalid filter {name[:32]!r}: one of {', '.join(FILTERS)}")
+        for value in values:
+            if name in _MOMENTS:
+                parse_moment(value, now_ns=now_ns, name=name)
+            elif name in _TRUTHS:
+                _truth(name, value)
 
 
 class Sizes:
@@ -132,7 +143,7 @@ def _is_led_to(record: CacheRecord, led_to: Mapping[str, str]) -> bool:
 
 def _matches(record: CacheRecord, filters: Mapping[str, Sequence[str]], usage: Usage) -> bool:
     for name, values in filters.items():
-        if name in ("until", "unused-for"):
+        if name in _MOMENTS:
             limits = [parse_moment(value, now_ns=usage.now_ns, name=name) for value in values]
             if record.last_used_ns >= min(limits, default=usage.now_ns):
                 return False

@@ -125,8 +125,9 @@ def test_filters(filters: dict[str, list[str]], names: str) -> None:
     ],
 )
 def test_filters_that_are_none(filters: dict[str, list[str]], words: str) -> None:
-    with pytest.raises(InvalidArgument, match=words):
-        pruned(MANY, filters)
+    for records in (MANY, []):
+        with pytest.raises(InvalidArgument, match=words):
+            pruned(records, filters)
 
 
 # -- budgets -------------------------------------------------------------------------------
