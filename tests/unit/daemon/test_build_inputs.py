@@ -15,6 +15,7 @@ import pytest
 from estiba.api.ports import BuildOptions
 from estiba.build.request import BuildRequest
 from estiba.daemon.adapters.build_inputs import Inputs, parse_tags, registry_credentials
+from estiba.distribution.cancel import CancelToken
 from estiba.distribution.credentials import ANONYMOUS, Credentials
 from estiba.distribution.settings import RegistrySettings
 from estiba.model.container import Ulimit
@@ -142,7 +143,9 @@ def classic(tmp_path: Path) -> Callable[..., BuildRequest]:
     ) -> BuildRequest:
         body = Body(files or {"Dockerfile": b"FROM scratch\n"})
         asked = NO_OPTIONS.__class__(**{**vars_of(NO_OPTIONS), **options})
-        return Inputs(HOST, RegistrySettings()).classic(body, asked, registries, tmp_path)
+        return Inputs(HOST, RegistrySettings()).classic(
+            body, asked, registries, tmp_path, CancelToken()
+        )
 
     return read
 
@@ -182,9 +185,9 @@ def test_everything_is_checked_before_the_context_is_read(tmp_path: Path) -> Non
     for change in ({"tags": ["A"]}, {"platform": "vax/780/x/y"}, {"ulimits": [{"Name": 1}]}):
         asked = BuildOptions(**{**vars_of(NO_OPTIONS), **change})
         with pytest.raises(InvalidArgument):
-            inputs.classic(Unread(), asked, "", tmp_path)
+            inputs.classic(Unread(), asked, "", tmp_path, CancelToken())
     with pytest.raises(InvalidArgument):
-        inputs.classic(Unread(), NO_OPTIONS, "%%%", tmp_path)
+        inputs.classic(Unread(), NO_OPTIONS, "%%%", tmp_path, CancelToken())
 
 
 def test_what_else_is_asked_for(classic: Callable[..., BuildRequest]) -> None:

@@ -29,6 +29,7 @@ from estiba.build.ops import ContextInput, GitInput, ImageInput, Input
 from estiba.build.ports import ConnectAgent, RunLimits
 from estiba.build.request import BuildRequest
 from estiba.build.trees import Context, git_access
+from estiba.distribution.cancel import CancelToken
 from estiba.distribution.credentials import ANONYMOUS, Credentials, credentials_from
 from estiba.distribution.settings import RegistrySettings
 from estiba.images.images import check_taggable
@@ -95,7 +96,12 @@ class Inputs:
     # -- the classic form ------------------------------------------------------------------
 
     def classic(
-        self, source: Source, options: BuildOptions, registries: str, work: Path
+        self,
+        source: Source,
+        options: BuildOptions,
+        registries: str,
+        work: Path,
+        cancel: CancelToken,
     ) -> BuildRequest:
         """Raises InvalidArgument, LimitExceeded and what a remote context raises."""
         limits = RunLimits(
@@ -116,7 +122,7 @@ class Inputs:
         directory = work / "context"
         name = options.dockerfile or "Dockerfile"
         if options.remote:
-            directory, text = self._remote_context(options.remote, directory, {})
+            directory, text = self._remote_context(options.remote, directory, {}, cancel)
             if text is not None:
                 name = "Dockerfile"
         else:
@@ -153,6 +159,7 @@ class Inputs:
         registries: str,
         work: Path,
         agents: Callable[[str, list[str]], Mapping[str, ConnectAgent]],
+        cancel: CancelToken,
     ) -> BuildRequest:
         """`agents` opens the client's session. Raises as `classic`."""
         credentials = registry_credentials(registries)
@@ -162,7 +169,9 @@ class Inputs:
         directory = received.contexts.get("context", work / "context")
         text: bytes | None = received.dockerfile
         if asked.remote:
-            directory, fetched = self._remote_context(asked.remote, work / "remote", secrets)
+            directory, fetched = self._remote_context(
+                asked.remote, work / "remote", secrets, cancel
+            )
             text = text if text is not None else fetched
         name = asked.dockerfile or "Dockerfile"
         dockerfile, context = _main_context(directory, name, text, received.dockerignore)
@@ -199,18 +208,19 @@ class Inputs:
         )
 
     def _remote_context(
-        self, url: str, directory: Path, secrets: Mapping[str, bytes]
+        self, url: str, directory: Path, secrets: Mapping[str, bytes], cancel: CancelToken
     ) -> tuple[Path, bytes | None]:
         """Fetched here; with the Dockerfile when the address leads to that alone."""
         directory.mkdir()
         if is_git_address(url):
             source = parse_git_url(url)
-            return check_out(source, directory, access=git_access(secrets, source)).root, None
+            access = git_access(secrets, source)
+            return check_out(source, directory, access=access, cancel=cancel).root, None
         if not is_web_address(url):
             raise InvalidArgument(
                 f"unable to prepare the context {url[:128]!r}: give a git or http(s) address"
             )
-        found = download(parse_remote(url), directory, settings=self.settings)
+        found = download(parse_remote(url), directory, settings=self.settings, cancel=cancel)
         assert found.path is not None
         with open(found.path, "rb") as file:
             head = file.read(_HEAD_BYTES)

@@ -30,6 +30,7 @@ from estiba.daemon.adapters.bridging import iterate
 from estiba.daemon.adapters.build_agents import Agents
 from estiba.daemon.adapters.build_inputs import Inputs
 from estiba.daemon.adapters.image_filters import Filters
+from estiba.distribution.cancel import CancelToken
 from estiba.http1 import Body
 from estiba.http1.uploads import Upload
 from estiba.kernel.blocking import run_apart, run_blocking
@@ -38,6 +39,7 @@ from estiba.model.ids import new_id
 from estiba.storage.tar import Source
 
 Json = dict[str, Any]
+Read = Callable[[Source, CancelToken], BuildRequest]
 _MAX_WAITING_BYTES = 32 << 20
 """Of what steps print, for a client that does not read; more is left out."""
 
@@ -75,7 +77,10 @@ class Builds:
         work = await run_blocking(self._make_work)
         try:
             request = await self._received(
-                body, lambda source: self.inputs.classic(source, options, registries, work)
+                body,
+                lambda source, cancel: self.inputs.classic(
+                    source, options, registries, work, cancel
+                ),
             )
             if options.cache_from and not self._any_is_here(options.cache_from):
                 # The classic builder then looks nowhere else.
@@ -127,7 +132,10 @@ class Builds:
 
         try:
             request = await self._received(
-                body, lambda source: self.inputs.bundle(source, registries, work, open_agents)
+                body,
+                lambda source, cancel: self.inputs.bundle(
+                    source, registries, work, open_agents, cancel
+                ),
             )
             async for line in self._told(request):
                 yield line
@@ -216,12 +224,24 @@ class Builds:
         work.mkdir(mode=0o700, parents=True)
         return work
 
-    async def _received(self, body: Body, read: Callable[[Source], BuildRequest]) -> BuildRequest:
-        source = Upload(body)
+    async def _received(self, body: Body, read: Read) -> BuildRequest:
+        """A client that leaves ends it; the thread is gone then, and writes nothing any more."""
+        source, cancel = Upload(body), CancelToken()
+        task = asyncio.ensure_future(run_apart(read, source, cancel))
+        is_open = True
         try:
-            return await run_apart(read, source)
-        finally:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancel.cancel()
             source.close()
+            is_open = False
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # nobody else will look
+            raise
+        finally:
+            if is_open:
+                source.close()
 
 
 class _Run:
