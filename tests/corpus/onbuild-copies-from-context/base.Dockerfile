@@ -1,0 +1,6 @@
+FROM busybox
+ONBUILD COPY --chown=5:6 src /src
+ONBUILD ADD a.tar /unpacked/
+ONBUILD WORKDIR /src
+ONBUILD CMD ["ls"]
+ONBUILD HEALTHCHECK NONE
