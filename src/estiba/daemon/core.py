@@ -33,6 +33,7 @@ from estiba.daemon.hostinfo import HostInfo, read_facts, read_host
 from estiba.images.images import Images
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.cgroup import Feature, Hierarchies
+from estiba.kernel.inode_flags import spread_subdirectories
 from estiba.kernel.inotify import SignWatch
 from estiba.model.digest import Digest
 from estiba.model.errors import Conflict, InvalidArgument, NotFound, Unavailable
@@ -222,6 +223,7 @@ def _make_roots(paths: Paths) -> None:
     paths.data_root.chmod(0o710)
     (paths.data_root / "containers").mkdir(mode=0o710, exist_ok=True)
     (paths.data_root / "tmp").mkdir(mode=0o700, exist_ok=True)
+    spread_subdirectories(paths.data_root / "tmp")
     for leftover in (paths.data_root / "tmp").iterdir():
         shutil.rmtree(leftover, ignore_errors=True)
     for name, mode in (("", 0o711), ("containers", 0o710), ("exits", 0o700), ("netns", 0o711)):

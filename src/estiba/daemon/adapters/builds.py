@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -33,7 +32,8 @@ from estiba.daemon.adapters.image_filters import Filters
 from estiba.distribution.cancel import CancelToken
 from estiba.http1 import Body
 from estiba.http1.uploads import Upload
-from estiba.kernel.blocking import run_apart, run_blocking
+from estiba.kernel.blocking import run_apart, run_blocking, start_blocking
+from estiba.kernel.trees import discard_tree
 from estiba.model.errors import InvalidArgument, NotFound
 from estiba.model.ids import new_id
 from estiba.storage.tar import Source
@@ -89,7 +89,8 @@ class Builds:
             async for line in self._built(request, stream):
                 yield line
         finally:
-            await asyncio.shield(run_apart(shutil.rmtree, work, ignore_errors=True))
+            # Nobody need wait until a large context is gone.
+            start_blocking(discard_tree, work)
 
     def _any_is_here(self, names: list[str]) -> bool:
         for name in names:
@@ -142,7 +143,8 @@ class Builds:
         finally:
             for session in sessions:
                 self.agents.close(session)
-            await asyncio.shield(run_apart(shutil.rmtree, work, ignore_errors=True))
+            # Nobody need wait until a large context is gone.
+            start_blocking(discard_tree, work)
 
     async def _told(self, request: BuildRequest) -> AsyncIterator[Json]:
         run = _Run(self, request)
