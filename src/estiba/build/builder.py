@@ -50,7 +50,7 @@ class Builder:
         # What needs the base image is left out when there is none.
         with contextlib.suppress(NotFound, Unavailable, Unauthorized):
             await one.make_plan()
-        return one.lint()
+        return await one.lint()
 
     def _platforms(self, request: BuildRequest) -> tuple[Platform, ...]:
         return request.platforms or (self.images.host,)

@@ -23,6 +23,9 @@ from estiba.model.container import HealthConfig
 from estiba.model.errors import InvalidArgument
 from estiba.model.image import ImageConfig, ImageProcessConfig, Platform
 
+_MAX_EXPANDED_CHARS = 16 << 20
+"""Of all words of a stage: variables that double one another take no more."""
+
 DEFAULT_SHELL = ("/bin/sh", "-c")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROXY_NAMES = frozenset(
@@ -68,7 +71,7 @@ class Dispatcher:
         """Declared so far, with a value."""
         self.stronger_args: set[str] = set()
         """Those that were declared below an ENV of the same name."""
-        self._declared: set[str] = set()
+        self._expanded_chars = 0
         self._steps: list[Step] = []
         self._is_cmd_set = False
         self._author = config.author
@@ -124,9 +127,17 @@ class Dispatcher:
 
     def expand(self, word: str, at: ast.Instruction) -> str:
         try:
-            return expand(word, self.variables(), self.scope.escape).text
+            text = expand(word, self.variables(), self.scope.escape).text
         except InvalidArgument as error:
             raise refusal(str(error), at.span) from error
+        self._expanded_chars += len(text)
+        if self._expanded_chars > _MAX_EXPANDED_CHARS:
+            raise refusal(
+                f"the stage's values come to more than {_MAX_EXPANDED_CHARS >> 20} MiB: make "
+                "variables shorter",
+                at.span,
+            )
+        return text
 
     def expand_words(self, word: str, at: ast.Instruction) -> list[str]:
         try:
@@ -205,7 +216,6 @@ class Dispatcher:
     def _arg(self, at: ast.Arg) -> None:
         told = []
         for name, default in at.pairs:
-            self._declared.add(name)
             value = self.scope.request_args.get(name)
             if value is None and default is not None:
                 value = self.expand(default, at)

@@ -92,8 +92,11 @@ class PlatformBuild:
         self.plan = await self._plan()
         return self.plan
 
-    def lint(self) -> int:
-        """Tells what the linter says, by what is known of the base images."""
+    async def lint(self) -> int:
+        """Tells what the linter says, by what is known of the base images; how many warnings."""
+        return await settled(self._lint)
+
+    def _lint(self) -> int:
         main = self.request.contexts.get("")
         bases = {}
         for stage in self.plan.stages if self.plan else ():
@@ -124,7 +127,7 @@ class PlatformBuild:
         assert self.session is not None
         plan = await self.make_plan()
         if self.number == 0:
-            self.lint()
+            await self.lint()
         work = self.request.work / f"platform{self.number}"
         await settled(work.mkdir)
         self.trees = Trees(
@@ -205,7 +208,8 @@ class PlatformBuild:
         configs: dict[ImageInput, ImageConfig] = {}
         while True:
             try:
-                return decide_plan(
+                return await settled(
+                    decide_plan,
                     PlanRequest(
                         dockerfile=self.dockerfile,
                         target=self.request.target,
@@ -215,7 +219,7 @@ class PlatformBuild:
                         host=self.tools.shared.images.host,
                         contexts=self.request.named,
                         bases=configs,
-                    )
+                    ),
                 )
             except MissingBases as missing:
                 found = await asyncio.gather(*(self._image(one) for one in missing.inputs))

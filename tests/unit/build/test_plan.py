@@ -348,3 +348,10 @@ def test_what_cannot_be(line: str, said: str) -> None:
 def test_a_directory_step_only_where_one_is_made() -> None:
     assert op_of("FROM x\nUSER me\nWORKDIR /a/b\n") == DirectoryOp(path="/a/b", user="me")
     assert op_of("FROM x\nWORKDIR /\n") is None
+
+
+def test_values_that_grow_are_bounded() -> None:
+    doubled = "".join(f"ENV A{n + 1}=$A{n}$A{n}\n" for n in range(19))
+    many = "".join(f"ENV B{n}=$A19\n" for n in range(40))
+    with pytest.raises(InvalidArgument, match="values come to more than 16 MiB"):
+        planned(f"FROM x\nENV A0=x\n{doubled}{many}")
