@@ -79,6 +79,7 @@ class ClassicStream:
 
     is_quiet: bool = False
     _turn: int = 1
+    _has_failed: bool = False
     _waiting: dict[int, _Step] = field(default_factory=dict)
     _texts: Texts = field(default_factory=Texts)
 
@@ -92,7 +93,8 @@ class ClassicStream:
             return
         step = self._waiting.setdefault(vertex.step, _Step())
         self._tell(step, event)
-        if not self.is_quiet:
+        self._has_failed |= isinstance(event, Finished) and bool(event.error)
+        if not (self.is_quiet or self._has_failed):
             yield from self._released()
 
     def _tell(self, step: _Step, event: Event) -> None:

@@ -153,12 +153,18 @@ def test_bytes_that_are_no_character() -> None:
 
 
 def test_a_failure_is_heard_last() -> None:
+    """Whatever ends because of it ends before the build does."""
     stream = ClassicStream()
-    said(stream, [Started(vertex(1), 0), *whole(3, b"three\n")[:2]])
+    said(stream, [Started(vertex(1), 0), *whole(3, b"three\n")])
     said(stream, [Started(vertex(2), 0), Log(vertex(2), STDOUT, b"no such file\n")])
-    said(stream, [Finished(vertex(2), 1, error="returned a non-zero code: 1")])
-    said(stream, [Finished(vertex(1), 1, error=CANCELLED)])
-    assert said(stream, [Finished(vertex(3), 1, error=CANCELLED)]) == ""
+    ends = [
+        Finished(vertex(2), 1, error="returned a non-zero code: 1"),
+        Finished(vertex(1), 1, error=CANCELLED),
+    ]
+    assert said(stream, ends) == ""
+    assert rest(stream) == (
+        "Step 3/3 : RUN 3\nthree\n ---> 333333333333\nStep 2/3 : RUN 2\nno such file\n"
+    )
     assert rest(stream) == ""
 
 
