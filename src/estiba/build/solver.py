@@ -193,11 +193,14 @@ class Solver:
         self.tell(Finished(vertex, now, cached=True, result=result))
 
     async def held(self, layer: Digest) -> Layer:
-        info = await settled(self.shared.images.held_layer, layer)
-        if info is None:
-            info = self.shared.images.layer_info(layer)  # says what to do
+        return finished_layer(await settled(self._hold, layer))
+
+    def _hold(self, layer: Digest) -> LayerInfo:
+        """The lease and the note of it are one, whoever is cancelled meanwhile. Blocks."""
+        while (info := self.shared.images.held_layer(layer)) is None:
+            self.shared.images.layer_info(layer)  # raises, and says what to do
         self._leased.append(layer)
-        return finished_layer(info)
+        return info
 
     # -- steps -----------------------------------------------------------------------------
 
