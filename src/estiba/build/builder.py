@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from estiba.build.cache import Session
@@ -17,6 +18,7 @@ from estiba.build.exchange import Exchange, ForClient
 from estiba.build.platform import Built, PlatformBuild, Tools
 from estiba.build.progress import Tell
 from estiba.build.request import BuildRequest
+from estiba.build.running.finishing import finished
 from estiba.build.statements import Statements
 from estiba.images.images import Images, Naming, NewImage
 from estiba.model.errors import NotFound, Unauthorized, Unavailable
@@ -87,11 +89,7 @@ class Builder:
                 pushed, for_client = await exchange.put_out(built)
                 return Finished(tuple(built), tuple(for_client), tuple(pushed))
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                for each in builds:
-                    each.release()
+                await finished(_end(tasks, builds))
 
     def _name(self, names: tuple[Reference, ...], built: list[Built]) -> None:
         """Side by side where there are several platforms."""
@@ -103,3 +101,14 @@ class Builder:
                 parent=one.image.parent,
             )
             self.images.add(new, Naming(names, beside), "build")
+
+
+async def _end(
+    tasks: Sequence[asyncio.Task[PlatformBuild]], builds: Sequence[PlatformBuild]
+) -> None:
+    """All of them are over before what they hold is given up."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for each in builds:
+        each.release()

@@ -30,6 +30,7 @@ from estiba.build.ops import (
 from estiba.build.ports import Frozen, Workspaces
 from estiba.build.progress import CANCELLED, Finished, Started, Tell, Vertex
 from estiba.build.record import CacheRecord
+from estiba.build.running.finishing import finished
 from estiba.build.state import Layer, State, StepResult, finished_layer
 from estiba.build.steprun import StepRun
 from estiba.build.stepwork import StepWork
@@ -95,10 +96,11 @@ class Solver:
             for stage in self.plan.stages:
                 self._start(stage.index)
             state = await self._first_failure(self._stages[self.plan.target])
-            await asyncio.gather(*(layer.info for layer in state.layers))
+            # Who is cancelled here must not cancel them: other builds may stand on them.
+            await asyncio.gather(*(asyncio.shield(layer.info) for layer in state.layers))
             return state
         finally:
-            await self._settle()
+            await finished(self._settle())
 
     async def stage(self, index: int) -> State:
         """Waits for a stage that another one needs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from estiba.build.failure import StepFailed
 from estiba.build.prune import PruneOptions
 from estiba.build.pruner import Pruner
 from estiba.build.request import BuildRequest
+from estiba.build.running.finishing import finished as to_its_end
 from estiba.daemon.adapters.bridging import iterate
 from estiba.daemon.adapters.build_agents import Agents
 from estiba.daemon.adapters.build_inputs import Inputs
@@ -86,8 +87,9 @@ class Builds:
                 # The classic builder then looks nowhere else.
                 request = replace(request, ignored_stages=None)
             stream = ClassicStream(is_quiet=options.quiet)
-            async for line in self._built(request, stream):
-                yield line
+            async with contextlib.aclosing(self._built(request, stream)) as lines:
+                async for line in lines:
+                    yield line
         finally:
             # Nobody need wait until a large context is gone.
             start_blocking(discard_tree, work)
@@ -99,12 +101,15 @@ class Builds:
                 return True
         return False
 
-    async def _built(self, request: BuildRequest, stream: ClassicStream) -> AsyncIterator[Json]:
+    async def _built(
+        self, request: BuildRequest, stream: ClassicStream
+    ) -> AsyncGenerator[Json, None]:
         run = _Run(self, request)
         try:
-            async for event in run.events():
-                for line in stream.feed(event):
-                    yield line
+            async with contextlib.aclosing(run.events()) as events:
+                async for event in events:
+                    for line in stream.feed(event):
+                        yield line
             result = run.result()
         except StepFailed as error:
             for line in stream.rest():
@@ -138,21 +143,23 @@ class Builds:
                     source, registries, work, open_agents, cancel
                 ),
             )
-            async for line in self._told(request):
-                yield line
+            async with contextlib.aclosing(self._told(request)) as lines:
+                async for line in lines:
+                    yield line
         finally:
             for session in sessions:
                 self.agents.close(session)
             # Nobody need wait until a large context is gone.
             start_blocking(discard_tree, work)
 
-    async def _told(self, request: BuildRequest) -> AsyncIterator[Json]:
+    async def _told(self, request: BuildRequest) -> AsyncGenerator[Json, None]:
         run = _Run(self, request)
         texts = progress.Texts()
         try:
-            async for event in run.events():
-                if isinstance(event, progress.Noticed) or not event.vertex.is_silent:
-                    yield progress.as_json(event, texts)
+            async with contextlib.aclosing(run.events()) as events:
+                async for event in events:
+                    if isinstance(event, progress.Noticed) or not event.vertex.is_silent:
+                        yield progress.as_json(event, texts)
             run.result()
         except (DockerfileError, StepFailed) as error:
             yield _failed(error, request)
@@ -261,7 +268,7 @@ class _Run:
         self._waiting_bytes = 0
         self._is_clipped = False
 
-    async def events(self) -> AsyncIterator[progress.Event]:
+    async def events(self) -> AsyncGenerator[progress.Event, None]:
         """Raises what the build raises, after its last event."""
         dockerfile = await run_blocking(parse, self._request.dockerfile)
         self._task = asyncio.create_task(self._work(dockerfile), name="build")
@@ -274,7 +281,7 @@ class _Run:
         finally:
             if not self._task.done():
                 self._task.cancel()
-                await asyncio.gather(self._task, return_exceptions=True)
+                await to_its_end(asyncio.wait([self._task]))
         self._task.result()
 
     async def _work(self, dockerfile: Dockerfile) -> Finished:
