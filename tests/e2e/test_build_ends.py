@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import random
 import socket
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -259,6 +260,38 @@ def test_a_stop_ends_builds(mortal: PrivateDaemon) -> None:
     going.leave()
     mortal.start()
     wait_nothing_remains(mortal)
+
+
+# -- the disk is full ----------------------------------------------------------------------
+
+
+def test_no_space_left(make_daemon: Callable[..., PrivateDaemon]) -> None:
+    """It is told, nothing stays, and the next build has all the room."""
+    daemon = make_daemon()
+    daemon.data_root.mkdir(parents=True)
+    words = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(daemon.data_root)]
+    subprocess.run(words, check=True)
+    try:
+        daemon.start()
+        daemon.import_busybox()
+        big = random.Random(1).randbytes(12 << 20)
+        files = {"Dockerfile": "FROM busybox\nCOPY big /a\nCOPY big /b\n", "big": big}
+        assert "No space left on device: make room" in failed(daemon, files).error
+        wait_nothing_remains(daemon)
+        text = "FROM busybox\nRUN dd if=/dev/zero of=/big bs=1M count=60\n"
+        answer = failed(daemon, {"Dockerfile": text})
+        assert "No space left" in answer.text
+        wait_nothing_remains(daemon)
+        files = {"Dockerfile": "FROM busybox\n", "big": big * 4}
+        assert "No space left" in failed(daemon, files).error
+        wait_nothing_remains(daemon)
+        daemon.request("POST", "/images/prune")
+        daemon.request("POST", "/build/prune?all=1")
+        small = {"Dockerfile": "FROM busybox\nCOPY big /a\n", "big": big}
+        assert build(daemon, small).done == ["COPY big /a"]
+        daemon.close()
+    finally:
+        subprocess.run(["umount", "-l", daemon.data_root], check=True)
 
 
 # -- at once -------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ def remains(daemon: PrivateDaemon) -> list[str]:
     roots = (str(daemon.data_root), str(daemon.exec_root))
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         place = line.split()[4]
-        if place.startswith(roots):
+        if place.startswith(roots) and place not in roots:
             found.append(f"mount {place}")
     for group in Path("/sys/fs/cgroup").glob(f"*/estiba-test-{daemon.bridge}/*/"):
         found.append(f"cgroup {group}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 from estiba.build.dockerfile.instructions import Span
@@ -40,4 +41,8 @@ def exit_message(argv: tuple[str, ...], code: int, *, oom_killed: bool, memory: 
 
 
 def reason(error: BaseException) -> str:
-    return error.message if isinstance(error, EstibaError) else str(error) or type(error).__name__
+    if isinstance(error, EstibaError):
+        return error.message
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}: make room, `builder prune` and `image prune` do"
+    return str(error) or type(error).__name__
