@@ -163,6 +163,22 @@ def test_networks(daemon: PrivateDaemon) -> None:
     assert set(seen(daemon, links, networkmode="host").split()) <= set(here) | {daemon.bridge}
 
 
+def test_a_network_of_ones_own(daemon: PrivateDaemon) -> None:
+    daemon.docker("network", "create", "build-net")
+    server = daemon.docker(
+        "run", "-d", "--network", "build-net", "--name", "build-peer", "busybox", "sleep", "1000"
+    ).stdout
+    try:
+        assert "build-peer" in seen(daemon, "nslookup build-peer || true", networkmode="build-net")
+        wait_until(
+            lambda: len(daemon.request("GET", "/networks/build-net")[1]["Containers"]) == 1,
+            what="the step's endpoint to go",
+        )
+    finally:
+        daemon.docker("rm", "-f", server.decode().strip())
+        daemon.docker("network", "rm", "build-net")
+
+
 def test_extra_hosts(daemon: PrivateDaemon) -> None:
     hosts = ["one:192.0.2.1", "six:2001:db8::1"]
     text = seen(daemon, "cat /etc/hosts", extrahosts=hosts)

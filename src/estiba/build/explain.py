@@ -8,6 +8,8 @@ from difflib import SequenceMatcher
 from estiba.build.keys import BASE
 from estiba.build.record import CacheRecord, Facts
 
+JOINED = "hit: another stage or build was doing the same"
+
 _SHOWN = 3
 _COMPARED = 50
 _COMPARED_CHARS = 200

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from estiba.build import keys
 from estiba.build.effects import entered, settled, settled_apart
-from estiba.build.explain import decide_hit, decide_miss
+from estiba.build.explain import JOINED, decide_hit, decide_miss
 from estiba.build.failure import Failure, StepFailed
 from estiba.build.files.model import Taken
 from estiba.build.ops import CopyOp, DirectoryOp, Input, Op, RunOp, StagePlan, Step
@@ -74,7 +74,8 @@ class StepRun:
                 return await self._use(record, found_keys), self._hit(record)
         self.decided(False)
         why = "miss: the cache is not to be used" if is_ignored else self._miss()
-        return await self._fly(found_keys, taken, is_ignored), why
+        result = await self._fly(found_keys, taken, is_ignored)
+        return result, JOINED if result.cached else why
 
     def _key(self, identities: list[str]) -> str:
         around = [part for pair in self._around().items() for part in pair]
