@@ -59,6 +59,7 @@ _RECURSIVE = {"cp": "raR", "grep": "rR", "egrep": "rR", "fgrep": "rR"}
 _ROOT_IS_FINE = frozenset(
     "cd chgrp chmod chown df dirname du echo basename ls mkdir rm stat : test [".split()
 )
+_WORD = re.compile(r"[A-Za-z0-9_]+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNARY = frozenset(f"-{letter}" for letter in "bcdefghknprstuwxzGLNOS")
 _BINARY = frozenset(
@@ -97,11 +98,13 @@ def uses(
     if _READS_ENVIRONMENTS.search(text) or not all(map(_is_basic, commands)):
         return everything
     text = f"{text}\n{text.replace(chr(92) + chr(10), '')}"
-    return frozenset(name for name in names if _LIBRARIES.fullmatch(name) or _occurs(name, text))
-
-
-def _occurs(name: str, text: str) -> bool:
-    return bool(re.search(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", text))
+    # Once over the text, however many names there are.
+    written = frozenset(_WORD.findall(text))
+    return frozenset(
+        name
+        for name in names
+        if _LIBRARIES.fullmatch(name) or name in written or not _WORD.fullmatch(name)
+    )
 
 
 def _parsed(

@@ -6,7 +6,7 @@ import posixpath
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -25,6 +25,12 @@ from estiba.model.image import ImageConfig, ImageProcessConfig, Platform
 
 _MAX_EXPANDED_CHARS = 16 << 20
 """Of all words of a stage: variables that double one another take no more."""
+
+T = TypeVar("T")
+
+_MAX_NAMES = 10_000
+_MAX_PORTS = 70_000
+"""Somewhat more than all ports of a protocol."""
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -66,6 +72,7 @@ class Dispatcher:
         self._platform = platform
         self._image = config
         self.config: ImageProcessConfig = config.config
+        self._environment = dict(entry.partition("=")[::2] for entry in self.config.env)
         self.scope = scope
         self.args: dict[str, str] = dict(scope.inherited_args)
         """Declared so far, with a value."""
@@ -79,7 +86,7 @@ class Dispatcher:
     def plan(self, labels: Mapping[str, str]) -> StagePlan:
         """`labels` are the client's, for the target. Raises DockerfileError."""
         if not self._variable("PATH"):
-            self._set_env("PATH", DEFAULT_PATH)
+            self._set_env({"PATH": DEFAULT_PATH})
         for trigger in self._take_triggers():
             self._dispatch(trigger)
         for instruction in self._stage.instructions:
@@ -121,9 +128,8 @@ class Dispatcher:
 
     def variables(self) -> dict[str, str]:
         """What words may name: arguments and the environment; what came later goes before."""
-        environment = dict(entry.partition("=")[::2] for entry in self.config.env)
         stronger = {name: self.args[name] for name in self.stronger_args}
-        return {**self.args, **environment, **stronger}
+        return {**self.args, **self._environment, **stronger}
 
     def expand(self, word: str, at: ast.Instruction) -> str:
         try:
@@ -148,12 +154,20 @@ class Dispatcher:
     def _variable(self, name: str) -> str:
         return self.variables().get(name, "")
 
-    def _set_env(self, name: str, value: str) -> None:
-        entries = dict(entry.partition("=")[::2] for entry in self.config.env)
-        self._change(env=[f"{key}={text}" for key, text in {**entries, name: value}.items()])
+    def _set_env(self, values: Mapping[str, str]) -> None:
+        self._environment.update(values)
+        self._change(env=[f"{name}={text}" for name, text in self._environment.items()])
 
     def _change(self, **fields: Any) -> None:
         self.config = msgspec.structs.replace(self.config, **fields)
+
+    def _few(
+        self, values: dict[str, T], at: ast.Instruction, limit: int = _MAX_NAMES
+    ) -> dict[str, T]:
+        """As they are; so many of anything are a mistake, or meant to keep the engine busy."""
+        if len(values) > limit:
+            raise refusal(f"{at.keyword}: more than {limit} of them in an image", at.span)
+        return values
 
     # -- instructions ----------------------------------------------------------------------
 
@@ -224,22 +238,21 @@ class Dispatcher:
             if value is not None:
                 self.args[name] = value
                 self.stronger_args.add(name)
+                self._few(self.args, at)
             is_private = name in PROXY_NAMES
             told.append(f"{name}={value}" if value is not None and not is_private else name)
         self._add(at, None, f"ARG {' '.join(told)}")
 
     def _env(self, at: ast.Env) -> None:
         values = [(name, self.expand(value, at)) for name, value in at.pairs]
-        told = []
-        for name, value in values:
-            self._set_env(name, value)
-            self.stronger_args.discard(name)
-            told.append(f"{name}={value}")
-        self._add(at, None, f"ENV {' '.join(told)}")
+        self._set_env(self._few({**self._environment, **dict(values)}, at))
+        self.stronger_args.difference_update(name for name, _ in values)
+        told = " ".join(f"{name}={value}" for name, value in values)
+        self._add(at, None, f"ENV {told}")
 
     def _label(self, at: ast.Label) -> None:
         values = {self.expand(name, at): self.expand(value, at) for name, value in at.pairs}
-        self._change(labels={**self.config.labels, **values})
+        self._change(labels=self._few({**self.config.labels, **values}, at))
         told = " ".join(f"{name}={value}" for name, value in values.items())
         self._add(at, None, f"LABEL {told}")
 
@@ -279,18 +292,23 @@ class Dispatcher:
         words = [self.expand(word, at) for word in at.words]
         if not all(words):
             raise refusal("VOLUME specified can not be an empty string", at.span)
-        self._change(volumes={**self.config.volumes, **{word: {} for word in words}})
+        volumes = {**self.config.volumes, **{word: {} for word in words}}
+        self._change(volumes=self._few(volumes, at))
         self._add(at, None, f"VOLUME [{' '.join(words)}]")
 
     def _expose(self, at: ast.Words) -> None:
         # In the order of the words as they are written.
         words = [word for text in sorted(at.words) for word in self.expand_words(text, at)]
+        ports: dict[str, dict[str, Any]] = {}
         try:
-            ports = [port for word in words for port in parse_exposed(word)]
+            for word in words:
+                ports.update((port, {}) for port in parse_exposed(word))
+                self._few(ports, at, _MAX_PORTS)
         except InvalidArgument as error:
             raise refusal(str(error), at.span) from error
-        self._change(exposed_ports={**self.config.exposed_ports, **{port: {} for port in ports}})
-        self._add(at, None, f"EXPOSE [{' '.join(dict.fromkeys(ports))}]")
+        exposed = {**self.config.exposed_ports, **ports}
+        self._change(exposed_ports=self._few(exposed, at, _MAX_PORTS))
+        self._add(at, None, f"EXPOSE [{' '.join(ports)}]")
 
     def _value(self, at: ast.Value) -> None:
         value = at.value if at.keyword == "MAINTAINER" else self.expand(at.value, at)

@@ -31,6 +31,7 @@ from estiba.build.vertices import number_vertices
 from estiba.distribution.settings import RegistrySettings
 from estiba.images.images import Naming, NewImage
 from estiba.images.record import ImageRecord
+from estiba.kernel.blocking import run_apart
 from estiba.model.errors import InvalidArgument
 from estiba.model.ids import new_id
 from estiba.model.image import ImageConfig, Platform, encode_config
@@ -94,7 +95,7 @@ class PlatformBuild:
 
     async def lint(self) -> int:
         """Tells what the linter says, by what is known of the base images; how many warnings."""
-        return await settled(self._lint)
+        return await run_apart(self._lint)
 
     def _lint(self) -> int:
         main = self.request.contexts.get("")
@@ -208,7 +209,8 @@ class PlatformBuild:
         configs: dict[ImageInput, ImageConfig] = {}
         while True:
             try:
-                return await settled(
+                # A hostile Dockerfile takes seconds of a thread.
+                return await run_apart(
                     decide_plan,
                     PlanRequest(
                         dockerfile=self.dockerfile,
@@ -218,7 +220,7 @@ class PlatformBuild:
                         platform=self.platform,
                         host=self.tools.shared.images.host,
                         contexts=self.request.named,
-                        bases=configs,
+                        bases=dict(configs),
                     ),
                 )
             except MissingBases as missing:

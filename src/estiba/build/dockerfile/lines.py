@@ -19,7 +19,7 @@ from estiba.build.dockerfile.words import WordError
 
 MAX_BYTES = 16 << 20
 MAX_LINES = 1 << 18
-MAX_INSTRUCTIONS = 1 << 16
+MAX_INSTRUCTIONS = 1 << 13
 MAX_TEXT = 1 << 20
 """Characters of an instruction, its here-documents apart."""
 _SPACE = re.compile(r"[\t\v\f\r ]+")
