@@ -17,6 +17,7 @@ from estiba.build.explain import JOINED, decide_hit, decide_miss
 from estiba.build.failure import Failure, StepFailed
 from estiba.build.files.model import Taken
 from estiba.build.ops import CopyOp, DirectoryOp, Input, Op, RunOp, StagePlan, Step
+from estiba.build.ports import RunLimits
 from estiba.build.progress import Finished, Log, Vertex
 from estiba.build.record import CacheRecord, Facts
 from estiba.build.running.targets import forget_untouched
@@ -91,6 +92,7 @@ class StepRun:
             found["network"] = work.network(self.op)
             found["extra hosts"] = " ".join(work.around.extra_hosts)
             found["platform"] = str(self.plan.platform)
+            found |= _seen_limits(work.around.limits)
         return found
 
     def _hit(self, record: CacheRecord) -> str:
@@ -289,6 +291,18 @@ class StepRun:
         )
         solver.tell(Finished(self.vertex, time.time_ns(), error=str(error)))
         return StepFailed(str(error), failure)
+
+
+def _seen_limits(limits: RunLimits) -> dict[str, str]:
+    """Those that the client gave and that programs commonly write down or obey."""
+    found = {}
+    if limits.shm_bytes:
+        found["shm size"] = str(limits.shm_bytes)
+    if limits.ulimits:
+        found["ulimits"] = " ".join(
+            sorted(f"{one.name}={one.soft}:{one.hard}" for one in limits.ulimits)
+        )
+    return found
 
 
 def _inputs(op: Op) -> list[Input]:

@@ -176,7 +176,11 @@ class Trees:
             cancel=cancel,
         )
         self.materials.append(Material(url, f"gitCommit:{made.commit}"))
-        return made.root, f"{made.commit} {keep_git_dir}"
+        # Of one commit there are several trees; git's own files name the repository too.
+        keeps = keep_git_dir if source.keep_git_dir is None else source.keep_git_dir
+        remote = source.remote if keeps or source.submodules else ""
+        tree = (made.commit, source.subdir, source.submodules, keeps, remote)
+        return made.root, digest_of_parts(*tree)
 
 
 def git_access(secrets: Mapping[str, bytes], source: GitSource) -> GitAccess:

@@ -96,10 +96,14 @@ class Workspaces:
             with self._stack(lower) as openers, opened(openers) as fds:
                 root = _root_facts(os.fstat(fds[0]))
         path = self.root / "work" / key
-        for name in ("", "tree", "upper"):
-            (path / name).mkdir(mode=0o710, exist_ok=True)
-        os.chown(path / "upper", root[1], root[2])
-        os.chmod(path / "upper", root[0])
+        try:
+            for name in ("", "tree", "upper"):
+                (path / name).mkdir(mode=0o710, exist_ok=True)
+            os.chown(path / "upper", root[1], root[2])
+            os.chmod(path / "upper", root[0])
+        except OSError:
+            self._throw_away(path)  # no space, for instance
+            raise
         with self._lock:
             self._spaces.setdefault(key, _Space(path, tuple(lower), root))
 

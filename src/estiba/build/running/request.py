@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from estiba.model.errors import InvalidArgument
 DEFAULT_HOSTNAME = "build"
 """The same for all steps, so that one that writes it down gives the same layer again."""
 
+_CPUSET = re.compile(r"[0-9,-]{0,4096}")
 _MAX_MOUNTS = 128
 _MAX_STRING_BYTES = 128 << 10  # of one argument or variable: MAX_ARG_STRLEN of execve(2)
 _MAX_STRINGS_BYTES = 1 << 20
@@ -41,6 +43,7 @@ def check_request(request: RunRequest) -> None:
         raise InvalidArgument("RUN has no command: give one, or set SHELL to a program")
     if len(request.mounts) > _MAX_MOUNTS:
         raise InvalidArgument(f"{len(request.mounts)} mounts are more than {_MAX_MOUNTS}")
+    _check_limits(request.limits)
     strings = [*request.argv, *request.env, request.cwd, request.hostname]
     for text in strings:
         if "\0" in text:
@@ -54,6 +57,24 @@ def check_request(request: RunRequest) -> None:
             "the command and the environment of RUN are too long for the kernel (execve(2)): "
             "use a file, or a here-document with its own interpreter"
         )
+
+
+def _check_limits(limits: RunLimits) -> None:
+    for name, value, least in (
+        ("memory", limits.memory_bytes, 0),
+        ("memory with swap", limits.memory_swap_bytes, -1),
+        ("shm size", limits.shm_bytes, 0),
+        ("cpu shares", limits.cpu_shares, 0),
+        ("cpu period", limits.cpu_period_us, 0),
+        ("cpu quota", limits.cpu_quota_us, -1),
+    ):
+        if not least <= value < 1 << 63:
+            raise InvalidArgument(f"invalid {name} for RUN: {str(value)[:32]}")
+    for text in (limits.cpuset_cpus, limits.cpuset_mems):
+        if not _CPUSET.fullmatch(text):
+            raise InvalidArgument(
+                f"invalid set of processors or memory nodes {text[:64]!r}: write it as 0-2,7"
+            )
 
 
 def container_config(request: RunRequest) -> Config:
