@@ -34,7 +34,7 @@ from estiba.distribution.credentials import ANONYMOUS, Credentials, credentials_
 from estiba.distribution.settings import RegistrySettings
 from estiba.images.images import check_taggable
 from estiba.model.container import Ulimit
-from estiba.model.errors import InvalidArgument
+from estiba.model.errors import InvalidArgument, LimitExceeded
 from estiba.model.image import Platform, parse_platform
 from estiba.model.reference import Reference, parse_reference
 from estiba.storage.compress import is_compressed
@@ -44,6 +44,11 @@ _MAX_HEADER_CHARS = 1 << 20
 _MAX_SECRET_BYTES = 500 << 10
 _HEAD_BYTES = 512
 _HUB = ("index.docker.io", "docker.io", "registry-1.docker.io")
+_MOST = {
+    "platforms": 64, "outputs": 64, "cache_from": 64, "cache_to": 64, "ssh": 64, "tags": 1000,
+    "contexts": 1000, "secrets": 1000, "ulimits": 100, "extra_hosts": 10_000, "labels": 10_000,
+    "build_args": 10_000, "no_cache_filter": 10_000, "allow": 100,
+}  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
 
 
@@ -165,6 +170,7 @@ class Inputs:
         credentials = registry_credentials(registries)
         received = receive_bundle(source, work)
         asked = _decode_bundle(received.request)
+        _check_counts(asked)
         secrets = _secrets(asked.secrets)
         directory = received.contexts.get("context", work / "context")
         text: bytes | None = received.dockerfile
@@ -247,6 +253,14 @@ def _decode_bundle(body: bytes) -> Bundle:
         return msgspec.json.decode(body, type=Bundle)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidArgument(f"request.json of the build is not as it must be: {error}") from error
+
+
+def _check_counts(asked: Bundle) -> None:
+    """Each of these is work, or a place in memory or on the disk. Raises LimitExceeded."""
+    for name, limit in _MOST.items():
+        count = len(getattr(asked, name))
+        if count > limit:
+            raise LimitExceeded(f"request.json: {count} {name}: at most {limit}")
 
 
 def parse_tags(texts: list[str]) -> tuple[Reference, ...]:

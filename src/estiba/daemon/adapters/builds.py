@@ -276,7 +276,7 @@ class _Run:
         try:
             while (event := await self._queue.get()) is not None:
                 if isinstance(event, progress.Log):
-                    self._waiting_bytes -= len(event.data)
+                    self._waiting_bytes -= _size(event)
                 yield event
         finally:
             if not self._task.done():
@@ -308,7 +308,7 @@ class _Run:
             if is_over:
                 event = replace(event, data=_LEFT_OUT)
             self._is_clipped = is_over
-            self._waiting_bytes += len(event.data)
+            self._waiting_bytes += _size(event)
         self._queue.put_nowait(event)
 
     def result(self) -> Finished:
@@ -338,6 +338,11 @@ class _Run:
             ],
             "warnings": self._warnings,
         }
+
+
+def _size(event: progress.Log) -> int:
+    """In memory, where many short ones cost more than their text."""
+    return len(event.data) + 500
 
 
 def _failed(error: DockerfileError | StepFailed, request: BuildRequest) -> Json:

@@ -1,0 +1,93 @@
+"""Builds by clients that mean harm, or end at any moment: nothing leaks, nothing is left."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import random
+import socket
+import subprocess
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.bundles import begun, build, built, bundle, error_of, in_context, secrets, text
+from tests.support.daemon import PATIENCE, PrivateDaemon, wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+def left_of(daemon: PrivateDaemon) -> list[str]:
+    """What builds have on the host while they last, in words."""
+    found = [str(path) for path in (daemon.data_root / "tmp").glob("build-*")]
+    work = daemon.data_root / "build" / "work"
+    found += [str(path) for name in ("work", "views") for path in (work / name).iterdir()]
+    found += [str(path) for path in (daemon.exec_root / "build").iterdir()]
+    scratch = daemon.data_root / "build" / "scratch"
+    found += [str(path) for path in (scratch.iterdir() if scratch.is_dir() else ())]
+    mounts = Path("/proc/self/mountinfo").read_text()
+    roots = (f" {daemon.data_root}/build/", f" {daemon.exec_root}/build/")
+    found += [line for line in mounts.splitlines() if any(root in line for root in roots)]
+    groups = Path("/sys/fs/cgroup").glob(f"*/estiba-test-{daemon.bridge}/build-*")
+    return found + [str(path) for path in groups]
+
+
+def wait_clean(daemon: PrivateDaemon) -> None:
+    try:
+        wait_until(lambda: not left_of(daemon), what="what the builds left to go")
+    except AssertionError:
+        assert left_of(daemon) == []
+
+
+def written(daemon: PrivateDaemon, image: str, path: str) -> str:
+    return daemon.run("--network", "none", image, "cat", path)
+
+
+# -- asked for in odd ways -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"memory": -10}, {"memory": 10**30}, {"shm_size": -5}, {"cpu_period": 1 << 63},
+        {"cpuset_cpus": "0\0"}, {"cpuset_mems": "../x"}, {"cgroup_parent": "a\0b"},
+        {"cgroup_parent": "../.."}, {"extra_hosts": ["a\n1.2.3.4 evil:1.1.1.1"]},
+        {"network": "a\0b"}, {"build_args": {"HTTP_PROXY": "a\0b"}}, {"tags": ["a\x1b[2Jb"]},
+        {"ulimits": [{"Name": "no\0file", "Soft": 1, "Hard": 1}]}, {"target": "\0"},
+        {"platforms": [f"linux/{number}" for number in range(100)]},
+        {"secrets": {"a": "%%%"}}, {"contexts": {"../../x": "local"}}, {"contexts": {"x": "local"}},
+        {"unknown": 1}, {"labels": {"a": 1}}, {"cgroup_parent": ["x"]},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(daemon: PrivateDaemon, asked: dict[str, Any]) -> None:
+    dockerfile = f"FROM busybox\nRUN echo {random.random()} >/made\n"
+    message = error_of(build(daemon, dockerfile, **asked))
+    assert message and "Traceback" not in message and "config.json" not in message
+    wait_clean(daemon)
+
+
+def test_a_dockerfile_that_means_to_keep_the_engine_busy(daemon: PrivateDaemon) -> None:
+    lines = "\n".join(f"ENV N{number}=x$N{number - 1}" for number in range(3000))
+    slowest = [0.0]
+    over = threading.Event()
+
+    def ping() -> None:
+        while not over.wait(0.02):
+            began = time.monotonic()
+            assert daemon.request("GET", "/_ping")[0] == 200
+            slowest[0] = max(slowest[0], time.monotonic() - began)
+
+    watcher = threading.Thread(target=ping)
+    watcher.start()
+    try:
+        built(daemon, f"FROM busybox\n{lines}\n")
+    finally:
+        over.set()
+        watcher.join()
+    assert slowest[0] < 2 * PATIENCE
