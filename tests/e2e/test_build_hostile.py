@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
-import os
 import random
-import socket
-import subprocess
-import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.bundles import begun, build, built, bundle, error_of, in_context, secrets, text
+from tests.support.bundles import build, built, error_of
 from tests.support.daemon import PATIENCE, PrivateDaemon, wait_until
 
 pytestmark = pytest.mark.e2e
