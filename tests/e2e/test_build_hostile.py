@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.bundles import build, built, error_of
+from tests.support.bundles import begun, build, built, bundle, error_of, in_context, secrets, text
 from tests.support.daemon import PATIENCE, PrivateDaemon, wait_until
+from tests.support.gitserver import git_server, make_repository
 
 pytestmark = pytest.mark.e2e
 
@@ -83,3 +85,72 @@ def test_a_dockerfile_that_means_to_keep_the_engine_busy(daemon: PrivateDaemon) 
         over.set()
         watcher.join()
     assert slowest[0] < 2 * PATIENCE
+
+
+# -- the wrong layer -----------------------------------------------------------------------
+
+
+def test_trees_of_one_commit_are_told_apart(daemon: PrivateDaemon, tmp_path: Path) -> None:
+    make_repository(tmp_path / "repo.git", {"one/file": "of one", "two/file": "of two"})
+    with git_server(tmp_path) as server:
+        url = server.url("repo.git")
+        for end, content in (("#:one", "of one"), ("#:two", "of two"), ("#:one", "of one")):
+            built(daemon, f"FROM busybox\nADD {url}{end} /there/\n", tags=["hostile:git"])
+            assert written(daemon, "hostile:git", "/there/file") == content
+        for end, files in (("", "one two"), ("?keep-git-dir=true", ".git one two")):
+            built(daemon, f"FROM busybox\nADD {url}{end} /there/\n", tags=["hostile:git"])
+            found = daemon.run("--network", "none", "hostile:git", "ls", "-A", "/there")
+            assert found.split() == files.split()
+
+
+def test_what_a_step_sees_of_its_limits_counts(daemon: PrivateDaemon) -> None:
+    dockerfile = "FROM busybox\nRUN (ulimit -n; df -k /dev/shm | tail -n 1) >/made\n"
+    seen = set()
+    for asked in (
+        {},
+        {"ulimits": [{"Name": "nofile", "Soft": 77, "Hard": 77}]},
+        {"shm_size": 8 << 20},
+    ):
+        built(daemon, dockerfile, tags=["hostile:limits"], **asked)
+        seen.add(written(daemon, "hostile:limits", "/made"))
+    assert len(seen) == 3
+
+
+# -- ends at any moment --------------------------------------------------------------------
+
+_BUSY = """FROM busybox AS a
+RUN --mount=type=secret,id=s,target=/x/y/z (sleep 1000 &); cat /x/y/z >/dev/null; sleep 1000
+FROM busybox
+RUN --mount=type=cache,target=/c --mount=target=/m,rw touch /m/z; yes some more words
+COPY --from=a / /a
+"""
+
+
+def test_the_engine_ends_its_builds(make_daemon: Callable[..., PrivateDaemon]) -> None:
+    daemon = make_daemon()
+    daemon.start()
+    daemon.import_busybox()
+    asked = {"secrets": secrets(s=b"never to be seen")}
+    body = bundle(asked, text("dockerfile", _BUSY), *in_context({"f": "x"}))
+    connections = [begun(daemon, body), begun(daemon, body, whole=False)]
+    runs = daemon.exec_root / "build"
+    wait_until(lambda: len(list(runs.glob("*/state/*"))) == 2, what="both steps to run")
+    began = time.monotonic()
+    daemon.stop()
+    assert time.monotonic() - began < 8 * PATIENCE
+    assert left_of(daemon) == []
+    for connection in connections:
+        connection.close()
+    log = daemon.log.read_text()
+    assert "not wholly" not in log and "Traceback" not in log
+    assert "never to be seen" not in log
+
+
+def test_half_a_request_holds_nobody_up(daemon: PrivateDaemon) -> None:
+    body = bundle({}, text("dockerfile", "FROM busybox\n"), text("contexts/context/f", "x"))
+    connections = [begun(daemon, body, whole=False) for _ in range(40)]
+    wait_until(lambda: len(left_of(daemon)) == 40, what="all of them to be received")
+    built(daemon, f"FROM busybox\nRUN echo {random.random()} >/made\n")
+    for connection in connections:
+        connection.close()
+    wait_clean(daemon)

@@ -30,6 +30,9 @@ from estiba.model.errors import EstibaError, Forbidden, InvalidArgument, Unavail
 
 SOCKET_MODE = 0o660
 _BACKLOG = 1024
+_ENDING_S = (1.0, 5.0)
+"""For handlers at the end: to send what is under way, then to put away what they hold."""
+
 _LISTEN_FDS_START = 3
 _COMMON = {
     "Api-Version": API_VERSION,
@@ -135,14 +138,23 @@ class Server:
         return connection
 
     async def close(self) -> None:
-        """Stops listening and ends all connections."""
+        """Stops listening and ends all connections, with what their handlers still hold."""
         for server in self._servers:
             server.close()
-        for connection in list(self._connections):
+        connections = list(self._connections)
+        tasks = [one.task for one in connections if one.task is not None]
+        tasks = [task for task in tasks if task is not asyncio.current_task()]
+        for connection in connections:
             connection.close()
         for path in self._sockets:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
+        # A build, for instance, ends its steps; who does not read what is sent waits in vain.
+        for patience_s in _ENDING_S:
+            if tasks:
+                await asyncio.wait(tasks, timeout=patience_s)
+            for connection in connections:
+                connection.abort()
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """The answer to one request; errors become answers here and nowhere else."""
