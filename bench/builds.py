@@ -120,7 +120,7 @@ def _file_rows(table: Table, both: tuple[Engine, Engine], contexts: Path) -> Non
 
 
 def _copy(engine: Engine, context: Path) -> float:
-    settle([])
+    settle(path for path in context.rglob("*") if path.is_file())
     return build(engine, context, "--no-cache")
 
 
