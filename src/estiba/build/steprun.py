@@ -222,7 +222,7 @@ class StepRun:
                     await settled(spaces.discard, record_id)
                     await settled(solver.session.add, record)
                     return StepResult(record_id, None, record.created_ns)
-                untouched = await self._act(root, taken)
+                untouched = await self._act(root, taken, spaces.upper(record_id))
             if untouched:
                 await settled(forget_untouched, spaces.upper(record_id), untouched)
             frozen = await settled(spaces.freeze, record_id, newest_ns=solver.work.around.newest_ns)
@@ -234,7 +234,7 @@ class StepRun:
         info = solver.commit(frozen, record, Failure(self.vertex, self.step.instruction.span))
         return StepResult(record_id, Layer(frozen, info), record.created_ns)
 
-    async def _act(self, root: Path, taken: Taken | None) -> tuple[str, ...]:
+    async def _act(self, root: Path, taken: Taken | None, upper: Path) -> tuple[str, ...]:
         """Directories that only the engine's own mounts brought into the step's layer."""
         op, work = self.op, self.solver.work
         match op:
@@ -242,7 +242,7 @@ class StepRun:
                 return await self._run(op, root)
             case CopyOp():
                 assert taken is not None
-                await work.copy(op, taken, root)
+                await work.copy(op, taken, root, upper)
             case DirectoryOp():
                 await work.directory(op, root)
         return ()

@@ -14,6 +14,7 @@ from estiba.build.files.copying import put
 from estiba.build.files.model import CopyOptions, CopySource, Taken
 from estiba.build.files.selection import take
 from estiba.build.ops import (
+    ContextInput,
     CopyOp,
     DirectoryOp,
     GitInput,
@@ -87,6 +88,7 @@ class StepWork:
                     ignore=self.trees.ignore(source),
                     is_remote_file=isinstance(source, UrlInput),
                     keeps_owner=isinstance(source, StageInput | ImageInput),
+                    shares_files=isinstance(source, ContextInput),
                 )
             )
         cancel = CancelToken()
@@ -106,9 +108,10 @@ class StepWork:
             taken = await settled_or_cancelled(cancel, take, [source], options, cancel)
             return taken.digest, taken.files
 
-    async def copy(self, op: CopyOp, taken: Taken, root: Path) -> None:
-        cancel = CancelToken()
-        await settled_or_cancelled(cancel, put, taken, self._options(op), root, cancel)
+    async def copy(self, op: CopyOp, taken: Taken, root: Path, upper: Path) -> None:
+        """Into the tree mounted at `root`, an overlay over `upper`."""
+        cancel, options = CancelToken(), self._options(op)
+        await settled_or_cancelled(cancel, put, taken, options, root, cancel, upper=upper)
 
     def _options(self, op: CopyOp) -> CopyOptions:
         return CopyOptions(

@@ -19,8 +19,9 @@ from estiba.build.files.model import CopyOptions, Entry, Form, Selected, Taken, 
 from estiba.build.files.modes import new_directory_mode, parse_chmod
 from estiba.build.files.owners import resolve_owner
 from estiba.build.files.selection import is_directory_name
+from estiba.build.files.sharing import Sharing, sharing
 from estiba.distribution.cancel import CancelToken
-from estiba.kernel.confined import open_in_root, opened_root
+from estiba.kernel.confined import exists_in_root, open_in_root, opened_root
 from estiba.model.errors import FailedPrecondition, InvalidArgument
 from estiba.storage.unpack import Limits
 
@@ -39,16 +40,17 @@ def put(
     root: Path,
     cancel: CancelToken | None = None,
     limits: Limits = Limits(),  # noqa: B008
+    upper: Path | None = None,
 ) -> None:
-    """Copies into the mounted tree at `root`. Blocks.
+    """Copies into the mounted tree at `root`, an overlay over `upper` if that is given. Blocks.
 
     Raises InvalidArgument for a destination that cannot be and an unknown owner,
     LimitExceeded for an archive that is too large, FailedPrecondition when a source changed
     since it was taken, Cancelled, OSError.
     """
     owner = resolve_owner(root, options.owner) if options.owner else None
-    with opened_root(root) as fd:
-        _Putting(fd, options, owner, cancel or CancelToken(), limits).all(taken)
+    with opened_root(root) as fd, sharing(root, upper) as shared:
+        _Putting(fd, options, owner, cancel or CancelToken(), limits, shared).all(taken)
 
 
 class _Putting:
@@ -59,6 +61,7 @@ class _Putting:
         owner: tuple[int, int] | None,
         cancel: CancelToken,
         limits: Limits,
+        shared: Sharing | None,
     ) -> None:
         follows = options.follows_destination_links
         self._root = root
@@ -70,6 +73,7 @@ class _Putting:
         self._newest_ns = options.newest_ns
         self._cancel = cancel
         self._limits = limits
+        self._shared = shared
         self._is_directory = is_directory_name(options)
         path = posixpath.join("/", options.working_dir, options.destination)
         self._path = "/" + posixpath.normpath(path).lstrip("/")
@@ -92,21 +96,26 @@ class _Putting:
                     self._file(source, selected)
 
     def _contents(self, source: int, selected: Selected) -> None:
+        is_new = not exists_in_root(self._root, self._path)
         base = self._to.directory(self._path)
         with Directories(base) as to:
             top = open_in_root(source, selected.path or "/", _DIRECTORY)
             with Directories(top) as of:
-                self._entries(of, to, selected)
+                self._entries(of, to, selected, is_new=is_new)
 
-    def _entries(self, of: Directories, to: Directories, selected: Selected) -> None:
+    def _entries(
+        self, of: Directories, to: Directories, selected: Selected, *, is_new: bool
+    ) -> None:
         names: dict[tuple[int, int], str] = {}
         directories: list[Entry] = []
+        empty = {""} if is_new else set()
         for entry in selected.entries:
             self._cancel.check()
             before, _, name = entry.path.rpartition("/")
             shown = shown_path(posixpath.join(self._path, entry.path))
             if stat.S_ISDIR(entry.mode):
-                self._directory(to.get(before), name, entry, selected, shown)
+                if self._directory(to.get(before), name, entry, selected, shown):
+                    empty.add(entry.path)
                 directories.append(entry)
                 continue
             first = names.get(entry.inode) if entry.inode else None
@@ -114,7 +123,9 @@ class _Putting:
                 parent, _, base = first.rpartition("/")
                 self._link(to.get(parent), base, to.get(before), name, shown)
                 continue
-            self._place(of.get(before), name, to.get(before), name, entry, selected, shown)
+            shares = before in empty and self._may_share(entry, selected)
+            if not (shares and self._share(of.get(before), to.get(before), name)):
+                self._place(of.get(before), name, to.get(before), name, entry, selected, shown)
             if entry.inode:
                 names[entry.inode] = entry.path
         for entry in directories:
@@ -156,12 +167,28 @@ class _Putting:
 
     # -- one entry -------------------------------------------------------------------------
 
+    def _may_share(self, entry: Entry, selected: Selected) -> bool:
+        """Whether the file is just as it has to become."""
+        return (
+            selected.shares_files
+            and stat.S_ISREG(entry.mode)
+            and (entry.uid, entry.gid) == self._owner_of(entry, selected)
+            and stat.S_IMODE(entry.mode) == self._change(entry.mode)
+            and entry.mtime_ns == self._mtime_ns(entry)
+        )
+
+    def _share(self, of: int, to: int, name: str) -> bool:
+        return self._shared is not None and self._shared.link(of, to, name)
+
     def _directory(
         self, parent: int, name: str, entry: Entry, selected: Selected, shown: str
-    ) -> None:
+    ) -> bool:
+        """Whether it was made, and so is empty."""
+        is_new = True
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
+            is_new = False
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
                 if not self._replaces:
@@ -173,6 +200,7 @@ class _Putting:
             self._metadata(fd, entry, selected)
         finally:
             os.close(fd)
+        return is_new
 
     def _place(
         self,

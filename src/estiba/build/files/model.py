@@ -22,7 +22,8 @@ class CopySource:
     "the build context" or "stage build". `patterns` are what the instruction says, variables
     expanded. What `ignore` leaves out is not there. `keeps_owner`: files of stages and images
     keep their owners, those of a context become root's. `is_remote_file`: a download, which
-    only `unpacks_remote` unpacks.
+    only `unpacks_remote` unpacks. `shares_files`: nobody changes a file there any more, so that one
+    may become the tree's without a copy.
     """
 
     root: Path
@@ -31,6 +32,7 @@ class CopySource:
     ignore: IgnoreRules | None = None
     is_remote_file: bool = False
     keeps_owner: bool = False
+    shares_files: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,7 @@ class Selected:
     name: str
     form: Form
     keeps_owner: bool
+    shares_files: bool = False
     entries: list[Entry] = field(default_factory=list)
 
 

@@ -184,8 +184,10 @@ class _Selection:
         return self._file(real, name)
 
     def _made(self, path: str, name: str, form: Form, entries: list[Entry]) -> Selected:
-        keeps = self.source.keeps_owner
-        return Selected(self.source.root, path, name, form, keeps, entries)
+        source = self.source
+        return Selected(
+            source.root, path, name, form, source.keeps_owner, source.shares_files, entries
+        )
 
     def _file(self, path: str, name: str) -> Selected:
         entry = read_entry(self.root, path, "", self.contents)
