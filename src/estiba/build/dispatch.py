@@ -18,7 +18,7 @@ from estiba.build.dockerfile.words import expand, expand_words
 from estiba.build.exposed import parse_exposed
 from estiba.build.filesplan import plan_files
 from estiba.build.ops import DirectoryOp, Input, Op, StagePlan, Step
-from estiba.build.runplan import plan_run
+from estiba.build.runplan import PROXY_NAMES, plan_run
 from estiba.model.container import HealthConfig
 from estiba.model.errors import InvalidArgument
 from estiba.model.image import ImageConfig, ImageProcessConfig, Platform
@@ -34,11 +34,6 @@ _MAX_PORTS = 70_000
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PROXY_NAMES = frozenset(
-    name
-    for word in ("HTTP", "HTTPS", "FTP", "NO", "ALL")
-    for name in (f"{word}_PROXY", f"{word.lower()}_proxy")
-)
 
 
 @dataclass(frozen=True, slots=True)

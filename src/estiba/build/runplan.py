@@ -11,12 +11,18 @@ from estiba.build.argument_use import uses
 from estiba.build.dockerfile import heredocs
 from estiba.build.dockerfile import instructions as ast
 from estiba.build.dockerfile.errors import DockerfileError, refusal
+from estiba.build.dockerfile.mounts import Mount, MountError, resolve
 from estiba.build.ops import ContextInput, InlineInput, Input, MountSpec, RunOp
-from estiba.model.errors import InvalidArgument
-from estiba.model.sizes import parse_ram_bytes
 
 if TYPE_CHECKING:
     from estiba.build.dispatch import Dispatcher
+
+PROXY_NAMES = frozenset(
+    name
+    for word in ("HTTP", "HTTPS", "FTP", "NO", "ALL")
+    for name in (f"{word}_PROXY", f"{word.lower()}_proxy")
+)
+"""Arguments that every step has and that never count for the cache."""
 
 HOSTNAME = "buildkitsandbox"
 """As BuildKit's: programs write it into what they make, and it must not differ between builds."""
@@ -24,8 +30,7 @@ HOSTNAME = "buildkitsandbox"
 _PIPES = "/dev/pipes"
 _SECRETS = "/run/secrets"
 _AGENTS = "/run/buildkit/ssh_agent.{}"
-_SHARING = ("shared", "private", "locked")
-_MAX_ID = 2**31 - 1
+_PLACED = ("bind", "cache", "tmpfs")
 
 
 @dataclass(slots=True)
@@ -53,13 +58,13 @@ def plan_run(at: ast.Run, stage: Dispatcher) -> tuple[RunOp, str, str]:
         env=list(environment),
     )
     args = [(name, value) for name, value in sorted(scope.items()) if name in used]
-    args = [pair for pair in args if not _is_private(pair[0])]
+    args = [pair for pair in args if pair[0] not in PROXY_NAMES]
     counted = {name for name, _ in args}
     hidden = [f"{name}={value}" for name, value in scope.items() if name not in counted]
     hidden += [
         f"{name}={value}"
         for name, value in stage.scope.request_args.items()
-        if _is_private(name) and name not in scope and name not in environment
+        if name in PROXY_NAMES and name not in scope and name not in environment
     ]
     op = RunOp(
         argv=tuple(command.argv),
@@ -78,12 +83,6 @@ def plan_run(at: ast.Run, stage: Dispatcher) -> tuple[RunOp, str, str]:
             "RUN --device needs a CDI device, and this engine serves none: leave it out", at.span
         )
     return op, history.run(command.argv, args), _name(at)
-
-
-def _is_private(name: str) -> bool:
-    from estiba.build.dispatch import PROXY_NAMES
-
-    return name in PROXY_NAMES
 
 
 def _name(at: ast.Run) -> str:
@@ -110,128 +109,59 @@ def _command(at: ast.Run, stage: Dispatcher) -> _Command:
 
 
 def _mounts(at: ast.Run, stage: Dispatcher) -> list[MountSpec]:
-    found = [_Options(flag, at, stage).spec() for flag in at.mounts]
+    """Raises DockerfileError."""
+    found: list[MountSpec] = []
     agents = 0
-    numbered = []
-    for mount in found:
-        if mount.type == "ssh" and not mount.target:
-            mount = _with_target(mount, _AGENTS.format(agents))
+    for flag in at.mounts:
+        try:
+            mount = resolve(flag, lambda word: stage.expand(word, at))
+        except MountError as error:
+            raise DockerfileError(at.span, error.what, error.expected) from error
+        target = _target(mount, stage.working_dir)
+        if mount.type == "ssh" and not target:
+            target = _AGENTS.format(agents)
             agents += 1
-        numbered.append(mount)
-    return numbered
-
-
-def _with_target(mount: MountSpec, target: str) -> MountSpec:
-    from dataclasses import replace
-
-    return replace(mount, target=target)
-
-
-class _Options:
-    """The options of one `--mount`, expanded."""
-
-    def __init__(self, flag: ast.MountFlag, at: ast.Run, stage: Dispatcher) -> None:
-        self._type = flag.type or "bind"
-        self._at = at
-        self._stage = stage
-        self._options = {name: stage.expand(value, at) for name, value in flag.options}
-
-    def spec(self) -> MountSpec:
-        """Raises DockerfileError."""
-        kind = self._type
-        target = self._target()
-        if kind in ("bind", "cache", "tmpfs") and not target:
-            raise self._error(f"--mount=type={kind} needs target=PATH")
-        if kind in ("bind", "cache", "tmpfs") and target == "/":
-            raise self._error("--mount: the target cannot be the root directory")
-        return MountSpec(
-            type=kind,
-            target=target,
-            input=self._input(),
-            source=self._options.get("source", "/") or "/",
-            readonly=self._flag("readonly", default=kind == "bind"),
-            id=self._id(target),
-            sharing=self._sharing(),
-            mode=self._mode(),
-            uid=self._number("uid"),
-            gid=self._number("gid"),
-            size_bytes=self._size(),
-            env=self._options.get("env", ""),
-            required=self._flag("required", default=False),
+        if mount.type in _PLACED and target in ("", "/"):
+            raise refusal(f"--mount=type={mount.type} needs target=PATH, not the root", at.span)
+        found.append(
+            MountSpec(
+                type=mount.type,
+                target=target,
+                input=_input(mount, at, stage),
+                source=mount.source or "/",
+                readonly=mount.readonly,
+                id=_id(mount, target),
+                sharing=mount.sharing,
+                mode=mount.mode,
+                uid=mount.uid or 0,
+                gid=mount.gid or 0,
+                size_bytes=mount.size_bytes,
+                env=mount.env,
+                required=mount.required,
+            )
         )
+    return found
 
-    def _error(self, text: str) -> DockerfileError:
-        return refusal(text, self._at.span)
 
-    def _target(self) -> str:
-        target = self._options.get("target", "")
-        if not target and self._type == "secret" and not self._options.get("env"):
-            name = self._options.get("id") or posixpath.basename(self._options.get("source", ""))
-            if not name:
-                raise self._error("--mount=type=secret needs id=NAME")
-            return f"{_SECRETS}/{name}"
-        if not target:
-            return ""
-        return posixpath.normpath(posixpath.join(self._stage.working_dir, target))
+def _target(mount: Mount, working_dir: str) -> str:
+    if mount.target:
+        return posixpath.normpath(posixpath.join(working_dir, mount.target))
+    if mount.type == "secret" and not mount.env:
+        return f"{_SECRETS}/{mount.id or posixpath.basename(mount.source)}"
+    return ""
 
-    def _input(self) -> Input | None:
-        name = self._options.get("from", "")
-        if self._type == "bind":
-            return self._stage.scope.find_input(name, self._at) if name else ContextInput()
-        if self._type == "cache" and name:
-            return self._stage.scope.find_input(name, self._at)
+
+def _input(mount: Mount, at: ast.Run, stage: Dispatcher) -> Input | None:
+    if mount.type not in ("bind", "cache"):
         return None
+    if mount.from_:
+        return stage.scope.find_input(mount.from_, at)
+    return ContextInput() if mount.type == "bind" else None
 
-    def _id(self, target: str) -> str:
-        given = self._options.get("id", "")
-        if self._type == "cache":
-            return given or target
-        if self._type == "ssh":
-            return given or "default"
-        return given or posixpath.basename(self._options.get("source", "") or target)
 
-    def _flag(self, name: str, *, default: bool) -> bool:
-        text = self._options.get(name)
-        if text is None:
-            return default
-        lowered = text.lower()
-        if lowered in ("", "true", "1"):
-            return True
-        if lowered in ("false", "0"):
-            return False
-        raise self._error(f"--mount: {name}={text[:32]}: use true or false")
-
-    def _sharing(self) -> str:
-        sharing = (self._options.get("sharing") or "shared").lower()
-        if sharing not in _SHARING:
-            raise self._error(f"--mount: sharing={sharing[:32]}: one of {', '.join(_SHARING)}")
-        return sharing
-
-    def _mode(self) -> int | None:
-        text = self._options.get("mode")
-        if not text:
-            return None
-        try:
-            mode = int(text, 8)
-        except ValueError:
-            mode = -1
-        if not 0 <= mode <= 0o7777:
-            raise self._error(f"--mount: mode={text[:32]}: give octal digits, 0755 for instance")
-        return mode
-
-    def _number(self, name: str) -> int:
-        text = self._options.get(name, "")
-        if not text:
-            return 0
-        if not (text.isascii() and text.isdecimal() and int(text) <= _MAX_ID):
-            raise self._error(f"--mount: {name}={text[:32]}: give a number")
-        return int(text)
-
-    def _size(self) -> int:
-        text = self._options.get("size", "")
-        if not text:
-            return 0
-        try:
-            return parse_ram_bytes(text)
-        except InvalidArgument as error:
-            raise self._error(f"--mount: size={text[:32]}: {error}") from error
+def _id(mount: Mount, target: str) -> str:
+    if mount.type == "cache":
+        return mount.id or target
+    if mount.type == "ssh":
+        return mount.id or "default"
+    return mount.id or posixpath.basename(mount.source or target)

@@ -18,16 +18,3 @@ def parse_bytes(text: str) -> int:
     number, letter, binary = match.groups()
     power = _POWERS.index(letter.lower()) + 1 if letter else 0
     return int(float(number) * (1024 if binary else 1000) ** power)
-
-
-def parse_ram_bytes(text: str) -> int:
-    """As Docker reads sizes of memory: `10m`, `10MB` and `10MiB` are all binary.
-
-    Raises InvalidArgument.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise InvalidArgument(f"invalid size {text[:32]!r}: write 512m, 10g or 1.5g")
-    number, letter, _ = match.groups()
-    power = _POWERS.index(letter.lower()) + 1 if letter else 0
-    return int(float(number) * 1024**power)
