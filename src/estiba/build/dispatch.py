@@ -17,7 +17,16 @@ from estiba.build.dockerfile.parser import parse_trigger
 from estiba.build.dockerfile.words import expand, expand_words
 from estiba.build.exposed import parse_exposed
 from estiba.build.filesplan import plan_files
-from estiba.build.ops import DirectoryOp, Input, Op, StagePlan, Step
+from estiba.build.ops import (
+    CopyOp,
+    DirectoryOp,
+    ImageInput,
+    Input,
+    Op,
+    StageInput,
+    StagePlan,
+    Step,
+)
 from estiba.build.runplan import PROXY_NAMES, plan_run
 from estiba.model.container import HealthConfig
 from estiba.model.errors import InvalidArgument
@@ -82,6 +91,7 @@ class Dispatcher:
         """`labels` are the client's, for the target. Raises DockerfileError."""
         if not self._variable("PATH"):
             self._set_env({"PATH": DEFAULT_PATH})
+        self._take_files()
         for trigger in self._take_triggers():
             self._dispatch(trigger)
         for instruction in self._stage.instructions:
@@ -106,6 +116,14 @@ class Dispatcher:
             shell=self.shell,
             args=tuple(self.args.items()),
         )
+
+    def _take_files(self) -> None:
+        """A base that is no image is a tree of files: they are copied onto nothing."""
+        if self._base is None or isinstance(self._base, StageInput | ImageInput):
+            return
+        op = CopyOp(groups=((self._base, (".",)),), destination="/")
+        self._base = None
+        self._add(self._stage.from_, op, f"FROM {self._stage.from_.image}")
 
     @property
     def shell(self) -> tuple[str, ...]:

@@ -132,6 +132,16 @@ def test_named_contexts_take_the_place_of_stages_and_images() -> None:
     assert plan.stage(0).steps[0].op.groups[0][0] == ContextInput("src")  # type: ignore[union-attr]
 
 
+def test_a_context_as_a_base_is_copied_onto_nothing() -> None:
+    plan = planned("FROM files\nRUN true\n", contexts={"files": ContextInput("files")})
+    stage = plan.stage(0)
+    assert stage.base is None
+    op = stage.steps[0].op
+    assert isinstance(op, CopyOp)
+    assert (op.groups, op.destination) == (((ContextInput("files"), (".",)),), "/")
+    assert stage.steps[0].created_by == "FROM files"
+
+
 # -- arguments and variables ---------------------------------------------------------------
 
 
