@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -154,3 +155,37 @@ def test_half_a_request_holds_nobody_up(daemon: PrivateDaemon) -> None:
     for connection in connections:
         connection.close()
     wait_clean(daemon)
+
+
+def test_a_client_that_leaves_ends_what_is_fetched_for_it(daemon: PrivateDaemon) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/context.tar"
+        connection = begun(daemon, bundle({"remote": url}))
+        fetching, _ = silent.accept()
+        with fetching:
+            fetching.settimeout(20 * PATIENCE)
+            connection.close()
+            while fetching.recv(1 << 16):
+                pass
+    wait_clean(daemon)
+
+
+@pytest.mark.parametrize("scheme", ["file", "gopher", "http+unix", "ext"])
+def test_no_redirect_leaves_the_web(daemon: PrivateDaemon, scheme: str) -> None:
+    answer = (
+        f"HTTP/1.1 302 Found\r\nLocation: {scheme}://127.0.0.1:1/x\r\nContent-Length: 0\r\n\r\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def redirect() -> None:
+            wire, _ = server.accept()
+            with wire:
+                wire.recv(1 << 16)
+                wire.sendall(answer.encode())
+
+        helper = threading.Thread(target=redirect)
+        helper.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/file"
+        message = error_of(build(daemon, f"FROM busybox\nADD {url} /there\n"))
+        helper.join()
+    assert "invalid URL" in message

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
 
 from estiba.api.context import Context, answer, checked, first, progress, stream
 from estiba.api.ports import Backends, BuildOptions
@@ -12,9 +15,17 @@ from estiba.http1 import HttpResponse
 from estiba.model.errors import InvalidArgument, NotImplemented
 
 BUNDLE = "application/vnd.estiba.build.v1+tar"
+T = TypeVar("T")
+
+_LOOK_S = 1.0
 _TAR = "application/x-tar"
 _MAX_TEXT = 1 << 20
 _MAX_DEPTH = 4
+
+
+class Client(Protocol):
+    @property
+    def is_gone(self) -> bool: ...
 
 
 class BuildRoutes:
@@ -40,7 +51,8 @@ class BuildRoutes:
         else:
             lines = self._builds.build(context.body, _options(context), registries)
         # What fails before there is anything to tell has a status of its own.
-        return stream(progress(await first(lines)), "application/json")
+        head = await unless_gone(context.request.connection, first(lines))
+        return stream(progress(head), "application/json")
 
     async def prune(self, context: Context) -> HttpResponse:
         reserved = context.number("reserved-space")
@@ -66,6 +78,24 @@ class BuildRoutes:
         finally:
             await hijacked.close()
         return HttpResponse(hijacked=True)
+
+
+async def unless_gone(client: Client, work: Awaitable[T]) -> T:
+    """Ends `work`, which sends nothing yet, when the client leaves.
+
+    Raises ConnectionResetError then. A request's body is read in a thread meanwhile, so the loop
+    hears of no end.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait([task], timeout=_LOOK_S))[0]:
+            if client.is_gone:
+                raise ConnectionResetError("the client went away")
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 def _options(context: Context) -> BuildOptions:

@@ -51,7 +51,8 @@ def parse_url(text: str) -> Url:
     try:
         parts = urlsplit(text)
         host = parts.hostname or ""
-        port = _PORTS[parts.scheme] if parts.port is None else parts.port
+        usual = _PORTS[parts.scheme]  # what is not there is no scheme to follow
+        port = usual if parts.port is None else parts.port
         if not _HOST.fullmatch(host) or "@" in parts.netloc or not port:
             raise ValueError("no host, or a password in it")
     except (ValueError, KeyError):

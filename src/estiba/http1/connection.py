@@ -299,6 +299,13 @@ class Connection(asyncio.Protocol):
         """Ends when the last request's handler has."""
         return self._task
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client is, as far as can be told while nothing is read from it."""
+        if self._transport is None or self.closed.is_set():
+            return True
+        return has_hung_up(self._transport)
+
     async def write(self, data: bytes) -> None:
         """Sends, waiting while the client does not read. Raises ConnectionResetError."""
         if self._transport is None or self.closed.is_set():
