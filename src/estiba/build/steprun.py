@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from estiba.build.record import CacheRecord, Facts
 from estiba.build.running.targets import forget_untouched
 from estiba.build.state import Layer, State, StepResult
 from estiba.build.stepwork import ExitError
+from estiba.kernel.blocking import run_blocking
 from estiba.model.digest import Digest
 from estiba.model.errors import CommandNotExecutable, EstibaError, FailedPrecondition
 from estiba.model.ids import new_id
@@ -74,8 +75,9 @@ class StepRun:
             if not is_ignored and (record := await self._find(found_keys[-1:])):
                 return await self._use(record, found_keys), self._hit(record)
         self.decided(False)
-        why = "miss: the cache is not to be used" if is_ignored else self._miss()
+        explaining = None if is_ignored else asyncio.ensure_future(self._miss())
         result = await self._fly(found_keys, taken, is_ignored)
+        why = await explaining if explaining else "miss: the cache is not to be used"
         return result, JOINED if result.cached else why
 
     def _key(self, identities: list[str]) -> str:
@@ -98,8 +100,10 @@ class StepRun:
     def _hit(self, record: CacheRecord) -> str:
         return decide_hit(record, time.time_ns())
 
-    def _miss(self) -> str:
-        return decide_miss(
+    def _miss(self) -> Awaitable[str]:
+        """Compares with the records of now, which may be many, beside the work."""
+        return run_blocking(
+            decide_miss,
             self._facts(),
             self._parent(),
             self.solver.session.cache.records(),

@@ -142,10 +142,11 @@ def _delete(images: Images, record: ImageRecord) -> Answers:
 
 
 def delete_unused(images: Images, record: ImageRecord, in_use: InUse) -> Answers:
-    """Removes the image and its tags, for prune; nothing when a container uses it."""
+    """Removes the image and its tags, for prune; nothing when a container uses it, or when it
+    has got other tags since `record` was read, as what has just been built does."""
     with images.lock:
         current = images.get(record.id)
-        if current is None or in_use(current.id):
+        if current is None or in_use(current.id) or current.repo_tags != record.repo_tags:
             return []
         return _delete(images, current)
 

@@ -166,3 +166,11 @@ def test_a_config_must_describe_the_layers(images: Images) -> None:
     config = b'{"rootfs": {"type": "layers", "diff_ids": ["sha256:%s"]}}' % (b"0" * 64)
     with pytest.raises(InvalidArgument, match="other layers"):
         images.add(NewImage(config, []), Naming(), "load")
+
+
+def test_a_prune_spares_what_was_tagged_since_it_looked(images: Images) -> None:
+    found = add(images, "")
+    add(images, "just:built")
+    assert removal.delete_unused(images, found, unused) == []
+    assert images.resolve("just:built").id == found.id
+    assert removal.delete_unused(images, images.resolve("just:built"), unused)
