@@ -33,6 +33,9 @@ _SECRET = re.compile(
     r"sig|signature)(?:\Z|[_.-])",
     re.IGNORECASE,
 )
+_PROXY = re.compile(r"(?:https?|ftp|no|all)_proxy", re.IGNORECASE)
+"""Of the place that built it, often with a password, and no part of what comes out."""
+
 _MAX_TEXT = 1 << 20
 
 
@@ -129,10 +132,11 @@ def provenance(facts: BuildFacts, mode: str = MIN) -> Predicate:
 
 
 def _parameters(facts: BuildFacts) -> dict[str, Any]:
-    hidden = sorted(name for name in facts.args if _SECRET.search(name))
+    hidden = sorted(name for name in facts.args if _SECRET.search(name) or _PROXY.fullmatch(name))
+    args = {name: without_secrets(facts.args[name]) for name in facts.args if name not in hidden}
     request: dict[str, Any] = {
         "frontend": facts.frontend,
-        "args": {name: facts.args[name] for name in facts.args if name not in hidden},
+        "args": args,
         "labels": dict(facts.labels),
         "target": facts.target,
         "platform": str(facts.platform),

@@ -158,3 +158,17 @@ def test_urls_without_secrets(url: str, shown: str) -> None:
 )
 def test_names_of_base_images(name: str, uri: str) -> None:
     assert image_uri(parse_reference(name), HOST) == uri
+
+
+def test_no_password_of_a_proxy_or_an_address_is_told() -> None:
+    args = {
+        "HTTP_PROXY": "http://user:hunter2@proxy:3128/",
+        "all_proxy": "socks5://user:hunter2@proxy",
+        "REPOSITORY": "https://user:hunter2@host/path.git#main",
+        "NO_SPACE": "left",
+    }
+    told = provenance(replace(FACTS, args=args)).body
+    assert b"hunter2" not in told
+    request = json.loads(told)["buildDefinition"]["externalParameters"]["request"]
+    assert request["args"] == {"REPOSITORY": "https://host/path.git#main", "NO_SPACE": "left"}
+    assert request["hiddenArgs"] == ["HTTP_PROXY", "all_proxy"]
