@@ -7,22 +7,22 @@ import http.client
 import random
 import socket
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from tests.support.buildremains import remains, wait_nothing_remains
 from tests.support.classicbuild import (
     Going,
-    at_once,
     begin,
     begin_bundle,
     build,
-    bundle,
     context_tar,
     failed,
+    query_of,
 )
-from tests.support.daemon import PrivateDaemon, wait_until
+from tests.support.daemon import DEADLINE_S, PrivateDaemon, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -110,6 +110,59 @@ def test_the_client_leaves_at_any_moment(daemon: PrivateDaemon) -> None:
             pass
         going.leave()
     wait_nothing_remains(daemon)
+
+
+@contextlib.contextmanager
+def silent_server() -> Iterator[tuple[str, threading.Event]]:
+    """Takes connections, and never answers; says when somebody has come."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        came, kept = threading.Event(), []
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    kept.append(server.accept()[0])
+                    came.set()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.getsockname()[1]}", came
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for one in kept:
+                one.close()
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "remote"),
+    [
+        ("FROM {}/x\n", ""),
+        ("FROM busybox\nADD http://{}/f /f\n", ""),
+        ("FROM busybox\nADD http://{}/f.git /f\n", ""),
+        ("", "http://{}/context.tar"),
+        ("", "http://{}/context.git"),
+    ],
+)
+def test_the_client_leaves_while_somebody_else_is_silent(
+    daemon: PrivateDaemon, dockerfile: str, remote: str
+) -> None:
+    """Also before there was anything to tell."""
+    with silent_server() as (address, came):
+        body = b"" if remote else context_tar({"Dockerfile": dockerfile.format(address)})
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(daemon.socket))
+        query = query_of({"remote": remote.format(address)}) if remote else ""
+        connection.sendall(
+            f"POST /v1.51/build?{query} HTTP/1.1\r\nHost: x\r\n"
+            f"Content-Type: application/x-tar\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        assert came.wait(DEADLINE_S)
+        assert remains(daemon)
+        connection.close()
+        wait_nothing_remains(daemon)
 
 
 def test_others_go_on_when_one_leaves(daemon: PrivateDaemon) -> None:
@@ -291,58 +344,3 @@ def test_no_space_left(make_daemon: Callable[..., PrivateDaemon]) -> None:
         daemon.close()
     finally:
         subprocess.run(["umount", "-l", daemon.data_root], check=True)
-
-
-# -- at once -------------------------------------------------------------------------------
-
-
-def test_two_builds_of_the_same_do_it_once(daemon: PrivateDaemon) -> None:
-    uuid = "cat /proc/sys/kernel/random/uuid"
-    text = (
-        f"FROM busybox\nRUN {uuid} > /a\nRUN sleep 0.2; {uuid} > /b\nRUN {uuid} > /c\nCOPY f /f\n"
-    )
-    files = {"Dockerfile": text, "f": "same"}
-    answers = at_once(*[lambda: build(daemon, files) for _ in range(4)])
-    assert len({answer.image for answer in answers}) == 1
-    done = sorted(text for answer in answers for text in answer.done)
-    assert len(done) == 4, done
-    wait_nothing_remains(daemon)
-
-
-def test_one_without_the_cache_beside_one_with_it(daemon: PrivateDaemon) -> None:
-    files = {"Dockerfile": "FROM busybox\nRUN sleep 0.5; cat /proc/sys/kernel/random/uuid > /u\n"}
-    answers = at_once(lambda: build(daemon, files), lambda: build(daemon, files, nocache="1"))
-    assert len({answer.image for answer in answers}) == 2
-
-
-def test_what_two_builds_share_while_the_cache_is_pruned(daemon: PrivateDaemon) -> None:
-    text = "FROM busybox\nRUN echo shared > /s\nRUN echo {n} > /n; sleep 0.3\nRUN echo {n} > /m\n"
-
-    def go(number: int) -> Any:
-        return build(daemon, {"Dockerfile": text.format(n=number)}, t=f"pruned:{number}")
-
-    def prune() -> Any:
-        for _ in range(10):
-            status, answer = daemon.request("POST", "/build/prune?all=1")
-            assert status == 200, answer
-        return build(daemon, {"Dockerfile": "FROM busybox\n"})
-
-    at_once(lambda: go(1), lambda: go(2), prune)
-    for number in (1, 2):
-        assert (
-            daemon.run(f"pruned:{number}", "cat", "/s", "/n", "/m")
-            == f"shared\n{number}\n{number}\n"
-        )
-
-
-def test_the_same_step_in_two_stages_is_done_once(daemon: PrivateDaemon) -> None:
-    run = "RUN sleep 0.3; echo x > /why"
-    text = (
-        f"FROM busybox AS a\n{run}\nFROM busybox AS b\n{run}\n"
-        "FROM busybox\nCOPY --from=a /why /a\nCOPY --from=b /why /b\n"
-    )
-    answer = bundle(daemon, {"Dockerfile": text})
-    ends = [line["finished"] for line in answer.lines if "finished" in line]
-    assert [one["cached"] for one in ends].count(False) == 3, answer.lines
-    whys = sorted(one["reason"] for one in ends if one["reason"])
-    assert whys.count("hit: another stage or build was doing the same") == 1, whys
