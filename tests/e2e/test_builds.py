@@ -158,9 +158,8 @@ def test_networks(daemon: PrivateDaemon) -> None:
     assert seen(daemon, links, networkmode="none") == "lo"
     assert seen(daemon, links, networkmode="default").split() == ["eth0", "lo"]
     assert seen(daemon, links, networkmode="bridge").split() == ["eth0", "lo"]
-    here = sorted(path.name for path in Path("/sys/class/net").iterdir())
+    # Other links of the host come and go.
     assert daemon.bridge in seen(daemon, links, networkmode="host").split()
-    assert set(seen(daemon, links, networkmode="host").split()) <= set(here) | {daemon.bridge}
 
 
 def test_a_network_of_ones_own(daemon: PrivateDaemon) -> None:
