@@ -133,8 +133,8 @@ def test_versions(daemon: PrivateDaemon) -> None:
 
 
 def test_what_is_not_built_names_itself(daemon: PrivateDaemon) -> None:
-    status, answer = daemon.request("POST", "/build")
-    assert status == 501 and "ImageBuild" in answer["message"]
+    status, answer = daemon.request("POST", "/swarm/init")
+    assert status == 501 and "SwarmInit" in answer["message"]
     assert daemon.request("GET", "/nosuch")[0] == 404
     assert daemon.request("GET", "/swarm")[0] == 501
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.support.busybox import busybox_tar
 from tests.support.daemon import PrivateDaemon
-from tests.support.foreign import ARCHITECTURE, arm64_busybox, emulated
+from tests.support.foreign import ARCHITECTURE, arm64_busybox, emulated, is_emulated
 
 pytestmark = pytest.mark.e2e
 
@@ -71,6 +71,8 @@ def test_a_step_of_another_architecture_runs_by_its_emulator(
 def test_without_an_emulator_the_error_says_what_is_missing(
     both: PrivateDaemon, tmp_path: Path
 ) -> None:
+    if is_emulated():
+        pytest.skip("this host runs arm64 programs by an emulator of its own")
     context = make_context(tmp_path, "FROM theirs\nRUN uname -m\n")
     done = estiba(both, "build", "--platform", f"linux/{ARCHITECTURE}", context)
     assert done.returncode == 1

@@ -14,6 +14,7 @@ ARCHITECTURE = "arm64"
 _CACHE = Path("/var/cache/estiba-debs")
 _EMULATOR = "/usr/bin/qemu-aarch64-static"
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
+_CONTROL = ("register", "status")
 _NAME = "estiba-test-aarch64"
 _MAGIC = rb"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
 _MASK = rb"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
@@ -63,6 +64,12 @@ def _package(folder: Path) -> Path:
     package = next(_CACHE.glob("busybox-static_*_arm64.deb"))
     subprocess.run(["dpkg-deb", "-x", str(package), str(root)], check=True)
     return root
+
+
+def is_emulated() -> bool:
+    """Whether some entry of the kernel's has arm64 programs run already."""
+    entries = (path.read_text() for path in _BINFMT.iterdir() if path.name not in _CONTROL)
+    return any("aarch64" in text and text.startswith("enabled") for text in entries)
 
 
 @contextmanager
