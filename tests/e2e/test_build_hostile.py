@@ -117,6 +117,55 @@ def test_what_a_step_sees_of_its_limits_counts(daemon: PrivateDaemon) -> None:
     assert len(seen) == 3
 
 
+# -- ways out ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "way", ["{outside}", "../../../../../../..{outside}", "/proc/1/root{outside}"]
+)
+def test_no_link_leads_out_of_the_tree(daemon: PrivateDaemon, tmp_path: Path, way: str) -> None:
+    """A link to nowhere leads on inside, as with BuildKit."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "canary").write_text("alive")
+    to = way.format(outside=outside)
+    made = f"RUN ln -s {to} /out && ln -s {to}/canary /canary\n"
+    mounts = ["type=cache,target=/out/c", "type=tmpfs,target=/out/t", "type=bind,target=/out/b,rw"]
+    mounts.append("type=secret,id=s,target=/out/s")
+    for line in (
+        "WORKDIR /out/evil\nRUN touch here",
+        "COPY file /out/evil",
+        "COPY file /canary",
+        "COPY --link file /out/evil",
+        "ADD file /out/",
+        *(f"RUN --mount={mount} touch /out/evil; echo evil >/canary || true" for mount in mounts),
+    ):
+        dockerfile = f"FROM busybox\n{made}{line}\n"
+        build(daemon, dockerfile, {"file": "evil"}, secrets=secrets(s=b"x"))
+    for line in ("COPY --from=a /canary /got", "RUN --mount=from=a,source=/canary,target=/m true"):
+        dockerfile = f"FROM busybox AS a\n{made}FROM busybox\n{line}\n"
+        assert error_of(build(daemon, dockerfile))
+    assert [path.name for path in outside.iterdir()] == ["canary"]
+    assert (outside / "canary").read_text() == "alive"
+    wait_clean(daemon)
+
+
+def test_a_working_directory_behind_a_link_to_nowhere(daemon: PrivateDaemon) -> None:
+    dockerfile = "FROM busybox\nRUN ln -s ../../nowhere/deep /x\nWORKDIR /x/y\nRUN pwd >/made\n"
+    built(daemon, dockerfile, tags=["hostile:workdir"])
+    assert written(daemon, "hostile:workdir", "/made") == "/nowhere/deep/y\n"
+
+
+@pytest.mark.parametrize(
+    "line", ["WORKDIR {deep}", "COPY file {deep}/", "COPY --link file {deep}/"]
+)
+def test_directories_that_are_too_deep(daemon: PrivateDaemon, line: str) -> None:
+    dockerfile = f"FROM busybox\n{line.format(deep='/d' * 1500)}\n"
+    message = error_of(build(daemon, dockerfile, {"file": "x"}))
+    assert "internal" not in message
+    wait_clean(daemon)
+
+
 # -- ends at any moment --------------------------------------------------------------------
 
 _BUSY = """FROM busybox AS a

@@ -11,6 +11,7 @@ from pathlib import Path
 from estiba.build.effects import settled, settled_or_cancelled
 from estiba.build.failure import exit_message
 from estiba.build.files.copying import put
+from estiba.build.files.destination import Destination
 from estiba.build.files.model import CopyOptions, CopySource, Taken
 from estiba.build.files.selection import take
 from estiba.build.ops import (
@@ -40,7 +41,7 @@ from estiba.build.ports import (
 )
 from estiba.build.trees import Trees
 from estiba.distribution.cancel import CancelToken
-from estiba.kernel.confined import ensure_directory_in_root, open_in_root, opened_root
+from estiba.kernel.confined import open_in_root, opened_root
 from estiba.model.errors import Forbidden, InvalidArgument
 from estiba.model.ids import new_id
 from estiba.runtime.users import resolve_user
@@ -253,10 +254,11 @@ def _ensure_directory(op: DirectoryOp, root: Path) -> None:
     uid, gid = (user.uid, user.gid) if user else (0, 0)
     with opened_root(root) as fd:
         try:
-            os.close(ensure_directory_in_root(fd, op.path, uid=uid, gid=gid))
-        except NotADirectoryError as error:
+            os.close(Destination(fd, (uid, gid), follows=True).directory(op.path))
+        except InvalidArgument as error:
             raise InvalidArgument(
-                f"cannot make the working directory {op.path}: a file is in its way"
+                f"cannot make the working directory {op.path}: a file is in its way, or it is "
+                "too deep"
             ) from error
 
 

@@ -11,7 +11,7 @@ import posixpath
 import stat
 from collections import OrderedDict
 
-from estiba.build.files.model import shown_path
+from estiba.build.files.model import MAX_DEPTH, shown_path
 from estiba.kernel.confined import Resolve, open_in_root, openat2
 from estiba.kernel.trees import remove_tree
 from estiba.model.errors import InvalidArgument
@@ -89,6 +89,8 @@ class Destination:
         before, name = posixpath.split(path.rstrip("/"))
         if not name or links > _MAX_LINKS:
             raise NotADirectoryError(errno.ENOTDIR, path)
+        if path.count("/") > MAX_DEPTH:
+            raise OSError(errno.ENAMETOOLONG, f"more than {MAX_DEPTH} directories one in another")
         parent = self._followed(before, links)
         try:
             try:
