@@ -96,9 +96,18 @@ def digest_of(selected: Iterable[Selected], change: Change) -> str:
     whole = hashlib.sha256(b"estiba copy 1\n")
     for source in selected:
         whole.update(_line("source", source.form.value, source.name if _is_named(source) else ""))
-        for line in sorted(_entry_line(source, entry, change) for entry in source.entries):
+        lines = [_entry_line(source, entry, change) for entry in source.entries]
+        for line in sorted([*lines, *_shared_lines(source)]):
             whole.update(line)
     return f"sha256:{whole.hexdigest()}"
+
+
+def _shared_lines(source: Selected) -> Iterator[bytes]:
+    """Which paths are one file: that is kept where it is copied to."""
+    first: dict[tuple[int, int], str] = {}
+    for entry in source.entries:
+        if entry.inode and (known := first.setdefault(entry.inode, entry.path)) != entry.path:
+            yield _line("one file", known, entry.path)
 
 
 def _is_named(source: Selected) -> bool:

@@ -443,3 +443,19 @@ def test_streams_of_tar_are_whole(source: Path, tree: Path) -> None:
     (source / "a.txz").write_bytes(buffer.getvalue())
     copy(source, tree, "a.txz", to="/x", unpacks=True)
     assert (tree / "x" / "big").read_bytes() == data
+
+
+def test_names_of_one_file_are_not_two_files(source: Path) -> None:
+    def digest() -> str:
+        sources = [CopySource(root=source, patterns=(".",), shown="the context")]
+        return take(sources, CopyOptions(destination="/")).digest
+
+    for name in ("a", "b", "c"):
+        (source / name).write_text("same")
+    found = {digest()}
+    for name, other in (("b", "a"), ("c", "a"), ("c", "b")):
+        (source / name).unlink()
+        (source / name).hardlink_to(source / other)
+        found.add(digest())
+    # In the end it does not matter which name was there first.
+    assert len(found) == 3
