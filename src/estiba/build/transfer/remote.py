@@ -50,7 +50,7 @@ class RemoteCaches:
     def _find(self, keys: Sequence[str]) -> CacheRecord | None:
         for cache, record in self._known(keys):
             try:
-                return self._adopt(cache, record)
+                return self._adopt(cache, record, keys)
             except Cancelled:
                 raise
             except EstibaError as error:
@@ -64,9 +64,14 @@ class RemoteCaches:
                 if here is None or here.layer == record.layer:
                     yield cache, record
 
-    def _adopt(self, cache: ImportedCache, record: CacheRecord) -> CacheRecord:
-        """The layer is leased until the record keeps it."""
+    def _adopt(
+        self, cache: ImportedCache, record: CacheRecord, asked: Sequence[str]
+    ) -> CacheRecord:
+        """The layer is leased until the record keeps it. Found by nothing but what was `asked`:
+        of steps that no build here has come to a cache from elsewhere says nothing.
+        """
         here = self.session.cache.get(record.id)
+        own_keys = [key for key in record.keys if key in asked]
         now = time.time_ns()
         size = here.size_bytes if here is not None else 0
         if record.layer:
@@ -74,7 +79,7 @@ class RemoteCaches:
         try:
             own = msgspec.structs.replace(
                 here or record,
-                keys=list(dict.fromkeys([*(here.keys if here else ()), *record.keys])),
+                keys=list(dict.fromkeys([*(here.keys if here else ()), *own_keys])),
                 size_bytes=size,
                 created_ns=here.created_ns if here else now,
                 last_used_ns=now,

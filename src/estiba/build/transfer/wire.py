@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from estiba.build.keys import is_step
 from estiba.build.record import CacheRecord
 from estiba.images.manifests import is_layer
 from estiba.model.digest import Digest, parse_diff_id, parse_digest
@@ -133,7 +134,8 @@ def _checked(cache: _Cache, layers: Iterable[Digest]) -> list[CacheRecord]:
         names = [record.id, *record.keys, *([record.parent] if record.parent else [])]
         if not record.keys or len(record.keys) > _MAX_KEYS:
             raise InvalidArgument("the build cache has a record with no keys or too many")
-        if not all(_ID.fullmatch(name) for name in names):
+        # An id of another form would be that of a base image, for the steps above it.
+        if not all(_ID.fullmatch(name) for name in names) or not is_step(record.id):
             raise InvalidArgument("the build cache has a record whose name is none")
         if record.layer:
             parse_diff_id(record.layer)

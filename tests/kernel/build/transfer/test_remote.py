@@ -159,3 +159,18 @@ async def test_a_cancelled_build_ends_its_fetch(
     assert list(images.layers.diff_ids()) == [] and list(images.content.partials()) == []
     assert images.layers.info(digest_of(tar)) is None
     caches.close()
+
+
+async def test_nothing_but_what_was_asked_for_is_believed(
+    images: Images, session: Session, shop: Shop, own: OwnRegistry
+) -> None:
+    first = shop.images("first")
+    reference = parse_reference(f"{own.host}/team/greedy:1")
+    (record, *_) = records_of(make_layers(first))
+    greedy = msgspec.structs.replace(record, keys=["k0", "stolen"])
+    push_cache(hub(first), reference, [greedy], lambda _: None)
+    caches = remote(images, session, str(reference))
+    found = await caches.find(["k0"])
+    assert found is not None and found.keys == ["k0"]
+    assert session.find(["stolen"]) is None
+    caches.close()

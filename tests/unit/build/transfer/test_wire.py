@@ -91,6 +91,7 @@ HOSTILE = {
     "no id": changed(id=""),
     "an id like a path\0": changed(id="../\0"),
     "the id of another": changed(id="r2"),
+    "the id of a base image": changed(id="base:0123"),
     "above itself": changed(parent="r1"),
     "in a ring": changed(parent="r3"),
     "a bad layer": changed(layer="sha256:zz"),
