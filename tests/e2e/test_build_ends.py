@@ -334,6 +334,9 @@ def test_no_space_left(make_daemon: Callable[..., PrivateDaemon]) -> None:
         answer = failed(daemon, {"Dockerfile": text})
         assert "No space left" in answer.text
         wait_nothing_remains(daemon)
+        # What filled the disk is not kept for a look at it.
+        text = "FROM busybox\nRUN dd if=/dev/zero of=/small bs=1M count=5\n"
+        assert build(daemon, {"Dockerfile": text}).done
         files = {"Dockerfile": "FROM busybox\n", "big": big * 4}
         assert "No space left" in failed(daemon, files).error
         wait_nothing_remains(daemon)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from estiba.build.dockerfile.instructions import Span
 from estiba.build.progress import Vertex
 from estiba.model.errors import EstibaError, InvalidArgument
+
+_LEAST_FREE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +50,12 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror}: make room, `builder prune` and `image prune` do"
     return str(error) or type(error).__name__
+
+
+def is_nearly_full(place: Path) -> bool:
+    """Whether the file system there has little room for bytes or for files. Blocks."""
+    found = os.statvfs(place)
+    return (
+        found.f_bavail < found.f_blocks * _LEAST_FREE
+        or found.f_favail < found.f_files * _LEAST_FREE
+    )

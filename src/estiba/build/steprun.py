@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from estiba.build import keys
 from estiba.build.effects import entered, settled, settled_apart
 from estiba.build.explain import JOINED, decide_hit, decide_miss
-from estiba.build.failure import Failure, StepFailed
+from estiba.build.failure import Failure, StepFailed, is_nearly_full
 from estiba.build.files.model import Taken
 from estiba.build.ops import CopyOp, DirectoryOp, Input, Op, RunOp, StagePlan, Step
 from estiba.build.ports import RunLimits
@@ -25,7 +25,12 @@ from estiba.build.state import Layer, State, StepResult
 from estiba.build.stepwork import ExitError
 from estiba.kernel.blocking import run_blocking
 from estiba.model.digest import Digest
-from estiba.model.errors import CommandNotExecutable, EstibaError, FailedPrecondition
+from estiba.model.errors import (
+    CommandNotExecutable,
+    EstibaError,
+    FailedPrecondition,
+    LimitExceeded,
+)
 from estiba.model.ids import new_id
 
 if TYPE_CHECKING:
@@ -274,6 +279,8 @@ class StepRun:
         leased: list[Digest] = []
         state = ""
         try:
+            if await settled(is_nearly_full, spaces.upper(record_id)):
+                raise LimitExceeded("what filled the disk is not kept")
             frozen = await settled(spaces.freeze, record_id)
 
             def keep(diff_id: Digest) -> None:
