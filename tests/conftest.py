@@ -16,10 +16,6 @@ from tests.support.served import Served
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the kernel and whole daemons need root; without it they say so."""
-    for item in items:
-        if {"kernel", "e2e"} & set(item.path.parts):
-            # One worker: each looks at the whole host for what it left behind.
-            item.add_marker(pytest.mark.xdist_group("host"))
     if os.geteuid() == 0:
         return
     reason = pytest.mark.skip(reason="needs root: namespaces and mounts are real here")

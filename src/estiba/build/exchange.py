@@ -31,6 +31,7 @@ from estiba.images.fetching import Fetches
 from estiba.images.images import Images
 from estiba.images.progress import Progress
 from estiba.images.record import ImageRecord
+from estiba.model.digest import Digest
 from estiba.model.errors import EstibaError
 from estiba.model.reference import Reference
 from estiba.storage.snapshots import SnapshotStore
@@ -42,12 +43,12 @@ _CACHE = "cache"
 @dataclass(frozen=True, slots=True)
 class ForClient:
     """A tar that the client fetches. `index` is its place among the outputs that were asked for;
-    of type `cache`, among the caches."""
+    of type `cache`, among the caches. It stands on `layers`."""
 
     index: int
     type: str
     make: Callable[[], Iterator[bytes]]
-    images: tuple[ImageRecord, ...] = ()
+    layers: tuple[Digest, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,7 @@ class Exchange:
             output.index,
             output.type,
             lambda: outputs.stream(parts, output, images),
-            images,
+            tuple(layer for image in images for layer in image.layers),
         )
 
     def _layout(self, target: CacheTo, records: list[CacheRecord]) -> ForClient:
@@ -216,6 +217,7 @@ class Exchange:
             target.index,
             _CACHE,
             lambda: cache_layout(self.engine.images, records),
+            tuple(record.layer for record in records if record.layer),
         )
 
     # -- small things ----------------------------------------------------------------------

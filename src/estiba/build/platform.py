@@ -17,7 +17,7 @@ from estiba.build.dockerfile.instructions import Dockerfile
 from estiba.build.dockerfile.lint import ADVICE, lint, refuse
 from estiba.build.dockerfile.lint_stages import Base
 from estiba.build.effects import settled, settled_apart
-from estiba.build.ops import ImageInput, Plan, StagePlan, Step
+from estiba.build.ops import CopyOp, ImageInput, Plan, RunOp, StageInput, StagePlan, Step
 from estiba.build.plan import MissingBases, PlanRequest, decide_plan
 from estiba.build.ports import Executor
 from estiba.build.progress import Noticed, Tell
@@ -29,10 +29,10 @@ from estiba.build.stepwork import StepWork, Surroundings
 from estiba.build.trees import Trees
 from estiba.build.vertices import number_vertices
 from estiba.distribution.settings import RegistrySettings
-from estiba.images.images import Naming, NewImage
+from estiba.images.images import MAX_LAYERS, Naming, NewImage
 from estiba.images.record import ImageRecord
 from estiba.kernel.blocking import run_apart
-from estiba.model.errors import InvalidArgument
+from estiba.model.errors import InvalidArgument, LimitExceeded
 from estiba.model.ids import new_id
 from estiba.model.image import ImageConfig, Platform, encode_config
 from estiba.storage.layers import LayerInfo
@@ -93,6 +93,21 @@ class PlatformBuild:
         self.plan = await self._plan()
         return self.plan
 
+    def _check_depth(self, plan: Plan) -> None:
+        """Raises LimitExceeded before anything is done for more layers than an image may have."""
+        index: int | None = plan.target
+        count = len(parent.layers) if (parent := self._parent()) is not None else 0
+        while index is not None:
+            stage = plan.stage(index)
+            # A WORKDIR that is there makes none.
+            count += sum(isinstance(step.op, RunOp | CopyOp) for step in stage.steps)
+            index = stage.base.index if isinstance(stage.base, StageInput) else None
+        if count > MAX_LAYERS:
+            raise LimitExceeded(
+                f"max depth exceeded: the image would have {count} layers, {MAX_LAYERS} at most: "
+                "join RUN instructions, or copy the result into a new stage"
+            )
+
     async def lint(self) -> int:
         """Tells what the linter says, by what is known of the base images; how many warnings."""
         return await run_apart(self._lint)
@@ -127,6 +142,7 @@ class PlatformBuild:
     async def run(self) -> PlatformBuild:
         assert self.session is not None
         plan = await self.make_plan()
+        self._check_depth(plan)
         if self.number == 0:
             await self.lint()
         work = self.request.work / f"platform{self.number}"

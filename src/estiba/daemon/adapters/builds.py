@@ -185,11 +185,11 @@ class Builds:
         self._forget_old()
         token = new_id()[:32]
         leases = self.elsewhere.images.leases
-        needed = [digest for image in wanted.images for digest in image.layers]
-        leases.take(needed)
+        leases.take(wanted.layers)
         self._outputs[token] = _Output(
-            wanted.make, partial(leases.release, needed), time.monotonic()
+            wanted.make, partial(leases.release, wanted.layers), time.monotonic()
         )
+        asyncio.get_running_loop().call_later(_LIFETIME_S + 1, self._forget_old)
         return token
 
     def _forget_old(self) -> None:
