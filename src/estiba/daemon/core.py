@@ -158,25 +158,7 @@ def build_core(config: DaemonConfig) -> Core:
     engine = Engine(world)
     cache_mounts = CacheMounts(build_root)
     build_executor = KernelExecutor(
-        BuildEngine(
-            places=Places(config.exec_root, config.data_root),
-            defaults=BuildDefaults(
-                cgroup_parent=config.cgroup_parent,
-                shm_bytes=config.default_shm_bytes,
-                ulimits=config.default_ulimits,
-                seccomp=read_seccomp(config.seccomp_profile),
-                no_new_privileges=config.no_new_privileges,
-                dns=tuple(config.dns),
-                dns_options=tuple(config.dns_options),
-                dns_search=tuple(config.dns_search),
-            ),
-            runtime=runtimes[config.default_runtime],
-            networks=networks,
-            hierarchies=hierarchies,
-            host=profiles.read_host(),
-            can_limit_swap=Feature.SWAP in facts.features,
-        ),
-        cache_mounts,
+        _build_engine(config, runtimes, networks, hierarchies, facts), cache_mounts
     )
     pruner = Pruner(
         images,
@@ -215,6 +197,34 @@ def build_core(config: DaemonConfig) -> Core:
         cache_mounts=cache_mounts,
         build_executor=build_executor,
         pruner=pruner,
+    )
+
+
+def _build_engine(
+    config: DaemonConfig,
+    runtimes: Mapping[str, OciRuntime],
+    networks: Networks,
+    hierarchies: Hierarchies,
+    facts: HostFacts,
+) -> BuildEngine:
+    """What RUN steps run with: the settings that containers have."""
+    return BuildEngine(
+        places=Places(config.exec_root, config.data_root),
+        defaults=BuildDefaults(
+            cgroup_parent=config.cgroup_parent,
+            shm_bytes=config.default_shm_bytes,
+            ulimits=config.default_ulimits,
+            seccomp=read_seccomp(config.seccomp_profile),
+            no_new_privileges=config.no_new_privileges,
+            dns=tuple(config.dns),
+            dns_options=tuple(config.dns_options),
+            dns_search=tuple(config.dns_search),
+        ),
+        runtime=runtimes[config.default_runtime],
+        networks=networks,
+        hierarchies=hierarchies,
+        host=profiles.read_host(),
+        can_limit_swap=Feature.SWAP in facts.features,
     )
 
 

@@ -59,21 +59,6 @@ def _backends(core: Core) -> Backends:
     registries = Registries(
         images, config.registries, config.max_concurrent_downloads, config.max_concurrent_uploads
     )
-    builder = Builder(
-        images,
-        Tools(
-            Shared(
-                images, core.workspaces, Flights(), asyncio.Semaphore(max(4, 2 * core.host.cpus))
-            ),
-            core.build_executor,
-            config.registries,
-            Bases(images, registries.puller.pull),
-        ),
-        Statements(images, core.workspaces),
-    )
-    elsewhere = Elsewhere(
-        images, core.snapshots, config.registries, lambda: registries.puller.fetches
-    )
     stats = StatsReader(
         core.hierarchies, core.specs, core.networks, core.host.cpus, core.host.memory_bytes
     )
@@ -99,18 +84,33 @@ def _backends(core: Core) -> Backends:
         images=image_queries,
         transfers=ImageTransfers(images, config.data_root / "tmp", architecture),
         registries=registries,
-        builds=Builds(
-            builder,
-            core.build_cache,
-            elsewhere,
-            Inputs(images.host, config.registries),
-            core.pruner,
-            config.data_root / "tmp",
-        ),
+        builds=_builds(core, registries),
         system=_system(core, image_queries),
         networks=NetworkAdapter(core.networks),
         volumes=VolumeAdapter(core.volumes, engine),
         cgroup_v2=core.facts.cgroup_v2,
+    )
+
+
+def _builds(core: Core, registries: Registries) -> Builds:
+    config, images = core.config, core.images
+    slots = asyncio.Semaphore(max(4, 2 * core.host.cpus))
+    tools = Tools(
+        Shared(images, core.workspaces, Flights(), slots),
+        core.build_executor,
+        config.registries,
+        Bases(images, registries.puller.pull),
+    )
+    elsewhere = Elsewhere(
+        images, core.snapshots, config.registries, lambda: registries.puller.fetches
+    )
+    return Builds(
+        Builder(images, tools, Statements(images, core.workspaces)),
+        core.build_cache,
+        elsewhere,
+        Inputs(images.host, config.registries),
+        core.pruner,
+        config.data_root / "tmp",
     )
 
 
