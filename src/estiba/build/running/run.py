@@ -126,20 +126,24 @@ class Run:
 
     async def _prepare(self, caches: Mapping[str, Path]) -> tuple[Prepared, Endpoint | None]:
         """The network beside everything else: most of its time is the kernel's."""
-        group = self._memory.group
         results = await asyncio.gather(
-            run_blocking(self._sandbox.prepare, self._request, group, caches),
+            run_blocking(self._prepare_sandbox, caches),
             run_blocking(self._connect),
-            run_blocking(self._memory.prepare),
             return_exceptions=True,
         )
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        prepared, endpoint, _ = results
+        prepared, endpoint = results
         assert isinstance(prepared, Prepared)
         assert endpoint is None or isinstance(endpoint, Endpoint)
         return prepared, endpoint
+
+    def _prepare_sandbox(self, caches: Mapping[str, Path]) -> Prepared:
+        prepared = self._sandbox.prepare(self._request, self._memory.group, caches)
+        # Not before its name stands in the sandbox, where a sweep after a crash looks for it.
+        self._memory.prepare()
+        return prepared
 
     def _connect(self) -> Endpoint | None:
         run_id, network = self._request.id, self._request.network
