@@ -42,12 +42,12 @@ class _Builder:
         assert done.returncode == 0, output[-6000:]
         return output
 
-    def build_by_both(self, first: str, tag: str, context: Path) -> None:
+    def build_by_both(self, first: str, tag: str, context: Path, *words: str) -> None:
         """The second door finds in the cache what came through the first."""
         second = "estiba" if first == "classic" else "classic"
-        self.build(first, tag, context)
+        self.build(first, tag, context, *words)
         layers = self.layers(tag)
-        self.build(second, f"{tag}-again", context)
+        self.build(second, f"{tag}-again", context, *words)
         assert self.layers(f"{tag}-again") == layers
 
     def layers(self, image: str) -> list[str]:
@@ -89,7 +89,7 @@ def _page(address: str, port: int, path: str) -> bytes | None:
 
 
 def test_a_go_program_from_scratch(builder: _Builder) -> None:
-    builder.build("estiba", "golang:1.16-alpine", _GOLANG)
+    builder.build_by_both("estiba", "golang:1.16-alpine", _GOLANG)
     builder.build_by_both("classic", "project", _EXAMPLES / "go-to-scratch")
     assert len(builder.layers("project")) == 1
     assert builder.daemon.run("project") == "usage: project NUMBER...\n"
@@ -163,7 +163,7 @@ def test_redis(builder: _Builder) -> None:
 def test_a_python_web_application(builder: _Builder, tmp_path: Path) -> None:
     context = tmp_path / "context"
     shutil.copytree(_EXAMPLES / "python-web", context)
-    builder.build("classic", "app", context)
+    builder.build_by_both("classic", "app", context)
     address = builder.start("app-1", "app")
     page = wait_until(lambda: _page(address, 8000, "/world"), what="the application")
     assert json.loads(page) == {"hello": "world"}
@@ -182,7 +182,7 @@ def test_a_python_web_application(builder: _Builder, tmp_path: Path) -> None:
 
 def test_estiba_itself(builder: _Builder) -> None:
     dockerfile = str(_EXAMPLES / "estiba/Dockerfile")
-    builder.build("estiba", "estiba", _TOP, "-f", dockerfile)
+    builder.build_by_both("estiba", "estiba", _TOP, "-f", dockerfile)
     builder.start("engine", "--privileged", "estiba")
 
     def answers() -> str:
