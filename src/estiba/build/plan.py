@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from estiba.build.dispatch import DEFAULT_PATH, Dispatcher, Scope
 from estiba.build.dockerfile.errors import nearest, refusal
-from estiba.build.dockerfile.instructions import Arg, Dockerfile, From, Instruction, Stage
+from estiba.build.dockerfile.instructions import Dockerfile, From, Instruction, Stage
 from estiba.build.dockerfile.words import expand
 from estiba.build.ops import ImageInput, Input, Plan, StageInput, StagePlan
 from estiba.model.errors import InvalidArgument
@@ -236,16 +236,6 @@ def platform_args(target: Platform, host: Platform) -> dict[str, str]:
         "BUILDPLATFORM": str(host), "BUILDOS": host.os,
         "BUILDARCH": host.architecture, "BUILDVARIANT": host.variant,
     }  # fmt: skip
-
-
-def unused_args(dockerfile: Dockerfile, build_args: Mapping[str, str]) -> list[str]:
-    """Names given for which no ARG asks."""
-    asked = {name for arg in dockerfile.global_args for name, _ in arg.pairs}
-    for stage in dockerfile.stages:
-        for instruction in stage.instructions:
-            if isinstance(instruction, Arg):
-                asked.update(name for name, _ in instruction.pairs)
-    return [name for name in build_args if name not in asked]
 
 
 def _scratch(platform: Platform) -> ImageConfig:

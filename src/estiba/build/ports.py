@@ -46,9 +46,6 @@ class Workspaces(Protocol):
     def view(self, lower: Sequence[Lower]) -> AbstractContextManager[Path]:
         """The tree that `lower` makes, read-only."""
 
-    def is_changed(self, key: str) -> bool:
-        """Whether the step left anything."""
-
     def freeze(self, key: str, *, newest_ns: int | None = None) -> Frozen:
         """The step is over; with `newest_ns` no time stamp in its layer is later."""
 
