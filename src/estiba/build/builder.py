@@ -13,12 +13,11 @@ from dataclasses import dataclass
 
 from estiba.build.cache import Session
 from estiba.build.dockerfile.instructions import Dockerfile
-from estiba.build.effects import settled
+from estiba.build.effects import finished, settled
 from estiba.build.exchange import Exchange, ForClient
 from estiba.build.platform import Built, PlatformBuild, Tools
 from estiba.build.progress import Tell
 from estiba.build.request import BuildRequest
-from estiba.build.running.finishing import finished
 from estiba.build.statements import Statements
 from estiba.images.images import Images, Naming, NewImage
 from estiba.model.errors import NotFound, Unauthorized, Unavailable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import ParamSpec, TypeVar
 
@@ -14,14 +14,30 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+async def finished(work: Awaitable[T]) -> T:
+    """Awaits `work` to its end, even when the caller is cancelled meanwhile; then raises that."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # nobody else will look
+        raise cancelled
+    return task.result()
+
+
 async def settled(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """`run_blocking`, but a cancelled caller waits for the call's end before it goes."""
-    return await _to_the_end(asyncio.ensure_future(run_blocking(function, *args, **kwargs)))
+    return await finished(run_blocking(function, *args, **kwargs))
 
 
 async def settled_apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """The same in a thread of its own, for work that takes long."""
-    return await _to_the_end(asyncio.ensure_future(run_apart(function, *args, **kwargs)))
+    return await finished(run_apart(function, *args, **kwargs))
 
 
 async def settled_or_cancelled(
@@ -39,26 +55,12 @@ async def settled_or_cancelled(
         raise
 
 
-async def _to_the_end(task: asyncio.Future[T]) -> T:
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError:
-                continue
-        if not task.cancelled():
-            task.exception()  # nobody else will look
-        raise
-
-
 @asynccontextmanager
 async def entered(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
     """A blocking context manager; what was entered is always left again."""
     opening = asyncio.ensure_future(run_blocking(manager.__enter__))
     try:
-        value = await _to_the_end(opening)
+        value = await finished(opening)
     except asyncio.CancelledError:
         if not opening.cancelled() and opening.exception() is None:
             await settled(manager.__exit__, None, None, None)

@@ -16,7 +16,7 @@ import msgspec
 
 from estiba.build import keys
 from estiba.build.cache import Session
-from estiba.build.effects import settled, settled_apart
+from estiba.build.effects import finished, settled, settled_apart
 from estiba.build.failure import Failure, StepFailed, reason
 from estiba.build.flights import Flights
 from estiba.build.ops import (
@@ -30,7 +30,6 @@ from estiba.build.ops import (
 from estiba.build.ports import Frozen, Workspaces
 from estiba.build.progress import CANCELLED, Finished, Started, Tell, Vertex
 from estiba.build.record import CacheRecord
-from estiba.build.running.finishing import finished
 from estiba.build.state import Layer, State, StepResult, finished_layer
 from estiba.build.steprun import StepRun
 from estiba.build.stepwork import StepWork

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import msgspec
 
+from estiba.build.effects import settled
 from estiba.build.ports import CacheMount
-from estiba.build.running.finishing import to_the_end
 from estiba.build.running.queues import Gate
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.confined import open_in_root, opened_root
@@ -110,11 +110,11 @@ class CacheMounts:
             gate = uses.gates.setdefault(number, Gate())
             async with gate.entered(alone=mount.sharing != SHARED):
                 async with uses.making:
-                    path = await to_the_end(self._ensure, mount, number)
+                    path = await settled(self._ensure, mount, number)
                 try:
                     yield path
                 finally:
-                    await to_the_end(self._touch, mount.id)
+                    await settled(self._touch, mount.id)
         finally:
             uses.claims -= 1
             if not uses.claims:

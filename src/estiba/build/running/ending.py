@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 
-from estiba.build.running.finishing import to_the_end
+from estiba.build.effects import settled
 from estiba.build.running.sandbox import Sandbox
 from estiba.kernel.cgroup import Hierarchies
 from estiba.kernel.pidfd import ProcessIdentity, identify, send_signal, wait_exit
@@ -52,6 +52,6 @@ def kill_group(hierarchies: Hierarchies, group: str) -> list[ProcessIdentity]:
 
 async def _end_group(hierarchies: Hierarchies, group: str) -> None:
     """Again, as long as one of them has children."""
-    while killed := await to_the_end(kill_group, hierarchies, group):
+    while killed := await settled(kill_group, hierarchies, group):
         for identity in killed:
             await wait_exit(identity)

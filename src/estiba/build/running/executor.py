@@ -9,10 +9,10 @@ import logging
 import posixpath
 from dataclasses import replace
 
+from estiba.build.effects import settled
 from estiba.build.ports import CacheMount, Output, RunEnd, RunRequest
 from estiba.build.running.cache_mounts import CacheMounts
 from estiba.build.running.ending import end_run
-from estiba.build.running.finishing import to_the_end
 from estiba.build.running.request import check_request
 from estiba.build.running.run import Engine, Run
 from estiba.build.running.sandbox import Sandbox
@@ -61,15 +61,15 @@ class KernelExecutor:
                 await self._sweep_one(entry.name)
             except (OSError, TimeoutError):
                 _log.exception("build step %s: left for the next start", short(entry.name))
-        await to_the_end(discard_tree, places.scratches)
+        await settled(discard_tree, places.scratches)
 
     async def _sweep_one(self, run_id: str) -> None:
         engine, sandbox = self._engine, Sandbox(self._engine.places, run_id)
         group = sandbox.group()
         runtime = engine.runtime_of(sandbox)
         await end_run(runtime, engine.hierarchies, sandbox, run_id, group)
-        await to_the_end(engine.networks.close_sandbox, run_id)
+        await settled(engine.networks.close_sandbox, run_id)
         if group:
-            await to_the_end(engine.hierarchies.remove, group)
-        await to_the_end(sandbox.remove)
+            await settled(engine.hierarchies.remove, group)
+        await settled(sandbox.remove)
         _log.info("build step %s of an earlier engine is swept", short(run_id))

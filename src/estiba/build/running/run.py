@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from estiba.build.effects import finished, settled
 from estiba.build.ports import Output, RunEnd, RunRequest
 from estiba.build.running.agents import AgentSocket
 from estiba.build.running.complaint import Complaint
 from estiba.build.running.ending import end_run, kill_group
-from estiba.build.running.finishing import finished, to_the_end
 from estiba.build.running.memory import MemoryWatch
 from estiba.build.running.program import Program
 from estiba.build.running.request import (
@@ -115,7 +115,7 @@ class Run:
         self._memory.listen()
         for mount, path in prepared.agents:
             self._agents.append(AgentSocket(mount, path))
-        await to_the_end(self._write, prepared, endpoint)
+        await settled(self._write, prepared, endpoint)
         failpoint.hit("build.run-prepared")
         words = ["run", "--bundle", str(self._sandbox.path), self._request.id]
         command = self._runtime.command(*words, log=self._sandbox.log)

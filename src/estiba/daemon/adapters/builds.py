@@ -20,12 +20,12 @@ from estiba.build.classic import ClassicStream, closing, tagged
 from estiba.build.dockerfile.errors import DockerfileError, excerpt
 from estiba.build.dockerfile.instructions import Dockerfile
 from estiba.build.dockerfile.parser import parse
+from estiba.build.effects import finished as to_its_end
 from estiba.build.exchange import Elsewhere, Exchange, ForClient
 from estiba.build.failure import StepFailed
 from estiba.build.prune import PruneOptions
 from estiba.build.pruner import Pruner
 from estiba.build.request import BuildRequest
-from estiba.build.running.finishing import finished as to_its_end
 from estiba.daemon.adapters.bridging import iterate
 from estiba.daemon.adapters.build_agents import Agents
 from estiba.daemon.adapters.build_inputs import Inputs
