@@ -21,13 +21,14 @@ from estiba.daemon.adapters.builds import Builds
 from estiba.daemon.adapters.containers import ContainerCommands, ContainerQueries
 from estiba.daemon.adapters.execs import ExecStreams
 from estiba.daemon.adapters.images import ImageQueries
-from estiba.daemon.adapters.networks import NetworkAdapter, VolumeAdapter
+from estiba.daemon.adapters.networks import NetworkAdapter
 from estiba.daemon.adapters.registries import Registries
 from estiba.daemon.adapters.stats import StatsReader
 from estiba.daemon.adapters.streams import ContainerStreams
 from estiba.daemon.adapters.system import System
 from estiba.daemon.adapters.system_views import EngineFacts, host_warnings
 from estiba.daemon.adapters.transfers import ImageTransfers
+from estiba.daemon.adapters.volumes import VolumeAdapter
 from estiba.daemon.config import DaemonConfig
 from estiba.daemon.core import Core, build_core, read_seccomp
 from estiba.daemon.hostinfo import read_versions

@@ -22,11 +22,12 @@ from estiba.model.container import PortBinding
 from estiba.model.errors import Conflict, EstibaError, FailedPrecondition, InvalidArgument
 from estiba.network import sandbox
 from estiba.network.driver import Attachment
-from estiba.network.firewall import BridgeRule, Firewall, PortRule
+from estiba.network.firewall.rules import BridgeRule, EndpointRule, PortRule
+from estiba.network.firewall.table import Firewall
+from estiba.network.hostports import HeldPort, PortHolder, bindings_of, requests_of
 from estiba.network.ipam import AddressPool, Allocator
 from estiba.network.mac import check_mac, random_mac
 from estiba.network.plan import parse_subnet, plan_bridge
-from estiba.network.ports import HeldPort, PortHolder, bindings_of, requests_of
 from estiba.network.reaper import Reaper
 from estiba.network.record import (
     LINK_PREFIX,
@@ -58,7 +59,7 @@ class _Live:
     def __post_init__(self) -> None:
         self.rule = BridgeRule(
             bridge=self.record.bridge,
-            subnet=self.subnet,
+            subnets=(self.subnet,),
             icc=self.record.icc,
             masquerade=self.record.masquerade,
             internal=self.record.internal,
@@ -204,6 +205,7 @@ class BridgeDriver:
 
     def _plug(self, live: _Live, endpoint: Endpoint, attachment: Attachment) -> None:
         self._add_pair(live, endpoint, attachment.sandbox)
+        self._firewall.admit(_endpoint_rule(live, endpoint))
         failpoint.hit("network.veth-made")
         is_gateway = attachment.is_gateway and bool(endpoint.gateway)
         sandbox.configure(
@@ -269,11 +271,13 @@ class BridgeDriver:
         link = self._find_link(endpoint.host_interface)
         if link is not None:
             self._reaper.delete_link(link.index)
+        self._firewall.dismiss(endpoint.host_interface)
         live = self._live.get(endpoint.network_id)
         if live is not None:
             live.allocator.release(endpoint.id)
 
     def adopt(self, endpoints: list[Endpoint]) -> None:
+        admitted: list[EndpointRule] = []
         rules: list[PortRule] = []
         for endpoint in endpoints:
             live = self._live.get(endpoint.network_id)
@@ -291,8 +295,9 @@ class BridgeDriver:
                     request.host_port,
                     endpoint.container_name,
                 )
+            admitted.append(_endpoint_rule(live, endpoint))
             rules += _rules(endpoint, endpoint.ports)
-        self._firewall.adopt(rules)
+        self._firewall.adopt(admitted, rules)
 
     def counters(self, endpoint: Endpoint) -> rtnetlink.Counters | None:
         """Traffic of the container's end: that of the host's end, seen from the other side."""
@@ -345,6 +350,15 @@ class BridgeDriver:
         for link, address in rtnetlink.list_addresses(self._host):
             if link == index and isinstance(address, IPv4Interface) and address != kept:
                 self._host.execute(rtnetlink.delete_address(index, address))
+
+
+def _endpoint_rule(live: _Live, endpoint: Endpoint) -> EndpointRule:
+    return EndpointRule(
+        link=endpoint.host_interface,
+        bridge=live.record.bridge,
+        mac=endpoint.mac_address,
+        addresses=(IPv4Address(endpoint.ip_address),),
+    )
 
 
 def _parse_address(text: str) -> IPv4Address | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -45,6 +46,24 @@ class Driver(Protocol):
 
     def adopt(self, endpoints: list[Endpoint]) -> None:
         """Takes over endpoints of live containers after a restart of the engine."""
+
+
+class EndpointObserver(Protocol):
+    """Hears of every endpoint of the engine, from any thread: names, policies.
+
+    `joined` is called when the endpoint is whole and before its container's program starts; what
+    it raises undoes the connection. `left` is called before the endpoint goes, perhaps twice.
+    """
+
+    def joined(self, network: NetworkRecord, endpoint: Endpoint) -> None: ...
+
+    def left(self, endpoint: Endpoint) -> None: ...
+
+    def adopted(self, endpoints: Sequence[tuple[NetworkRecord, Endpoint]]) -> None:
+        """All of live containers, once, after a restart of the engine."""
+
+    def removed(self, network: NetworkRecord) -> None:
+        """The network is no more."""
 
 
 class HostDriver:

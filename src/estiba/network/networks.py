@@ -24,8 +24,8 @@ from estiba.model.errors import (
 from estiba.model.ids import new_id, short
 from estiba.network import sandbox
 from estiba.network.bridge import BridgeDriver
-from estiba.network.driver import Attachment, Driver, HostDriver
-from estiba.network.firewall import check_interface_name, table_name
+from estiba.network.driver import Attachment, Driver, EndpointObserver, HostDriver
+from estiba.network.firewall.rules import check_interface_name, table_name
 from estiba.network.plan import NetworkConfig, plan_default_bridge
 from estiba.network.record import (
     KIND,
@@ -48,8 +48,14 @@ class Networks:
     """Made once a daemon: `start`, then `restore`, then everything else."""
 
     def __init__(
-        self, config: NetworkConfig, store: Store, *, make_id: Callable[[], str] = new_id
+        self,
+        config: NetworkConfig,
+        store: Store,
+        observers: Sequence[EndpointObserver] = (),
+        *,
+        make_id: Callable[[], str] = new_id,
     ) -> None:
+        self._observers = observers
         check_interface_name(config.bridge)
         self._config = config
         self._store = store
@@ -98,6 +104,11 @@ class Networks:
                 by_driver[endpoint.driver].append(endpoint)
         for name, driver in self._drivers.items():
             driver.adopt(by_driver[name])
+        known = self._records
+        live = [endpoint for found in by_driver.values() for endpoint in found]
+        pairs = [(known[each.network_id], each) for each in live if each.network_id in known]
+        for observer in self._observers:
+            observer.adopted(pairs)
 
     def sweep(self, live_container_ids: Iterable[str]) -> None:
         """Removes sandboxes, links and rules of this engine that no live container has."""
@@ -226,6 +237,8 @@ class Networks:
             tx.add_event(network_event(record, "destroy"))
 
         self._store.commit_blocking(write, durable=True)
+        for observer in self._observers:
+            observer.removed(record)
 
     # -- containers ------------------------------------------------------------------------
 
@@ -285,10 +298,18 @@ class Networks:
             raise
         with self._lock:
             self._endpoints[container_id][record.id] = endpoint
+        try:
+            for observer in self._observers:
+                observer.joined(record, endpoint)
+        except BaseException:
+            self.disconnect(container_id, endpoint)
+            raise
         return endpoint
 
     def disconnect(self, container_id: str, endpoint: Endpoint) -> None:
         """Undoes `connect`; an endpoint that is gone is no error."""
+        for observer in self._observers:
+            observer.left(endpoint)
         self._drivers[endpoint.driver].disconnect(endpoint)
         left = self._strike(container_id, endpoint.network_id)
         rest = [other for other in left if other.gateway]

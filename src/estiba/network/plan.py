@@ -13,7 +13,7 @@ import msgspec
 from estiba.model import errors
 from estiba.model.errors import FailedPrecondition, Forbidden, InvalidArgument
 from estiba.model.ids import short
-from estiba.network.firewall import check_interface_name
+from estiba.network.firewall.rules import check_interface_name
 from estiba.network.ipam import DEFAULT_POOLS, AddressPool, choose_subnet
 from estiba.network.record import IpamConfig, NetworkRecord, NetworkSpec
 

@@ -30,8 +30,13 @@ class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
     driver: str = "bridge"
     internal: bool = False
     attachable: bool = False
+    enable_ipv4: bool = True
     enable_ipv6: bool = False
+    ipam_driver: str = "default"
+    ipam_options: dict[str, str] = {}
     pools: list[IpamConfig] = []
+    """Of both families; none of a family that is enabled means: choose one."""
+
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
 
@@ -45,6 +50,10 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_ns: int
     internal: bool = False
     attachable: bool = False
+    ipv4: bool = True
+    ipv6: bool = False
+    ipam_driver: str = "default"
+    ipam_options: dict[str, str] = {}
     pools: list[IpamConfig] = []
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
@@ -60,6 +69,11 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     predefined: bool = False
     scope: str = "local"
+
+    @property
+    def has_names(self) -> bool:
+        """Its containers find each other by name: all networks that users make."""
+        return not self.predefined
 
 
 class PortRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +111,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     ip_address: str = ""
     ip_prefix_len: int = 0
     gateway: str = ""
+    ipv6_address: str = ""
+    ipv6_prefix_len: int = 0
+    ipv6_gateway: str = ""
+    link_local_ips: list[str] = []
     dns_names: list[str] = []
     ports: dict[str, list[PortBinding]] = {}
 
@@ -110,6 +128,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
             gateway=self.gateway,
             ip_address=self.ip_address,
             ip_prefix_len=self.ip_prefix_len,
+            ipv6_gateway=self.ipv6_gateway,
+            global_ipv6_address=self.ipv6_address,
+            global_ipv6_prefix_len=self.ipv6_prefix_len,
             mac_address=self.mac_address,
             dns_names=self.dns_names,
         )

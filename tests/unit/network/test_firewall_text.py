@@ -5,16 +5,16 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from estiba.model.errors import InvalidArgument
-from estiba.network.firewall import (
+from estiba.network.firewall.rules import (
     BridgeRule,
     PortRule,
     check_interface_name,
-    render_table,
     table_name,
 )
+from estiba.network.firewall.table import render_table
 
-BLUE = BridgeRule("blue", IPv4Network("10.0.0.0/24"))
-RED = BridgeRule("red", IPv4Network("10.0.1.0/24"), icc=False, internal=True)
+BLUE = BridgeRule("blue", (IPv4Network("10.0.0.0/24"),))
+RED = BridgeRule("red", (IPv4Network("10.0.1.0/24"),), icc=False, internal=True)
 
 
 def test_what_differs_is_elements_only() -> None:

@@ -163,3 +163,15 @@ _TESTS: dict[str, _Test] = {
     "expose": lambda record, value: _port(record.config.exposed_ports, value),
     "publish": lambda record, value: _port(_host_ports(record), value),
 }
+
+
+def is_prunable(labels: Mapping[str, str], created_ns: int, filters: Filters) -> bool:
+    """Whether `prune` takes a thing with these labels. Raises InvalidArgument for a filter."""
+    for name in filters:
+        if name not in ("until", "label", "label!", "all"):
+            raise InvalidArgument(f"invalid filter '{name}'")
+    return (
+        all(created_ns < parse_until(value) for value in filters.get("until", []))
+        and all(matches_label(labels, value) for value in filters.get("label", []))
+        and not any(matches_label(labels, value) for value in filters.get("label!", []))
+    )

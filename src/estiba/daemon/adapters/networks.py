@@ -1,4 +1,4 @@
-"""Networks and volumes for the routes."""
+"""Networks for the routes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 
-from estiba.containers.engine import Engine
-from estiba.daemon.adapters.container_filters import matches_label, parse_until
+from estiba.daemon.adapters.container_filters import is_prunable, matches_label
 from estiba.daemon.adapters.container_views import timestamp
 from estiba.daemon.adapters.image_filters import parse_bool
 from estiba.kernel.blocking import run_blocking
@@ -19,8 +18,6 @@ from estiba.model.container import EndpointSettings
 from estiba.model.errors import Conflict, Forbidden, InvalidArgument
 from estiba.network.networks import Networks
 from estiba.network.record import IpamConfig, NetworkRecord, NetworkSpec
-from estiba.volumes.record import VolumeRecord
-from estiba.volumes.volumes import Volumes
 
 Json = dict[str, Any]
 Filters = Mapping[str, list[str]]
@@ -134,7 +131,7 @@ class NetworkAdapter:
     async def prune(self, filters: Filters) -> Json:
         removed = []
         for record in self.networks.networks():
-            if record.predefined or not _prunable(record.labels, record.created_ns, filters):
+            if record.predefined or not is_prunable(record.labels, record.created_ns, filters):
                 continue
             try:
                 await run_blocking(self.networks.remove, record.id)
@@ -142,17 +139,6 @@ class NetworkAdapter:
                 continue
             removed.append(record.name)
         return {"NetworksDeleted": removed or None}
-
-
-def _prunable(labels: Mapping[str, str], created_ns: int, filters: Filters) -> bool:
-    for name in filters:
-        if name not in ("until", "label", "label!", "all"):
-            raise InvalidArgument(f"invalid filter '{name}'")
-    return (
-        all(created_ns < parse_until(value) for value in filters.get("until", []))
-        and all(matches_label(labels, value) for value in filters.get("label", []))
-        and not any(matches_label(labels, value) for value in filters.get("label!", []))
-    )
 
 
 _NETWORK_TESTS: dict[str, Callable[[NetworkRecord, str], bool]] = {
@@ -163,85 +149,3 @@ _NETWORK_TESTS: dict[str, Callable[[NetworkRecord, str], bool]] = {
     "type": lambda record, value: value == ("builtin" if record.predefined else "custom"),
     "label": lambda record, value: matches_label(record.labels, value),
 }
-
-
-def volume_view(record: VolumeRecord, volumes: Volumes) -> Json:
-    """OpenAPI Volume, without UsageData."""
-    return {
-        "Name": record.name,
-        "Driver": "local",
-        "Mountpoint": str(volumes.path(record.name)),
-        "CreatedAt": timestamp(record.created_ns),
-        "Labels": record.labels or None,
-        "Scope": "local",
-        "Options": record.options or None,
-    }
-
-
-@dataclass(slots=True)
-class VolumeAdapter:
-    """`api.ports.Volumes`."""
-
-    volumes: Volumes
-    engine: Engine
-
-    async def list_all(self, filters: Filters) -> Json:
-        records = self.volumes.volumes()
-        for name, values in filters.items():
-            if name not in ("name", "driver", "label", "dangling"):
-                raise InvalidArgument(f"invalid filter '{name}'")
-            if name == "dangling":
-                for value in values:
-                    parse_bool(name, value)
-            combine = all if name == "label" else any
-            records = [r for r in records if combine(self._test(r, name, v) for v in values)]
-        return {"Volumes": [self._view(record) for record in records], "Warnings": None}
-
-    def _test(self, record: VolumeRecord, name: str, value: str) -> bool:
-        if name == "name":
-            return value in record.name
-        if name == "driver":
-            return value == "local"
-        if name == "label":
-            return matches_label(record.labels, value)
-        return parse_bool(name, value) is not bool(self.engine.volume_users(record.name))
-
-    def _view(self, record: VolumeRecord) -> Json:
-        return volume_view(record, self.volumes)
-
-    async def inspect(self, name: str) -> Json:
-        return self._view(self.volumes.get(name))
-
-    async def create(self, body: Json) -> Json:
-        try:
-            options = msgspec.convert(body.get("DriverOpts") or {}, dict[str, str])
-            labels = msgspec.convert(body.get("Labels") or {}, dict[str, str])
-        except msgspec.ValidationError as error:
-            raise InvalidArgument(f"invalid JSON: {error}") from error
-        record = await run_blocking(
-            self.volumes.create,
-            str(body.get("Name") or ""),
-            driver=str(body.get("Driver") or "local"),
-            options=options,
-            labels=labels,
-        )
-        return self._view(record)
-
-    async def remove(self, name: str, *, force: bool) -> None:
-        users = self.engine.volume_users(name)
-        await run_blocking(self.volumes.remove, name, users=users, force=force)
-
-    async def prune(self, filters: Filters) -> Json:
-        everything = filters.get("all", ["false"])[0].lower() in ("true", "1")
-
-        def is_wanted(record: VolumeRecord) -> bool:
-            return (everything or record.is_anonymous) and _prunable(
-                record.labels, record.created_ns, filters
-            )
-
-        freed = await run_blocking(
-            self.volumes.prune,
-            is_used=lambda name: bool(self.engine.volume_users(name)),
-            is_wanted=is_wanted,
-        )
-        return {"VolumesDeleted": list(freed), "SpaceReclaimed": sum(freed.values())}

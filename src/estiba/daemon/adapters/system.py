@@ -16,8 +16,8 @@ from estiba.containers.hostfacts import HostFacts
 from estiba.daemon.adapters.container_filters import matches_label
 from estiba.daemon.adapters.container_views import summary_view, timestamp
 from estiba.daemon.adapters.images import ImageQueries
-from estiba.daemon.adapters.networks import volume_view
 from estiba.daemon.adapters.system_views import EngineFacts, info_view, version_view
+from estiba.daemon.adapters.volumes import volume_view
 from estiba.daemon.config import DaemonConfig
 from estiba.daemon.hostinfo import HostInfo
 from estiba.images.images import Images

@@ -17,58 +17,15 @@ so that publishing a port costs one element, whatever else is published.
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 
 from estiba.kernel.nft import Nft, RulesetWatch
-from estiba.model.errors import EstibaError, InvalidArgument, NotFound
-from estiba.network.coexist import Admission
-from estiba.network.ports import ANY_ADDRESS
+from estiba.model.errors import EstibaError, NotFound
+from estiba.network.firewall.coexist import Admission
+from estiba.network.firewall.rules import BridgeRule, EndpointRule, PortRule
 
 _log = logging.getLogger(__name__)
-
-_INTERFACE_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,15}")
-
-
-@dataclass(frozen=True, slots=True)
-class BridgeRule:
-    """One bridge network as the firewall sees it."""
-
-    bridge: str
-    subnet: IPv4Network
-    icc: bool = True
-    masquerade: bool = True
-    internal: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PortRule:
-    """One published port."""
-
-    protocol: str
-    host_ip: str
-    host_port: int
-    address: IPv4Address
-    port: int
-
-    @property
-    def _is_anywhere(self) -> bool:
-        return self.host_ip == ANY_ADDRESS
-
-    @property
-    def map(self) -> str:
-        return "published" if self._is_anywhere else "published_at"
-
-    @property
-    def key(self) -> str:
-        where = "" if self._is_anywhere else f"{self.host_ip} . "
-        return f"{where}{self.protocol} . {self.host_port}"
-
-    def __str__(self) -> str:
-        return f"{self.key} : {self.address} . {self.port}"
 
 
 class Firewall:
@@ -82,6 +39,7 @@ class Firewall:
         self._lock = threading.Lock()
         self._bridges: dict[str, BridgeRule] = {}
         self._ports: dict[tuple[str, str], PortRule] = {}
+        self._endpoints: dict[str, EndpointRule] = {}
 
     def start(self, bridges: Iterable[BridgeRule]) -> None:
         """Writes a table without ports, unless an earlier engine left one: then its ports go on
@@ -97,9 +55,10 @@ class Firewall:
         self._stop_watching()
         self._nft.close()
 
-    def adopt(self, ports: Iterable[PortRule]) -> None:
-        """Writes the whole table with these ports too, in one transaction."""
+    def adopt(self, endpoints: Iterable[EndpointRule], ports: Iterable[PortRule]) -> None:
+        """Writes the whole table with these endpoints and ports too, in one transaction."""
         with self._lock:
+            self._endpoints.update({rule.link: rule for rule in endpoints})
             self._ports.update({(rule.map, rule.key): rule for rule in ports})
             self._rebuild()
 
@@ -112,6 +71,16 @@ class Firewall:
         with self._lock:
             if self._bridges.pop(bridge, None) is not None:
                 self._rebuild()
+
+    def admit(self, endpoint: EndpointRule) -> None:
+        """Lets what comes from a container's link pass as far as its addresses are its own."""
+        with self._lock:
+            self._endpoints[endpoint.link] = endpoint
+
+    def dismiss(self, link: str) -> None:
+        """Forgets a container's link; one that is gone is no error."""
+        with self._lock:
+            self._endpoints.pop(link, None)
 
     def publish(self, ports: Iterable[PortRule]) -> None:
         """Adds translations. A table that somebody flushed is written anew."""
@@ -133,7 +102,7 @@ class Firewall:
         """Deletes the table; none is no error."""
         self._stop_watching()
         with self._lock:
-            self._bridges, self._ports = {}, {}
+            self._bridges, self._ports, self._endpoints = {}, {}, {}
             self._admission.ensure(())
             self._nft.run(f"add table inet {self.table}\ndelete table inet {self.table}\n")
 
@@ -173,20 +142,6 @@ class Firewall:
         self._admission.ensure(self._bridges)
 
 
-def table_name(bridge: str) -> str:
-    """The name of the table that belongs to the engine with that default bridge."""
-    return "estiba_" + re.sub(r"[^a-zA-Z0-9_]", "_", bridge)
-
-
-def check_interface_name(name: str) -> str:
-    """Raises InvalidArgument for a name that no Linux interface can have."""
-    if not _INTERFACE_NAME.fullmatch(name) or name in (".", ".."):
-        raise InvalidArgument(
-            f"invalid bridge name {name[:32]!r}: at most 15 of [a-zA-Z0-9_.-] are allowed"
-        )
-    return name
-
-
 def render_table(table: str, bridges: Iterable[BridgeRule], ports: Iterable[PortRule]) -> str:
     """The whole table in the nft language."""
     rules = list(bridges)
@@ -198,9 +153,14 @@ def render_table(table: str, bridges: Iterable[BridgeRule], ports: Iterable[Port
         bridges=_elements(f'"{rule.bridge}"' for rule in rules),
         talking=_elements(f'"{rule.bridge}" . "{rule.bridge}"' for rule in rules if rule.icc),
         internal=_elements(f'"{rule.bridge}"' for rule in rules if rule.internal),
-        own=_elements(f'"{rule.bridge}" . {rule.subnet}' for rule in rules),
+        own=_elements(
+            f'"{rule.bridge}" . {subnet}' for rule in rules for subnet in rule.subnets
+        ),
         leaving=_elements(
-            str(rule.subnet) for rule in rules if rule.masquerade and not rule.internal
+            str(subnet)
+            for rule in rules
+            if rule.masquerade and not rule.internal
+            for subnet in rule.subnets
         ),
         published=_elements(by_map["published"]),
         published_at=_elements(by_map["published_at"]),

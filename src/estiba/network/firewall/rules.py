@@ -1,0 +1,78 @@
+"""What the firewall is told: bridges, the containers' links on them, published ports. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from estiba.model.errors import InvalidArgument
+from estiba.network.hostports import ANY_ADDRESS
+
+_INTERFACE_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,15}")
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeRule:
+    """One bridge network as the firewall sees it."""
+
+    bridge: str
+    subnets: tuple[IPv4Network | IPv6Network, ...]
+    icc: bool = True
+    masquerade: bool = True
+    internal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PortRule:
+    """One published port."""
+
+    protocol: str
+    host_ip: str
+    host_port: int
+    address: IPv4Address | IPv6Address
+    port: int
+
+    @property
+    def _is_anywhere(self) -> bool:
+        return self.host_ip == ANY_ADDRESS
+
+    @property
+    def map(self) -> str:
+        return "published" if self._is_anywhere else "published_at"
+
+    @property
+    def key(self) -> str:
+        where = "" if self._is_anywhere else f"{self.host_ip} . "
+        return f"{where}{self.protocol} . {self.host_port}"
+
+    def __str__(self) -> str:
+        return f"{self.key} : {self.address} . {self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRule:
+    """A container's link: whatever comes in by it bears these addresses and no others.
+
+    `link` is the host's end of the pair; link-local IPv6 addresses that belong to the MAC count
+    as well.
+    """
+
+    link: str
+    bridge: str
+    mac: str
+    addresses: tuple[IPv4Address | IPv6Address, ...]
+
+
+def table_name(bridge: str) -> str:
+    """The name of the table that belongs to the engine with that default bridge."""
+    return "estiba_" + re.sub(r"[^a-zA-Z0-9_]", "_", bridge)
+
+
+def check_interface_name(name: str) -> str:
+    """Raises InvalidArgument for a name that no Linux interface can have."""
+    if not _INTERFACE_NAME.fullmatch(name) or name in (".", ".."):
+        raise InvalidArgument(
+            f"invalid bridge name {name[:32]!r}: at most 15 of [a-zA-Z0-9_.-] are allowed"
+        )
+    return name
