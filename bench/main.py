@@ -1,6 +1,7 @@
-"""`scripts/bench [containers] [images] [builds]`: the engines in turn; prints medians and ratios.
+"""`scripts/bench [TABLE…]`: the engines in turn; prints medians and ratios.
 
-A whole run of a table is written as JSON, as a plot, and into the README.
+The tables are containers, images, builds and networks. A whole run of one is written as JSON, as a
+plot, and into the README.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import shutil
 import sys
 from collections.abc import Iterator
 
-from bench import builds, containers, images
+from bench import builds, containers, images, networks
 from bench.material import FOLDER, RUN
 from bench.rows import Table
 
-_TABLES = {table.NAME: table for table in (containers, images, builds)}
+_TABLES = {table.NAME: table for table in (containers, images, builds, networks)}
 
 
 def main() -> None:
