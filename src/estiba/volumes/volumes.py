@@ -1,31 +1,27 @@
-"""Volumes of the local driver: directories that outlive containers.
+"""All volumes of the engine: their records, their drivers, and who uses them.
 
-    <root>/<name>/_data       what containers mount
-    <root>/.removed.*         a removal under way; always finished
-
-A directory without a record is taken in as a volume: data is never deleted because a record
-of it is missing. All methods block and may be called from any thread.
+A directory of the local driver without a record is taken in as a volume: data is never deleted
+because a record of it is missing. All methods block and may be called from any thread.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from estiba.kernel import failpoint
 from estiba.kernel.confined import open_in_root, opened_root
-from estiba.kernel.mounts import mount, unmount
-from estiba.kernel.trees import remove_tree, tree_size
 from estiba.model.errors import Conflict, NotFound
 from estiba.model.ids import check_name, new_id
 from estiba.store import Store, Transaction
-from estiba.volumes.options import parse_options
+from estiba.volumes.driver import LOCAL, Drivers, NoDrivers, VolumeDriver
+from estiba.volumes.local import LocalDriver
 from estiba.volumes.populate import populate
 from estiba.volumes.record import (
     ANONYMOUS_LABEL,
@@ -36,14 +32,26 @@ from estiba.volumes.record import (
     volume_event,
 )
 
-_REMOVED = ".removed."
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from estiba.volumes.backing import BackingKind
 
 
 class Volumes:
     """Made once a daemon; `start` comes first."""
 
-    def __init__(self, root: Path, store: Store, *, make_name: Callable[[], str] = new_id) -> None:
-        self._root = root
+    def __init__(
+        self,
+        root: Path,
+        store: Store,
+        *,
+        kinds: Sequence[BackingKind] = (),
+        drivers: Drivers | None = None,
+        make_name: Callable[[], str] = new_id,
+    ) -> None:
+        self.local = LocalDriver(root, kinds)
+        self._drivers = drivers or NoDrivers()
         self._store = store
         self._make_name = make_name
         self._lock = threading.Lock()
@@ -53,24 +61,30 @@ class Volumes:
 
     def start(self) -> None:
         """Reads the records, finishes removals, and takes in directories without a record."""
-        self._root.mkdir(mode=0o701, parents=True, exist_ok=True)
-        self._root.chmod(0o701)
         stored = (decode(record.body) for record in self._store.load(KIND))
         self._records = {record.name: record for record in stored}
-        for entry in list(self._root.iterdir()):
-            if entry.name.startswith(_REMOVED):
-                self._finish_removal(entry)
-            elif entry.name not in self._records and (entry / "_data").is_dir():
-                created_ns = entry.stat().st_ctime_ns
-                self._add(VolumeRecord(name=entry.name, created_ns=created_ns))
-        for name in self._records:
-            self._make_directories(name)
+        options = {r.name: r.options for r in self._records.values() if r.driver == LOCAL}
+        for name in self.local.start(options):
+            record = self._records.get(name)
+            if record is not None and record.driver == LOCAL:
+                self._forget(record)
+            self.local.purge(name)
+        for name in self.local.strays():
+            self.local.create(name, {})
+            created_ns = self.local.directory(name).stat().st_ctime_ns
+            self._add(VolumeRecord(name=name, created_ns=created_ns))
+
+    def driver(self, name: str) -> VolumeDriver:
+        """Raises NotFound."""
+        return self.local if name in ("", LOCAL) else self._drivers.find(name)
+
+    # -- making and finding ----------------------------------------------------------------
 
     def create(
         self,
         name: str = "",
         *,
-        driver: str = "local",
+        driver: str = LOCAL,
         options: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         anonymous: bool = False,
@@ -79,27 +93,28 @@ class Volumes:
 
         Raises InvalidArgument, NotFound for another driver, Conflict for other options.
         """
-        if driver not in ("", "local"):
-            raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
+        driver = driver or LOCAL
+        made_by = self.driver(driver)
         marked = dict(labels or {})
         if anonymous or not name:
             marked[ANONYMOUS_LABEL] = ""
         name = name or self._make_name()
         check_name(name, what="volume")
-        parse_options(options or {})
-        with self._lock:
+        if driver == LOCAL:
+            self.local.check(options or {})
+        with self._one(name):
             existing = self._records.get(name)
             if existing is not None:
-                if options and dict(options) != existing.options:
-                    raise Conflict(
-                        f"create {name}: conflict: a volume of that name has other options: "
-                        "remove it or choose another name"
-                    )
+                _check_same(existing, driver, options or {})
                 return existing
-            self._make_directories(name)
-            failpoint.hit("volumes.directory-made")
+            made_by.create(name, options or {})
+            failpoint.hit("volumes.made")
             record = VolumeRecord(
-                name=name, created_ns=time.time_ns(), labels=marked, options=dict(options or {})
+                name=name,
+                created_ns=time.time_ns(),
+                driver=driver,
+                labels=marked,
+                options=dict(options or {}),
             )
             self._add(record, "create")
         return record
@@ -118,47 +133,58 @@ class Volumes:
 
     def path(self, name: str) -> Path:
         """The directory that containers mount. Raises NotFound."""
-        return self._root / self.get(name).name / "_data"
+        return Path(self.driver(self.get(name).driver).path(name))
+
+    # -- use -------------------------------------------------------------------------------
 
     def mount(self, name: str, *, user: str) -> Path:
-        """`path`, once what the volume's options ask for is mounted there, until `release`.
+        """The directory that containers mount, with the data there until `release`.
 
-        Raises OSError.
+        Twice for one user is once. Raises NotFound, OSError.
         """
-        path = self.path(name)
-        wanted = parse_options(self.get(name).options)
+        driver = self.driver(self.get(name).driver)
         with self._one(name):
-            if wanted is not None and not os.path.ismount(path):
-                mount(wanted.device, path, wanted.kind, wanted.flags, wanted.data)
-            self._users.setdefault(name, set()).add(user)
+            users = self._users.setdefault(name, set())
+            path = driver.mount(name, user)
+            users.add(user)
         return path
 
     def release(self, name: str, *, user: str) -> None:
-        """Undoes `mount` when nobody else uses the volume; harmless twice, or without it."""
+        """Undoes `mount`, of the local driver when nobody else uses the volume; harmless twice,
+        or without it."""
+        record = self._records.get(name)
+        if record is None:
+            return
+        driver = self.driver(record.driver)
         with self._one(name):
             users = self._users.get(name, set())
             users.discard(user)
-            record = self._records.get(name)
-            if not users and record is not None and record.options:
-                unmount(self.path(name))
+            if driver is not self.local or not users:
+                driver.unmount(name, user)
 
     def restore(self, users: Mapping[str, Iterable[str]]) -> None:
         """Who uses which volume, as an engine finds it that starts over live containers."""
         self._users = {name: set(ids) for name, ids in users.items()}
-        for name in list(self._records):
-            self.release(name, user="")
+        for record in self.volumes():
+            if record.driver == LOCAL:
+                self.release(record.name, user="")
 
-    def _one(self, name: str) -> threading.Lock:
+    @contextmanager
+    def _one(self, name: str) -> Iterator[None]:
         """A lock for one volume: what is mounted may lie on a server that does not answer."""
         with self._lock:
-            return self._by_name.setdefault(name, threading.Lock())
+            lock = self._by_name.setdefault(name, threading.Lock())
+        with lock:
+            yield
 
     def fill(self, name: str, rootfs: Path, inside: str) -> bool:
         """Copies the directory `inside` a container's root into the volume if that is empty.
 
         Returns whether it did: a path that is no directory gives nothing.
         """
-        directory = self.path(name).parent
+        if self.get(name).driver != LOCAL:
+            return False
+        directory = self.local.directory(name)
         with opened_root(rootfs) as root, self._one(name):
             try:
                 source = open_in_root(root, inside, os.O_RDONLY | os.O_DIRECTORY)
@@ -171,13 +197,15 @@ class Volumes:
             finally:
                 os.close(source)
 
+    # -- removing --------------------------------------------------------------------------
+
     def remove(self, name: str, *, users: Iterable[str] = (), force: bool = False) -> None:
         """Removes a volume and its data; `users` are the ids of the containers that have it.
 
         Raises Conflict when there are any, NotFound unless `force`.
         """
         containers = list(users)
-        with self._lock:
+        with self._one(name):
             record = self._records.get(name)
             if record is None:
                 if force:
@@ -188,13 +216,19 @@ class Volumes:
                     f"remove {name}: volume is in use - [{', '.join(containers)}]: "
                     "remove these containers first"
                 )
-            unmount(self._root / name / "_data")
-            aside = self._root / f"{_REMOVED}{secrets.token_hex(4)}.{name}"
-            with contextlib.suppress(FileNotFoundError):
-                (self._root / name).rename(aside)
+            self._remove_data(record, force)
             failpoint.hit("volumes.set-aside")
             self._forget(record)
-        remove_tree(aside)
+        if record.driver == LOCAL:
+            self.local.purge(name)
+
+    def _remove_data(self, record: VolumeRecord, force: bool) -> None:
+        try:
+            self.driver(record.driver).remove(record.name)
+        except NotFound:
+            # Gone by hand, or with `force` a driver that is gone as a whole.
+            if record.driver != LOCAL and not force:
+                raise
 
     def prune(
         self,
@@ -202,10 +236,13 @@ class Volumes:
         is_used: Callable[[str], bool],
         is_wanted: Callable[[VolumeRecord], bool] = lambda record: record.is_anonymous,
     ) -> dict[str, int]:
-        """Removes the volumes that nobody uses and that `is_wanted` names; bytes by name."""
+        """Removes the volumes that nobody uses and that `is_wanted` names; bytes by name.
+
+        Those of other drivers than the local one stay, as with Docker.
+        """
         freed: dict[str, int] = {}
         for record in self.volumes():
-            if is_used(record.name) or not is_wanted(record):
+            if record.driver != LOCAL or is_used(record.name) or not is_wanted(record):
                 continue
             size = self.usage(record.name)
             try:
@@ -216,25 +253,10 @@ class Volumes:
         return freed
 
     def usage(self, name: str) -> int:
-        """Bytes in the volume's files, each file counted once."""
-        return tree_size(self.path(name))
+        """Bytes in the volume's files, each file counted once; -1 for other drivers."""
+        return self.local.usage(name) if self.get(name).driver == LOCAL else -1
 
-    # -- directories and records -----------------------------------------------------------
-
-    def _make_directories(self, name: str) -> None:
-        directory = self._root / name
-        directory.mkdir(mode=0o701, exist_ok=True)
-        data = directory / "_data"
-        if not data.exists():
-            data.mkdir(mode=0o755)
-            data.chmod(0o755)
-
-    def _finish_removal(self, aside: Path) -> None:
-        name = aside.name.removeprefix(_REMOVED).partition(".")[2]
-        record = self._records.get(name)
-        if record is not None and not (self._root / name).exists():
-            self._forget(record)
-        remove_tree(aside)
+    # -- records ---------------------------------------------------------------------------
 
     def _add(self, record: VolumeRecord, action: str = "") -> None:
         def write(tx: Transaction) -> None:
@@ -243,7 +265,8 @@ class Volumes:
                 tx.add_event(volume_event(record, action))
 
         self._store.commit_blocking(write, durable=True)
-        self._records[record.name] = record
+        with self._lock:
+            self._records[record.name] = record
 
     def _forget(self, record: VolumeRecord) -> None:
         def write(tx: Transaction) -> None:
@@ -251,5 +274,19 @@ class Volumes:
             tx.add_event(volume_event(record, "destroy"))
 
         self._store.commit_blocking(write, durable=True)
-        del self._records[record.name]
-        self._users.pop(record.name, None)
+        with self._lock:
+            del self._records[record.name]
+            self._users.pop(record.name, None)
+
+
+def _check_same(existing: VolumeRecord, driver: str, options: Mapping[str, str]) -> None:
+    if existing.driver != driver:
+        raise Conflict(
+            f"create {existing.name}: conflict: a volume of that name already exists with driver "
+            f"{existing.driver}: choose another name"
+        )
+    if options and dict(options) != existing.options:
+        raise Conflict(
+            f"create {existing.name}: conflict: a volume of that name has other options: "
+            "remove it or choose another name"
+        )

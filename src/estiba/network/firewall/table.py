@@ -153,9 +153,7 @@ def render_table(table: str, bridges: Iterable[BridgeRule], ports: Iterable[Port
         bridges=_elements(f'"{rule.bridge}"' for rule in rules),
         talking=_elements(f'"{rule.bridge}" . "{rule.bridge}"' for rule in rules if rule.icc),
         internal=_elements(f'"{rule.bridge}"' for rule in rules if rule.internal),
-        own=_elements(
-            f'"{rule.bridge}" . {subnet}' for rule in rules for subnet in rule.subnets
-        ),
+        own=_elements(f'"{rule.bridge}" . {subnet}' for rule in rules for subnet in rule.subnets),
         leaving=_elements(
             str(subnet)
             for rule in rules

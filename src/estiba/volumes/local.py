@@ -1,0 +1,145 @@
+"""The local driver: volumes are directories of this host that outlive containers.
+
+    <root>/<name>/_data       what containers mount
+    <root>/.removed.*         a removal under way; always finished
+
+All methods block and may be called from any thread; `Volumes` lets no two calls for one volume
+overlap.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from estiba.kernel import failpoint
+from estiba.kernel.mounts import unmount
+from estiba.kernel.trees import remove_tree, tree_size
+from estiba.model.errors import NotFound
+from estiba.volumes.backing import DATA, Backing, BackingKind, choose
+from estiba.volumes.driver import DriverVolume
+from estiba.volumes.options import MOUNTED
+
+_REMOVED = ".removed."
+
+
+class LocalDriver:
+    """`volumes.driver.VolumeDriver`; `start` comes first."""
+
+    scope = "local"
+
+    def __init__(self, root: Path, kinds: Sequence[BackingKind] = ()) -> None:
+        self._root = root
+        self._kinds = (MOUNTED, *kinds)
+        self._options: dict[str, Mapping[str, str]] = {}
+
+    def start(self, options: Mapping[str, Mapping[str, str]]) -> set[str]:
+        """Takes the options of the known volumes, and makes their directories if they are gone.
+
+        Returns the names whose removal a crash cut off; it is finished by `purge`.
+        """
+        self._root.mkdir(mode=0o701, parents=True, exist_ok=True)
+        self._root.chmod(0o701)
+        self._options = dict(options)
+        aside = {_name_aside(entry) for entry in self._root.glob(f"{_REMOVED}*")}
+        removed = {name for name in aside if not self.directory(name).exists()}
+        for name in self._options:
+            if name not in removed:
+                self._make_directories(name)
+        return removed
+
+    def strays(self) -> list[str]:
+        """Names of directories that hold data of a volume that is not known."""
+        return [
+            entry.name
+            for entry in self._root.iterdir()
+            if not entry.name.startswith(".")
+            and entry.name not in self._options
+            and (entry / DATA).is_dir()
+        ]
+
+    def check(self, options: Mapping[str, str]) -> None:
+        """Raises InvalidArgument for options that no volume can have."""
+        choose(self._kinds, options)
+
+    def create(self, name: str, options: Mapping[str, str]) -> None:
+        backing = choose(self._kinds, options)
+        self._make_directories(name)
+        failpoint.hit("volumes.directory-made")
+        if backing is not None:
+            backing.make(self.directory(name))
+        self._options[name] = dict(options)
+
+    def remove(self, name: str) -> None:
+        """Sets the directory aside in one step, from where `purge` deletes it."""
+        backing = self._backing(name)
+        if backing is not None:
+            backing.unmount(self.directory(name))
+        unmount(self.data(name))
+        aside = self._root / f"{_REMOVED}{secrets.token_hex(4)}.{name}"
+        del self._options[name]
+        try:
+            self.directory(name).rename(aside)
+        except FileNotFoundError:
+            raise NotFound(f"get {name}: no such volume") from None
+
+    def purge(self, name: str) -> None:
+        """Deletes what `remove` set aside."""
+        for entry in list(self._root.glob(f"{_REMOVED}*")):
+            if _name_aside(entry) == name:
+                remove_tree(entry)
+
+    def mount(self, name: str, user: str) -> Path:
+        backing = self._backing(name)
+        self._make_directories(name)
+        if backing is not None:
+            backing.mount(self.directory(name))
+        return self.data(name)
+
+    def unmount(self, name: str, user: str) -> None:
+        backing = self._backing(name)
+        if backing is not None:
+            backing.unmount(self.directory(name))
+
+    def path(self, name: str) -> str:
+        return str(self.data(name))
+
+    def get(self, name: str) -> DriverVolume:
+        self._backing(name)
+        return DriverVolume(name, self.path(name))
+
+    def list(self) -> list[DriverVolume]:
+        return [self.get(name) for name in list(self._options)]
+
+    # -- the local driver's own ------------------------------------------------------------
+
+    def directory(self, name: str) -> Path:
+        """All that the volume has on the disk."""
+        return self._root / name
+
+    def data(self, name: str) -> Path:
+        """What containers see of it."""
+        return self._root / name / DATA
+
+    def usage(self, name: str) -> int:
+        """Bytes in the volume's files, each file counted once."""
+        return tree_size(self.data(name))
+
+    def _backing(self, name: str) -> Backing | None:
+        options = self._options.get(name)
+        if options is None:
+            raise NotFound(f"get {name}: no such volume")
+        return choose(self._kinds, options)
+
+    def _make_directories(self, name: str) -> None:
+        directory = self.directory(name)
+        directory.mkdir(mode=0o701, exist_ok=True)
+        data = directory / DATA
+        if not data.exists():
+            data.mkdir(mode=0o755)
+            data.chmod(0o755)
+
+
+def _name_aside(entry: Path) -> str:
+    return entry.name.removeprefix(_REMOVED).partition(".")[2]
