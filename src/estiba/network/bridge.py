@@ -74,7 +74,7 @@ class BridgeDriver:
         self._host = NetlinkSocket()
         self._reaper = Reaper()
         self._ports = PortHolder()
-        self._firewall = Firewall(table)
+        self.firewall = Firewall(table)
         self._live: dict[str, _Live] = {}
 
     # -- networks --------------------------------------------------------------------------
@@ -148,15 +148,15 @@ class BridgeDriver:
 
     def start_firewall(self) -> None:
         """Called once, when all networks are made."""
-        self._firewall.start(live.rule for live in self._live.values())
+        self.firewall.start(live.rule for live in self._live.values())
 
     def admit(self, network: NetworkRecord) -> None:
         """Lets the firewall know a network that came later."""
-        self._firewall.add_bridge(self._live[network.id].rule)
+        self.firewall.add_bridge(self._live[network.id].rule)
 
     def remove(self, network: NetworkRecord) -> None:
         self._live.pop(network.id, None)
-        self._firewall.remove_bridge(network.bridge)
+        self.firewall.remove_bridge(network.bridge)
         link = self._find_link(network.bridge)
         if network.owns_bridge and link is not None:
             self._reaper.delete_link(link.index)
@@ -164,8 +164,8 @@ class BridgeDriver:
 
     def close(self, *, delete_table: bool = False) -> None:
         if delete_table:
-            self._firewall.delete()
-        self._firewall.close()
+            self.firewall.delete()
+        self.firewall.close()
         self._ports.close()
         self._reaper.close()
         self._host.close()
@@ -205,7 +205,7 @@ class BridgeDriver:
 
     def _plug(self, live: _Live, endpoint: Endpoint, attachment: Attachment) -> None:
         self._add_pair(live, endpoint, attachment.sandbox)
-        self._firewall.admit(_endpoint_rule(live, endpoint))
+        self.firewall.admit(_endpoint_rule(live, endpoint))
         failpoint.hit("network.veth-made")
         is_gateway = attachment.is_gateway and bool(endpoint.gateway)
         sandbox.configure(
@@ -251,11 +251,11 @@ class BridgeDriver:
             held = self._ports.hold(endpoint.id, requests, host_ip=live.record.host_ip)
             failpoint.hit("network.ports-held")
             rules = _rules(endpoint, bindings_of(held))
-            self._firewall.publish(rules)
+            self.firewall.publish(rules)
             self._reaper.forget_udp_flows(_udp_ports(rules))
             self._ports.confirm(endpoint.id)
         except EstibaError as error:
-            self._firewall.unpublish(rules)
+            self.firewall.unpublish(rules)
             raise type(error)(
                 "driver failed programming external connectivity on endpoint "
                 f"{endpoint.container_name} ({endpoint.id}): {error}"
@@ -264,14 +264,14 @@ class BridgeDriver:
 
     def disconnect(self, endpoint: Endpoint) -> None:
         rules = _rules(endpoint, endpoint.ports)
-        self._firewall.unpublish(rules)
+        self.firewall.unpublish(rules)
         self._reaper.forget_udp_flows(_udp_ports(rules))
         self._ports.release(endpoint.id)
         failpoint.hit("network.ports-released")
         link = self._find_link(endpoint.host_interface)
         if link is not None:
             self._reaper.delete_link(link.index)
-        self._firewall.dismiss(endpoint.host_interface)
+        self.firewall.dismiss(endpoint.host_interface)
         live = self._live.get(endpoint.network_id)
         if live is not None:
             live.allocator.release(endpoint.id)
@@ -297,7 +297,7 @@ class BridgeDriver:
                 )
             admitted.append(_endpoint_rule(live, endpoint))
             rules += _rules(endpoint, endpoint.ports)
-        self._firewall.adopt(admitted, rules)
+        self.firewall.adopt(admitted, rules)
 
     def counters(self, endpoint: Endpoint) -> rtnetlink.Counters | None:
         """Traffic of the container's end: that of the host's end, seen from the other side."""

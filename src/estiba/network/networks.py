@@ -26,6 +26,7 @@ from estiba.network import sandbox
 from estiba.network.bridge import BridgeDriver
 from estiba.network.driver import Attachment, Driver, EndpointObserver, HostDriver
 from estiba.network.firewall.rules import check_interface_name, table_name
+from estiba.network.firewall.table import Firewall
 from estiba.network.plan import NetworkConfig, plan_default_bridge
 from estiba.network.record import (
     KIND,
@@ -142,6 +143,10 @@ class Networks:
         for record in self._records.values():
             self._drivers[record.driver].remove(record)
         self._bridges.close(delete_table=True)
+
+    @property
+    def firewall(self) -> Firewall:
+        return self._bridges.firewall
 
     def drain(self) -> None:
         """Waits until the links of everything disconnected so far are gone."""

@@ -7,8 +7,10 @@ so that publishing a port costs one element, whatever else is published.
     guard         nobody outside reaches the host's loopback, although bridges route it
     prerouting    published port at an address of the host → container
     output        the same for the host's own programs, 127.0.0.1 included
-    forward       within a bridge if its containers may talk; into one only to published ports
-                  and in answer; nothing crosses the edge of an internal network
+    forward       what belongs to a connection that was let pass; then what the policies say;
+                  within a bridge if its containers may talk; into one only to published ports;
+                  nothing crosses the edge of an internal network
+    policies      of whoever makes policies (`PolicySource`); accept and drop are final
     postrouting   containers leave with the host's address; a container that reaches a
                   neighbour by a published port does so with the bridge's, or the answer would
                   go past the translation
@@ -23,6 +25,7 @@ from collections.abc import Iterable
 from estiba.kernel.nft import Nft, RulesetWatch
 from estiba.model.errors import EstibaError, NotFound
 from estiba.network.firewall.coexist import Admission
+from estiba.network.firewall.policy import NO_POLICY, PolicySource, PolicyText
 from estiba.network.firewall.rules import BridgeRule, EndpointRule, PortRule
 
 _log = logging.getLogger(__name__)
@@ -36,7 +39,10 @@ class Firewall:
         self._nft = nft or Nft()
         self._admission = Admission(self._nft, table)
         self._watch: RulesetWatch | None = None
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
+        """Held over every change; a `PolicySource` guards with it what `render` reads."""
+
+        self._policy: PolicySource | None = None
         self._bridges: dict[str, BridgeRule] = {}
         self._ports: dict[tuple[str, str], PortRule] = {}
         self._endpoints: dict[str, EndpointRule] = {}
@@ -45,7 +51,7 @@ class Firewall:
         """Writes a table without ports, unless an earlier engine left one: then its ports go on
         working until `adopt` says which are still wanted.
         """
-        with self._lock:
+        with self.lock:
             self._bridges = {rule.bridge: rule for rule in bridges}
             self._watch = RulesetWatch(self._heal)
             self._ensure_present()
@@ -57,51 +63,65 @@ class Firewall:
 
     def adopt(self, endpoints: Iterable[EndpointRule], ports: Iterable[PortRule]) -> None:
         """Writes the whole table with these endpoints and ports too, in one transaction."""
-        with self._lock:
+        with self.lock:
             self._endpoints.update({rule.link: rule for rule in endpoints})
             self._ports.update({(rule.map, rule.key): rule for rule in ports})
             self._rebuild()
 
     def add_bridge(self, rule: BridgeRule) -> None:
-        with self._lock:
+        with self.lock:
             self._bridges[rule.bridge] = rule
             self._rebuild()
 
     def remove_bridge(self, bridge: str) -> None:
-        with self._lock:
+        with self.lock:
             if self._bridges.pop(bridge, None) is not None:
                 self._rebuild()
 
     def admit(self, endpoint: EndpointRule) -> None:
         """Lets what comes from a container's link pass as far as its addresses are its own."""
-        with self._lock:
+        with self.lock:
             self._endpoints[endpoint.link] = endpoint
 
     def dismiss(self, link: str) -> None:
         """Forgets a container's link; one that is gone is no error."""
-        with self._lock:
+        with self.lock:
             self._endpoints.pop(link, None)
 
     def publish(self, ports: Iterable[PortRule]) -> None:
         """Adds translations. A table that somebody flushed is written anew."""
         rules = list(ports)
-        with self._lock:
+        with self.lock:
             self._ports.update({(rule.map, rule.key): rule for rule in rules})
             self._change(f"add element inet {self.table} {rule.map} {{ {rule} }}" for rule in rules)
 
     def unpublish(self, ports: Iterable[PortRule]) -> None:
         """Takes translations away; those that are gone are no error."""
         rules = list(ports)
-        with self._lock:
+        with self.lock:
             known = [rule for rule in rules if self._ports.pop((rule.map, rule.key), None)]
             self._change(
                 f"delete element inet {self.table} {rule.map} {{ {rule.key} }}" for rule in known
             )
 
+    def set_policy(self, source: PolicySource) -> None:
+        """Whoever writes the chain `policies`; before `start`."""
+        self._policy = source
+
+    def change(self, commands: str) -> None:
+        """Executes commands of a policy's maker in one transaction, all or nothing.
+
+        They name the table as `inet <self.table>`. When they meet something that is not there,
+        the whole table is written anew with what `PolicySource.render` says by then: change the
+        state first, then the table. Raises Internal for commands that nftables refuses.
+        """
+        with self.lock:
+            self._change((commands,))
+
     def delete(self) -> None:
         """Deletes the table; none is no error."""
         self._stop_watching()
-        with self._lock:
+        with self.lock:
             self._bridges, self._ports, self._endpoints = {}, {}, {}
             self._admission.ensure(())
             self._nft.run(f"add table inet {self.table}\ndelete table inet {self.table}\n")
@@ -123,7 +143,7 @@ class Firewall:
     def _heal(self) -> None:
         """Another program changed the ruleset: `nft flush ruleset` takes everyone's tables."""
         try:
-            with self._lock:
+            with self.lock:
                 self._ensure_present()
         except EstibaError as error:
             _log.warning("cannot restore the table %s: %s", self.table, error)
@@ -137,12 +157,18 @@ class Firewall:
 
     def _rebuild(self) -> None:
         name = f"inet {self.table}"
-        table = render_table(self.table, self._bridges.values(), self._ports.values())
+        policy = self._policy.render() if self._policy is not None else NO_POLICY
+        table = render_table(self.table, self._bridges.values(), self._ports.values(), policy)
         self._nft.run(f"add table {name}\ndelete table {name}\n{table}")
         self._admission.ensure(self._bridges)
 
 
-def render_table(table: str, bridges: Iterable[BridgeRule], ports: Iterable[PortRule]) -> str:
+def render_table(
+    table: str,
+    bridges: Iterable[BridgeRule],
+    ports: Iterable[PortRule],
+    policy: PolicyText = NO_POLICY,
+) -> str:
     """The whole table in the nft language."""
     rules = list(bridges)
     by_map: dict[str, list[str]] = {"published": [], "published_at": []}
@@ -162,6 +188,7 @@ def render_table(table: str, bridges: Iterable[BridgeRule], ports: Iterable[Port
         ),
         published=_elements(by_map["published"]),
         published_at=_elements(by_map["published_at"]),
+        policy=f"{policy.sets}\n{policy.chains}",
     )
 
 
@@ -184,6 +211,8 @@ table inet {table} {{
     type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; {published_at};
   }}
 
+  {policy}
+
   chain guard {{
     type filter hook prerouting priority raw; policy accept;
     iifname != "lo" ip daddr 127.0.0.0/8 drop
@@ -203,13 +232,14 @@ table inet {table} {{
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
+    ct state established,related accept
+    jump policies
     iifname . oifname @talking accept
     iifname @internal drop
     oifname @internal drop
     oifname @bridges jump inbound
   }}
   chain inbound {{
-    ct state established,related accept
     ct status dnat accept
     drop
   }}
