@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -176,9 +176,14 @@ class BridgeDriver:
         live = self._live[network.id]
         identity = endpoint_id(attachment.container_id, network.id)
         settings = attachment.settings
-        mac = check_mac(settings.mac_address) or random_mac()
+        before = attachment.before
+        mac = check_mac(settings.mac_address) or (before and before.mac_address) or random_mac()
         wanted = settings.ipam_config.ipv4_address if settings.ipam_config else ""
-        address = live.allocator.allocate(identity, _parse_address(wanted))
+        address = live.allocator.allocate(
+            identity,
+            _parse_address(wanted),
+            preferred=_parse_address(before.ip_address) if before else None,
+        )
         endpoint = Endpoint(
             id=identity,
             network_id=network.id,
@@ -261,6 +266,29 @@ class BridgeDriver:
                 f"{endpoint.container_name} ({endpoint.id}): {error}"
             ) from error
         return held
+
+    def republish(
+        self, network: NetworkRecord, endpoint: Endpoint, ports: Sequence[PortRequest]
+    ) -> Endpoint:
+        host_ip = self._live[network.id].record.host_ip
+        held, earlier = self._ports.swap(endpoint.id, ports, host_ip=host_ip)
+        changed = msgspec.structs.replace(endpoint, ports=bindings_of(held))
+        old, new = _rules(endpoint, endpoint.ports), _rules(changed, changed.ports)
+        gone = [rule for rule in old if rule not in new]
+        added = [rule for rule in new if rule not in old]
+        try:
+            failpoint.hit("network.ports-swapped")
+            self._firewall.unpublish(gone)
+            self._firewall.publish(added)
+            self._reaper.forget_udp_flows(_udp_ports(gone + added))
+            self._ports.confirm(endpoint.id)
+        except BaseException:
+            self._firewall.unpublish(added)
+            self._firewall.publish(gone)
+            self._ports.swap_back(endpoint.id, earlier)
+            raise
+        self._ports.drop(earlier, but=held)
+        return changed
 
     def disconnect(self, endpoint: Endpoint) -> None:
         rules = _rules(endpoint, endpoint.ports)

@@ -25,6 +25,9 @@ class Attachment:
     is_gateway: bool = True
     """The container's default route leads through this network."""
 
+    before: Endpoint | None = None
+    """What the container had on the network in its run before: given again where it is free."""
+
 
 class Driver(Protocol):
     """All methods block, and all but `plan` may be done twice without harm."""
@@ -43,6 +46,11 @@ class Driver(Protocol):
 
     def disconnect(self, endpoint: Endpoint) -> None:
         """Undoes `connect`."""
+
+    def republish(
+        self, network: NetworkRecord, endpoint: Endpoint, ports: Sequence[PortRequest]
+    ) -> Endpoint:
+        """Publishes exactly these ports of a live endpoint; nothing changes when it raises."""
 
     def adopt(self, endpoints: list[Endpoint]) -> None:
         """Takes over endpoints of live containers after a restart of the engine."""
@@ -94,6 +102,12 @@ class HostDriver:
 
     def disconnect(self, endpoint: Endpoint) -> None:
         pass
+
+    def republish(
+        self, network: NetworkRecord, endpoint: Endpoint, ports: Sequence[PortRequest]
+    ) -> Endpoint:
+        """As with `connect` there is nothing to translate."""
+        return endpoint
 
     def adopt(self, endpoints: list[Endpoint]) -> None:
         pass

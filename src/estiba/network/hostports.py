@@ -10,7 +10,7 @@ import errno
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from estiba.model.container import PortBinding
@@ -77,6 +77,41 @@ class PortHolder:
                     port = HeldPort(request, request.host_ip, int(request.host_port), None)
                 held.append(port)
         return lost
+
+    def swap(
+        self, owner: str, requests: Iterable[PortRequest], *, host_ip: str = ANY_ADDRESS
+    ) -> tuple[list[HeldPort], list[HeldPort]]:
+        """Takes these ports in place of what the owner has: what is held now, and what it had.
+
+        A host port in both is not let go. Of the others `drop` those that it had, or `swap_back`.
+        Raises as `hold` does; the owner has what it had then.
+        """
+        with self._lock:
+            earlier = self._held.get(owner, [])
+            spare, held = list(earlier), []
+            try:
+                for request in requests:
+                    kept = next((port for port in spare if _serves(port, request, host_ip)), None)
+                    if kept is not None:
+                        spare.remove(kept)
+                        held.append(replace(kept, request=request))
+                    else:
+                        held.append(self._hold_one(request, request.host_ip or host_ip))
+            except BaseException:
+                _close(held, but=earlier)
+                raise
+            self._held[owner] = held
+            return list(held), earlier
+
+    def swap_back(self, owner: str, earlier: list[HeldPort]) -> None:
+        with self._lock:
+            _close(self._held.get(owner, []), but=earlier)
+            self._held[owner] = earlier
+
+    def drop(self, ports: list[HeldPort], *, but: list[HeldPort]) -> None:
+        """Frees `ports`, but for those that are among the others too."""
+        with self._lock:
+            _close(ports, but=but)
 
     def confirm(self, owner: str) -> None:
         """Makes the hold firm, once translation is in place.
@@ -146,6 +181,23 @@ class PortHolder:
                 same = ANY_ADDRESS in (host_ip, other.host_ip) or host_ip == other.host_ip
                 if same and (other.request.protocol, other.host_port) == ("sctp", port):
                     raise OSError(errno.EADDRINUSE, "port is already allocated")
+
+
+def _serves(port: HeldPort, request: PortRequest, host_ip: str) -> bool:
+    """Whether a held port is one that the request may get."""
+    asked = (request.protocol, request.host_ip or host_ip)
+    if (port.request.protocol, port.host_ip) != asked:
+        return False
+    if request.host_port in ("", "0"):
+        return port.request.key == request.key and port.host_port == request.preferred
+    return port.host_port in _parse_range(request.host_port)
+
+
+def _close(ports: list[HeldPort], *, but: list[HeldPort]) -> None:
+    kept = {id(port.holder) for port in but if port.holder is not None}
+    for port in ports:
+        if port.holder is not None and id(port.holder) not in kept:
+            port.holder.close()
 
 
 def bindings_of(held: list[HeldPort]) -> dict[str, list[PortBinding]]:

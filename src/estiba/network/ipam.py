@@ -64,8 +64,14 @@ class Allocator:
         self._address_by_owner: dict[str, int] = {}
         self._cursor = self._first
 
-    def allocate(self, owner: str, wanted: IPv4Address | None = None) -> IPv4Address:
-        """An address for `owner`, the one that it `wanted` if it names one.
+    def allocate(
+        self,
+        owner: str,
+        wanted: IPv4Address | None = None,
+        *,
+        preferred: IPv4Address | None = None,
+    ) -> IPv4Address:
+        """An address for `owner`: the one `wanted`, else the one `preferred` if it is free.
 
         Raises InvalidArgument, Conflict or FailedPrecondition: outside, taken, none left.
         """
@@ -73,7 +79,12 @@ class Allocator:
         if held is not None and (wanted is None or int(wanted) == held):
             return IPv4Address(held)
         self.release(owner)
-        number = self._next_free() if wanted is None else self._check(wanted)
+        if wanted is not None:
+            number = self._check(wanted)
+        elif preferred is not None and self._is_free(int(preferred)):
+            number = int(preferred)
+        else:
+            number = self._next_free()
         self._owner_by_address[number] = owner
         self._address_by_owner[owner] = number
         return IPv4Address(number)
@@ -94,6 +105,10 @@ class Allocator:
         if number in self._blocked or number in self._owner_by_address:
             raise Conflict(f"Address already in use: {wanted}")
         return number
+
+    def _is_free(self, number: int) -> bool:
+        inside = self._first <= number <= self._last
+        return inside and number not in self._blocked and number not in self._owner_by_address
 
     def _next_free(self) -> int:
         size = self._last - self._first + 1

@@ -17,6 +17,7 @@ from estiba.kernel import failpoint, rtnetlink
 from estiba.model.container import EndpointSettings
 from estiba.model.errors import (
     AlreadyExists,
+    Conflict,
     Forbidden,
     InvalidArgument,
     NotFound,
@@ -274,9 +275,13 @@ class Networks:
         settings: EndpointSettings | None = None,
         ports: Sequence[PortRequest] = (),
         hostname: str = "",
+        interface: str = "",
+        before: Endpoint | None = None,
     ) -> Endpoint:
         """Joins an open sandbox to a network; connecting again begins anew.
 
+        `interface` is its name inside, by default the first free ethN; `before` is what the
+        container had on the network when it last ran, and gets again where that is free.
         Raises NotFound, InvalidArgument, Conflict or FailedPrecondition; nothing is left then.
         """
         settings = settings or EndpointSettings()
@@ -286,20 +291,23 @@ class Networks:
         if earlier is not None:
             self.disconnect(container_id, earlier)
         names = [container_name, *settings.aliases, short(container_id), hostname]
+        names = names if record.has_names else []
         attachment = Attachment(
             container_id=container_id,
             container_name=container_name,
             sandbox=self._sandboxes.path(container_id),
-            interface="",
+            interface=interface,
             settings=settings,
             ports=tuple(ports),
             dns_names=tuple(dict.fromkeys(filter(None, names))),
+            before=before,
         )
         attachment = self._enrol(record, attachment)
         try:
             endpoint = self._drivers[record.driver].connect(record, attachment)
         except BaseException:
             self._strike(container_id, record.id)
+            self.reroute(container_id)
             raise
         with self._lock:
             self._endpoints[container_id][record.id] = endpoint
@@ -316,13 +324,32 @@ class Networks:
         for observer in self._observers:
             observer.left(endpoint)
         self._drivers[endpoint.driver].disconnect(endpoint)
-        left = self._strike(container_id, endpoint.network_id)
-        rest = [other for other in left if other.gateway]
-        if endpoint.gateway and rest and self._sandboxes.path(container_id).exists():
-            heir = min(rest, key=lambda other: other.gateway_rank)
-            sandbox.set_default_route(
-                self._sandboxes.path(container_id), heir.interface, IPv4Address(heir.gateway)
-            )
+        self._strike(container_id, endpoint.network_id)
+        if endpoint.gateway:
+            self.reroute(container_id)
+
+    def reroute(self, container_id: str) -> None:
+        """Leads the container's default route through the endpoint that it belongs to."""
+        with self._lock:
+            mine = list(self._endpoints.get(container_id, {}).values())
+        ways = [endpoint for endpoint in mine if endpoint.gateway]
+        path = self._sandboxes.path(container_id)
+        if ways and path.exists():
+            chosen = min(ways, key=lambda endpoint: endpoint.gateway_rank)
+            sandbox.set_default_route(path, chosen.interface, IPv4Address(chosen.gateway))
+
+    def republish(
+        self, container_id: str, endpoint: Endpoint, ports: Sequence[PortRequest]
+    ) -> Endpoint:
+        """Publishes exactly these ports of a live endpoint: what stays is not interrupted.
+
+        Raises Conflict or InvalidArgument; nothing has changed then.
+        """
+        record = self.network(endpoint.network_id)
+        changed = self._drivers[endpoint.driver].republish(record, endpoint, ports)
+        with self._lock:
+            self._endpoints.setdefault(container_id, {})[endpoint.network_id] = changed
+        return changed
 
     def interface_statistics(self, container_id: str) -> dict[str, rtnetlink.Counters]:
         """Traffic counters by the interface's name inside the container."""
@@ -339,7 +366,13 @@ class Networks:
                 raise NotFound(f"network {record.name} not found")
             mine = self._endpoints.setdefault(container_id, {})
             used = {endpoint.interface for endpoint in mine.values()}
+            if attachment.interface in used:
+                raise Conflict(
+                    f"interface name {attachment.interface} is taken in container "
+                    f"{attachment.container_name}: choose another one"
+                )
             number = next(n for n in range(len(used) + 1) if f"eth{n}" not in used)
+            name = attachment.interface or f"eth{number}"
             pending = Endpoint(
                 id=endpoint_id(container_id, record.id),
                 network_id=record.id,
@@ -348,21 +381,20 @@ class Networks:
                 container_id=container_id,
                 container_name=attachment.container_name,
                 requested=attachment.settings,
-                interface=f"eth{number}" if record.driver == "bridge" else "",
+                interface="" if record.driver in ("host", "null") else name,
             )
             others = [endpoint for endpoint in mine.values() if endpoint.gateway]
             mine[record.id] = pending
         first = all(pending.gateway_rank < other.gateway_rank for other in others)
         return replace(attachment, interface=pending.interface, is_gateway=first)
 
-    def _strike(self, container_id: str, network_id: str) -> list[Endpoint]:
-        """Forgets an endpoint; returns the others of the container."""
+    def _strike(self, container_id: str, network_id: str) -> None:
+        """Forgets an endpoint."""
         with self._lock:
             mine = self._endpoints.get(container_id, {})
             mine.pop(network_id, None)
             if not mine:
                 self._endpoints.pop(container_id, None)
-            return list(mine.values())
 
     # -- records ---------------------------------------------------------------------------
 

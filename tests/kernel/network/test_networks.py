@@ -28,7 +28,7 @@ from estiba.model.errors import (
     NotImplemented,
 )
 from estiba.network.networks import Networks
-from estiba.network.record import IpamConfig, NetworkSpec
+from estiba.network.record import IpamConfig, NetworkSpec, PortRequest
 from estiba.store import Store
 from estiba.store.events import EventBus
 
@@ -177,6 +177,39 @@ def test_networks_are_found_by_name_id_and_prefix(host: Host) -> None:
     assert [one.id for one in again.networks()] == [one.id for one in networks.networks()]
 
 
+def test_what_a_container_had_it_gets_again_while_it_is_free(host: Host) -> None:
+    first = host.attach("one")
+    host.networks.close_sandbox("one")
+    host.attach("two")
+    again = host.attach("one", before=first)
+    assert (again.ip_address, again.mac_address) == (first.ip_address, first.mac_address)
+    host.networks.close_sandbox("one")
+    host.attach("three", settings=fixed(first.ip_address))
+    assert host.attach("one", before=first).ip_address not in ("", first.ip_address)
+
+
+def test_interfaces_bear_the_names_that_are_asked_for(host: Host) -> None:
+    host.networks.create(NetworkSpec(name="blue"))
+    host.networks.create(NetworkSpec(name="green"))
+    assert host.attach("one", interface="lan0").interface == "lan0"
+    assert host.attach("one", network="blue").interface == "eth0"
+    with pytest.raises(Conflict, match="interface name eth0 is taken in container name-one"):
+        host.attach("one", network="green", interface="eth0")
+    assert set(links(host.networks.sandbox_path("one"))) >= {"lo", "lan0", "eth0"}
+
+
+def test_a_connection_that_fails_leaves_the_way_out(host: Host) -> None:
+    host.networks.create(NetworkSpec(name="a-first"))
+    host.attach("one")
+    before = gateways(host.networks.sandbox_path("one"))
+    host.attach("two", ports=[PortRequest(container_port=80, host_port="8088")])
+    taken = [PortRequest(container_port=81, host_port="8088")]
+    with pytest.raises(Conflict):
+        host.attach("one", network="a-first", ports=taken)
+    host.networks.drain()
+    assert gateways(host.networks.sandbox_path("one")) == before
+
+
 def test_a_network_of_ones_own(host: Host) -> None:
     spec = NetworkSpec(
         name="blue",
@@ -190,7 +223,7 @@ def test_a_network_of_ones_own(host: Host) -> None:
     )
     assert (endpoint.ip_address, endpoint.gateway) == ("10.77.0.128", "10.77.0.254")
     assert endpoint.dns_names == ["name-one", "web", "one", "first"]
-    assert host.attach("two").dns_names == ["name-two", "two"]
+    assert host.attach("two").dns_names == [], "on the default one nobody asks for names"
     assert links(host.networks.sandbox_path("one"))["eth0"].mtu == 1400
     assert ping(host.networks.sandbox_path("one"), OUTSIDE_ADDRESS)
     with pytest.raises(AlreadyExists, match="network with name blue already exists"):

@@ -67,6 +67,35 @@ def test_a_container_reaches_itself(host: Host, web: Endpoint) -> None:
     assert host.ask(sandbox(host, "web"), web.gateway, 8080) == web.gateway
 
 
+def test_ports_of_a_live_endpoint_change(host: Host, web: Endpoint) -> None:
+    host.serve(sandbox(host, "web"), 81)
+    with socket.create_connection(("127.0.0.1", 8080)) as client:
+        wanted = [request(80, "8080"), request(81, "5353"), request(81)]
+        changed = host.networks.republish("web", web, wanted)
+        client.send(b"who am I?")
+        assert client.recv(100).decode() == web.gateway, "what stays is not interrupted"
+    free = int(changed.ports["81/tcp"][1].host_port)
+    for port in (8080, 5353, free):
+        assert host.ask(None, "127.0.0.1", port) == web.gateway
+    assert "53/udp" not in changed.ports
+    # A host port may go from one of the container's to another.
+    moved = host.networks.republish("web", changed, [request(81, "8080")])
+    assert moved.ports.keys() == {"81/tcp"}
+    assert host.ask(None, "127.0.0.1", 8080) == web.gateway
+    assert host.is_blocked(None, "127.0.0.1", free)
+    assert host.networks.endpoints(web.network_id) == [moved]
+
+
+def test_ports_that_cannot_be_had_change_nothing(host: Host, web: Endpoint) -> None:
+    host.attach("other", ports=[request(80, "8090")])
+    with pytest.raises(Conflict, match="port is already allocated"):
+        host.networks.republish("web", web, [request(80, "8099"), request(80, "8090")])
+    assert host.ask(None, "127.0.0.1", 8080) == web.gateway
+    assert host.ask(None, "127.0.0.1", 5353, socket.SOCK_DGRAM) == web.gateway
+    with socket.socket() as free:
+        free.bind(("0.0.0.0", 8099))
+
+
 def test_unpublished_ports_are_closed_to_the_outside(host: Host, web: Endpoint) -> None:
     host.serve(sandbox(host, "web"), 81)
     assert host.is_blocked(host.outside, HOST_ADDRESS, 81)
