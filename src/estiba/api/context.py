@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from estiba.api.errors import told
+from estiba.api.through import through
 from estiba.http1 import Body, HttpRequest, HttpResponse
 from estiba.model.errors import InvalidArgument, LimitExceeded
 from estiba.model.times import parse_moment
@@ -230,6 +231,7 @@ def stream(pieces: AsyncIterator[bytes], content_type: str) -> HttpResponse:
     return HttpResponse(200, {"Content-Type": content_type}, pieces)
 
 
+@through
 async def progress(values: AsyncIterator[Any]) -> AsyncIterator[bytes]:
     """`json_lines` of work on images, where an error after the head is a line as well."""
     try:
@@ -242,10 +244,19 @@ async def progress(values: AsyncIterator[Any]) -> AsyncIterator[bytes]:
         yield _encoder.encode({"errorDetail": {"message": message}, "error": message}) + b"\r\n"
 
 
+@through
 async def json_lines(values: AsyncIterator[Any]) -> AsyncIterator[bytes]:
     """One JSON value a line, as progress and event streams have it."""
     async for value in values:
         yield _encoder.encode(value) + b"\r\n"
+
+
+@through
+async def head_first(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The answer's head goes out at once, whenever the first piece comes."""
+    yield b""
+    async for piece in pieces:
+        yield piece
 
 
 async def first(pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -255,10 +266,11 @@ async def first(pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
     except StopAsyncIteration:
         head = None
 
-    async def rest() -> AsyncIterator[Any]:
+    @through
+    async def rest(pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
         if head is not None:
             yield head
         async for piece in pieces:
             yield piece
 
-    return rest()
+    return rest(pieces)

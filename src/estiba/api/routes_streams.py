@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 
@@ -19,6 +20,7 @@ from estiba.api.streams import (
     frame,
     frames_by_line,
 )
+from estiba.api.through import through
 from estiba.http1 import HttpResponse
 from estiba.model.errors import EstibaError, InvalidArgument
 
@@ -103,14 +105,7 @@ class StreamRoutes:
         if condition not in _WAIT_CONDITIONS:
             raise InvalidArgument(f"invalid condition: {condition!r}")
         outcome = self._commands.wait(context.id, condition or "not-running")
-
-        async def body() -> AsyncIterator[bytes]:
-            # The head goes out at once: a client that waits before it starts relies on it.
-            yield b""
-            async for value in outcome:
-                yield msgspec.json.encode(value) + b"\n"
-
-        return stream(body(), "application/json")
+        return stream(_outcome(outcome), "application/json")
 
 
 def _tail(text: str) -> int | None:
@@ -135,6 +130,15 @@ def _attach_options(context: Context) -> AttachOptions:
     )
 
 
+@through
+async def _outcome(values: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    # The head goes out at once: a client that waits before it starts relies on it.
+    yield b""
+    async for value in values:
+        yield msgspec.json.encode(value) + b"\n"
+
+
+@through
 async def _log_stream(
     chunks: AsyncIterator[tuple[int, bytes]], *, tty: bool, follow: bool
 ) -> AsyncIterator[bytes]:

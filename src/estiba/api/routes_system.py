@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-from estiba.api.context import Context, answer, decode, empty, json_lines, stream
+from estiba.api.context import Context, answer, decode, empty, head_first, json_lines, stream
 from estiba.api.ports import Backends
 from estiba.api.router import Router
 from estiba.http1 import HttpResponse
@@ -58,13 +56,7 @@ class SystemRoutes:
         if since and until and until < since:
             raise InvalidArgument("`since` cannot be after `until`")
         found = self._system.events(since_ns=since, until_ns=until, filters=context.filters())
-
-        async def body() -> AsyncIterator[bytes]:
-            yield b""
-            async for line in json_lines(found):
-                yield line
-
-        return stream(body(), "application/json")
+        return stream(head_first(json_lines(found)), "application/json")
 
     async def disk_usage(self, context: Context) -> HttpResponse:
         return answer(await self._system.disk_usage(context.texts("type")))

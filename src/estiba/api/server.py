@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import grp
 import ipaddress
+import logging
 import os
 import socket
 import ssl
@@ -27,6 +28,8 @@ from estiba.http1.responses import error_body
 from estiba.http1.targets import split_target
 from estiba.http1.tls import TlsProtocol
 from estiba.model.errors import EstibaError, Forbidden, InvalidArgument, Unavailable
+
+_log = logging.getLogger(__name__)
 
 SOCKET_MODE = 0o660
 _BACKLOG = 1024
@@ -60,6 +63,9 @@ class Server:
     _servers: list[asyncio.Server] = field(default_factory=list)
     _sockets: list[Path] = field(default_factory=list)
     _connections: set[Connection] = field(default_factory=set)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    """Of connections; one lasts until its handler has ended, wherever its client is."""
+    _is_closing: bool = False
 
     async def listen(self, listener: Listener) -> None:
         """Raises InvalidArgument for a bad address, Unavailable when it is taken."""
@@ -133,28 +139,37 @@ class Server:
 
     def _connection(self, peer: str) -> Connection:
         connection = Connection(self.handle, peer=peer)
-        connection.on_made = lambda: self._connections.add(connection)
+        connection.on_made = lambda: self._made(connection)
         connection.on_closed = lambda: self._connections.discard(connection)
         return connection
 
+    def _made(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        if connection.task is not None:
+            self._tasks.add(connection.task)
+            connection.task.add_done_callback(self._tasks.discard)
+        if self._is_closing:
+            # It was accepted before, and nobody would end it any more.
+            connection.abort()
+
     async def close(self) -> None:
         """Stops listening and ends all connections, with what their handlers still hold."""
+        self._is_closing = True
         for server in self._servers:
             server.close()
-        connections = list(self._connections)
-        tasks = [one.task for one in connections if one.task is not None]
-        tasks = [task for task in tasks if task is not asyncio.current_task()]
-        for connection in connections:
+        for connection in list(self._connections):
             connection.close()
         for path in self._sockets:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
         # A build, for instance, ends its steps; who does not read what is sent waits in vain.
         for patience_s in _ENDING_S:
-            if tasks:
-                await asyncio.wait(tasks, timeout=patience_s)
-            for connection in connections:
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=patience_s)
+            for connection in list(self._connections):
                 connection.abort()
+        if self._tasks:
+            _log.warning("%d requests have not ended with their connections", len(self._tasks))
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """The answer to one request; errors become answers here and nowhere else."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from estiba.build.effects import finished
 from estiba.build.ops import ImageInput
 from estiba.build.progress import CANCELLED, Finished, Started, Status, Tell, Vertex
 from estiba.distribution.cancel import CancelToken
@@ -81,7 +82,7 @@ class Bases:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             cancel.cancel()
-            await asyncio.wait([task])
+            await finished(asyncio.wait([task]))
             tell(Finished(vertex, time.time_ns(), error=CANCELLED))
             raise
         except EstibaError as error:

@@ -49,7 +49,7 @@ async def settled_or_cancelled(
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         stop.cancel()
-        await asyncio.wait([task])
+        await finished(asyncio.wait([task]))
         if not task.cancelled():
             task.exception()  # nobody else will look
         raise

@@ -16,6 +16,7 @@ from estiba.build.running.executor import KernelExecutor
 from estiba.build.running.request import Defaults as BuildDefaults
 from estiba.build.running.run import Engine as BuildEngine
 from estiba.build.running.sandbox import Places
+from estiba.build.underway import UnderWay
 from estiba.containers.controls import KernelControls
 from estiba.containers.engine import Engine
 from estiba.containers.execs import Execs
@@ -85,6 +86,7 @@ class Core:
     cache_mounts: CacheMounts
     build_executor: KernelExecutor
     pruner: Pruner
+    builds: UnderWay
 
 
 def build_core(config: DaemonConfig) -> Core:
@@ -197,6 +199,7 @@ def build_core(config: DaemonConfig) -> Core:
         cache_mounts=cache_mounts,
         build_executor=build_executor,
         pruner=pruner,
+        builds=UnderWay(),
     )
 
 

@@ -71,6 +71,7 @@ class Daemon:
         """Stops serving; containers run on."""
         self.core.images.leases.close()
         await self.server.close()
+        await self.core.builds.close()
         await self.core.engine.close()
         await run_blocking(self.core.networks.stop)
         await run_blocking(self.core.store.close)

@@ -112,6 +112,7 @@ def _builds(core: Core, registries: Registries) -> Builds:
         Inputs(images.host, config.registries),
         core.pruner,
         config.data_root / "tmp",
+        core.builds,
     )
 
 

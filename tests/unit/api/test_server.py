@@ -1,16 +1,20 @@
-"""What the server refuses before any handler is asked."""
+"""What the server refuses before any handler is asked, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from estiba.api import server as served
+from estiba.api.context import Context, first, progress, stream
 from estiba.api.router import Router
 from estiba.api.server import Server
-from estiba.http1 import Body, Connection, HttpRequest
+from estiba.http1 import Body, Connection, HttpRequest, HttpResponse
 from estiba.http1.tls import TlsProtocol
 
 
@@ -71,4 +75,100 @@ async def test_who_speaks_no_tls_is_told_so_and_forgotten() -> None:
             b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
         )
     assert not server._connections
+    writer.close()
+
+
+# -- the end -------------------------------------------------------------------------------
+
+
+class Told:
+    """An endless answer, put away over several turns of the loop once `go` is set."""
+
+    def __init__(self) -> None:
+        self.begun, self.ending, self.go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.is_put_away = False
+
+    async def lines(self) -> AsyncIterator[Any]:
+        try:
+            while True:
+                yield "x" * (1 << 16)
+                self.begun.set()
+        finally:
+            self.ending.set()
+            async with asyncio.timeout(10):
+                await self.go.wait()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            self.is_put_away = True
+
+    async def answer(self, _: Context) -> HttpResponse:
+        return stream(progress(await first(self.lines())), "application/json")
+
+
+async def asked(told: Told) -> tuple[Server, Connection, socket.socket]:
+    """A connection on which the answer has begun; nobody reads it."""
+    router = Router()
+    router.add("SystemEvents", told.answer)
+    server = Server(router)
+    connection = server._connection("unix")
+    ours, theirs = socket.socketpair()
+    await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, ours)
+    theirs.send(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+    await told.begun.wait()
+    return server, connection, theirs
+
+
+async def test_the_end_waits_for_what_an_answer_holds_that_nobody_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(served, "_ENDING_S", (0.05, 10.0))
+    told = Told()
+    server, connection, wire = await asked(told)
+    stalled, pause = asyncio.Event(), connection.pause_writing
+    monkeypatch.setattr(connection, "pause_writing", lambda: (pause(), stalled.set()))
+    await stalled.wait()
+    told.go.set()
+    await server.close()
+    assert told.is_put_away
+    wire.close()
+
+
+async def test_the_end_waits_for_a_client_that_has_left() -> None:
+    told = Told()
+    server, connection, wire = await asked(told)
+    wire.close()
+    await told.ending.wait()
+    assert connection not in server._connections
+    closing = asyncio.create_task(server.close())
+    await asyncio.sleep(0)
+    told.go.set()
+    await closing
+    assert told.is_put_away
+
+
+async def test_a_handler_that_hangs_is_told_and_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(served, "_ENDING_S", (0.0, 0.0))
+    told = Told()
+    server, connection, wire = await asked(told)
+    await server.close()
+    assert "1 requests have not ended" in caplog.text
+    told.go.set()
+    assert connection.task is not None
+    await asyncio.wait([connection.task])
+    assert told.is_put_away
+    wire.close()
+
+
+async def test_who_comes_at_the_end_is_sent_away() -> None:
+    server = Server(Router())
+    await server.close()
+    ours, theirs = socket.socketpair()
+    await asyncio.get_running_loop().connect_accepted_socket(
+        lambda: server._connection("unix"), ours
+    )
+    reader, writer = await asyncio.open_unix_connection(sock=theirs)
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
     writer.close()

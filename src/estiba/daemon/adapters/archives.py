@@ -6,7 +6,7 @@ import contextlib
 import os
 import posixpath
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,9 @@ class ContainerArchives:
                     os.close(fd)
 
         await actor.announce("export")
-        async for piece in iterate(pieces()):
-            yield piece
+        async with aclosing(iterate(pieces())) as drawn:
+            async for piece in drawn:
+                yield piece
 
     @contextmanager
     def _tree(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -50,7 +50,7 @@ class _Exclusive(Generic[T]):
                 closer()
 
 
-async def iterate(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def iterate(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
     """A blocking iterator of bytes, drawn in a thread, small pieces joined."""
     source = _Exclusive(pieces)
 

@@ -26,6 +26,7 @@ from estiba.build.failure import StepFailed
 from estiba.build.prune import PruneOptions
 from estiba.build.pruner import Pruner
 from estiba.build.request import BuildRequest
+from estiba.build.underway import UnderWay
 from estiba.daemon.adapters.bridging import iterate
 from estiba.daemon.adapters.build_agents import Agents
 from estiba.daemon.adapters.build_inputs import Inputs
@@ -67,6 +68,7 @@ class Builds:
     inputs: Inputs
     pruner: Pruner
     work: Path
+    under_way: UnderWay
     agents: Agents = field(default_factory=Agents)
     _outputs: dict[str, _Output] = field(default_factory=dict)
 
@@ -171,12 +173,17 @@ class Builds:
         found = self._outputs.pop(token, None)
         if found is None:
             raise NotFound("no such output: each is given once, within ten minutes of its build")
-        return self._given(found)
+        given = self._given(found)
+        # Closed before it has begun, it would give nothing back.
+        await anext(given)
+        return given
 
     async def _given(self, output: _Output) -> AsyncIterator[bytes]:
         try:
-            async for piece in iterate(output.make()):
-                yield piece
+            yield b""
+            async with contextlib.aclosing(iterate(output.make())) as pieces:
+                async for piece in pieces:
+                    yield piece
         finally:
             await run_blocking(output.close)
 
@@ -244,7 +251,7 @@ class Builds:
             cancel.cancel()
             source.close()
             is_open = False
-            await asyncio.wait([task])
+            await to_its_end(asyncio.wait([task]))
             if not task.cancelled():
                 task.exception()  # nobody else will look
             raise
@@ -271,7 +278,7 @@ class _Run:
     async def events(self) -> AsyncGenerator[progress.Event, None]:
         """Raises what the build raises, after its last event."""
         dockerfile = await run_blocking(parse, self._request.dockerfile)
-        self._task = asyncio.create_task(self._work(dockerfile), name="build")
+        self._task = self._builds.under_way.start(self._work(dockerfile))
         self._task.add_done_callback(lambda _: self._queue.put_nowait(None))
         try:
             while (event := await self._queue.get()) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import closing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,13 +42,16 @@ class ImageTransfers:
         self, body: Body, *, quiet: bool, platforms: list[Platform]
     ) -> AsyncIterator[Json]:
         source = Upload(body)
-        try:
-            async for loaded in each(load(self.images, source, self.work, tuple(platforms))):
-                names = [f"Loaded image: {tag}" for tag in loaded.tags]
-                for name in names or [f"Loaded image ID: {loaded.record.id}"]:
-                    yield {"stream": f"{name}\n"}
-        finally:
-            source.close()
+        work = load(self.images, source, self.work, tuple(platforms))
+        async with aclosing(each(work)) as steps:
+            try:
+                async for loaded in steps:
+                    names = [f"Loaded image: {tag}" for tag in loaded.tags]
+                    for name in names or [f"Loaded image ID: {loaded.record.id}"]:
+                        yield {"stream": f"{name}\n"}
+            finally:
+                # Before the iterator is closed, which waits for its step under way.
+                source.close()
 
     async def save(
         self, names: list[str], *, platforms: list[Platform], form: str
