@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.daemon import wait_until
 
-_PROGRAMS = ("conmon", "crun", "runc")
+_PROGRAMS = ("conmon", "crun", "runc", "gocryptfs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class HostState:
     tables: frozenset[str]
     cgroups: frozenset[str]
     processes: frozenset[str]
+    loops: frozenset[str]
 
     @classmethod
     def read(cls, *, only: str = "") -> HostState:
@@ -32,7 +33,7 @@ class HostState:
         groups = _groups()
         kept = [
             frozenset(item for item in items if only in item)
-            for items in (mounts, links, _tables(), groups, _processes())
+            for items in (mounts, links, _tables(), groups, _processes(), _loops())
         ]
         return cls(*kept)
 
@@ -40,7 +41,7 @@ class HostState:
         """What is here now and was not before."""
         return sorted(
             f"{field} {item}"
-            for field in ("mounts", "links", "tables", "cgroups", "processes")
+            for field in ("mounts", "links", "tables", "cgroups", "processes", "loops")
             for item in getattr(self, field) - getattr(before, field)
         )
 
@@ -94,4 +95,13 @@ def _processes() -> list[str]:
             continue
         if Path(words[0].decode(errors="replace")).name in _PROGRAMS:
             found.append(f"{entry.name} {b' '.join(words).decode(errors='replace')}")
+    return found
+
+
+def _loops() -> list[str]:
+    """The files that loop devices have."""
+    found = []
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_text().strip())
     return found

@@ -52,6 +52,7 @@ from estiba.storage.snapshots import SnapshotStore
 from estiba.storage.unpack import Limits
 from estiba.storage.workspaces import Workspaces
 from estiba.store import EventBus, Store
+from estiba.volumes.stored import stored_kind
 from estiba.volumes.volumes import Volumes
 
 _KNOWN_RUNTIMES = ("crun", "runc")
@@ -117,7 +118,9 @@ def build_core(config: DaemonConfig) -> Core:
         return snapshots.used_layers() | workspaces.used_layers() | build_cache.layers_kept()
 
     images = Images(layers, content, store, used_layers, platform)
-    volumes = Volumes(config.data_root / "volumes", store)
+    volumes = Volumes(
+        config.data_root / "volumes", store, kinds=[stored_kind(config.data_root / "keys")]
+    )
     networks = Networks(_network_config(config), store)
 
     def find(ref: str) -> ContainerRecord:

@@ -18,3 +18,16 @@ def parse_bytes(text: str) -> int:
     number, letter, binary = match.groups()
     power = _POWERS.index(letter.lower()) + 1 if letter else 0
     return int(float(number) * (1024 if binary else 1000) ** power)
+
+
+def parse_ram_bytes(text: str) -> int:
+    """`10G` and `10GB` are binary, as Docker takes sizes of memory and volumes.
+
+    Raises InvalidArgument.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise InvalidArgument(f"invalid size: '{text[:32]}': write 512m or 10G")
+    number, letter, _ = match.groups()
+    power = _POWERS.index(letter.lower()) + 1 if letter else 0
+    return int(float(number) * 1024**power)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from estiba.model.errors import InvalidArgument
 
@@ -33,6 +33,20 @@ class Backing(Protocol):
 
     def unmount(self, directory: Path) -> None:
         """Undoes `mount`, busy or not; harmless when nothing is mounted."""
+
+
+@runtime_checkable
+class KeptBacking(Backing, Protocol):
+    """A backing that keeps the files in the volume's directory, in a form of its own."""
+
+    def inside(self, directory: Path) -> Path:
+        """Where `_data` and what is made beside it lie in one file system, while mounted."""
+
+    def usage(self, directory: Path) -> int:
+        """Bytes that the volume takes on the host, mounted or not."""
+
+    def status(self, directory: Path) -> Mapping[str, object]:
+        """What there is to tell in `volume inspect`; no secrets."""
 
 
 @dataclass(frozen=True, slots=True)

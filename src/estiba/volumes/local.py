@@ -1,6 +1,7 @@
 """The local driver: volumes are directories of this host that outlive containers.
 
     <root>/<name>/_data       what containers mount
+    <root>/<name>/_options    its options, for the case that the record is lost
     <root>/.removed.*         a removal under way; always finished
 
 All methods block and may be called from any thread; `Volumes` lets no two calls for one volume
@@ -9,19 +10,24 @@ overlap.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from estiba.kernel import failpoint
+from estiba.kernel.files import write_atomic
 from estiba.kernel.mounts import unmount
 from estiba.kernel.trees import remove_tree, tree_size
-from estiba.model.errors import NotFound
-from estiba.volumes.backing import DATA, Backing, BackingKind, choose
+from estiba.model.errors import InvalidArgument, NotFound
+from estiba.volumes.backing import DATA, Backing, BackingKind, KeptBacking, choose
 from estiba.volumes.driver import DriverVolume
+from estiba.volumes.keys import discard_key
 from estiba.volumes.options import MOUNTED
 
 _REMOVED = ".removed."
+_OPTIONS = "_options"
+_MAX_OPTIONS_BYTES = 1 << 20
 
 
 class LocalDriver:
@@ -59,16 +65,44 @@ class LocalDriver:
             and (entry / DATA).is_dir()
         ]
 
+    def noted_options(self, name: str) -> dict[str, str]:
+        """The options of a volume whose record is lost. Raises InvalidArgument."""
+        try:
+            with (self.directory(name) / _OPTIONS).open("rb") as file:
+                noted = json.loads(file.read(_MAX_OPTIONS_BYTES))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise InvalidArgument(f"{self.directory(name) / _OPTIONS}: not JSON") from error
+        options = {str(key): str(value) for key, value in dict(noted).items()}
+        choose(self._kinds, options)
+        return options
+
     def check(self, options: Mapping[str, str]) -> None:
         """Raises InvalidArgument for options that no volume can have."""
         choose(self._kinds, options)
 
     def create(self, name: str, options: Mapping[str, str]) -> None:
         backing = choose(self._kinds, options)
+        directory = self.directory(name)
+        is_new = not directory.exists()
+        if options:
+            directory.mkdir(mode=0o701, exist_ok=True)
+            write_atomic(directory / _OPTIONS, json.dumps(dict(options)).encode())
         self._make_directories(name)
         failpoint.hit("volumes.directory-made")
         if backing is not None:
-            backing.make(self.directory(name))
+            try:
+                backing.make(directory)
+            except Exception:
+                if is_new:
+                    backing.unmount(directory)
+                    discard_key(directory)
+                    remove_tree(directory)
+                raise
+        self._options[name] = dict(options)
+
+    def know(self, name: str, options: Mapping[str, str]) -> None:
         self._options[name] = dict(options)
 
     def remove(self, name: str) -> None:
@@ -88,6 +122,7 @@ class LocalDriver:
         """Deletes what `remove` set aside."""
         for entry in list(self._root.glob(f"{_REMOVED}*")):
             if _name_aside(entry) == name:
+                discard_key(entry)
                 remove_tree(entry)
 
     def mount(self, name: str, user: str) -> Path:
@@ -106,8 +141,9 @@ class LocalDriver:
         return str(self.data(name))
 
     def get(self, name: str) -> DriverVolume:
-        self._backing(name)
-        return DriverVolume(name, self.path(name))
+        backing = self._backing(name)
+        status = backing.status(self.directory(name)) if isinstance(backing, KeptBacking) else {}
+        return DriverVolume(name, self.path(name), status=status)
 
     def list(self) -> list[DriverVolume]:
         return [self.get(name) for name in list(self._options)]
@@ -122,8 +158,20 @@ class LocalDriver:
         """What containers see of it."""
         return self._root / name / DATA
 
+    def inside(self, name: str) -> Path | None:
+        """The directory in which `_data` is one directory among others, while the volume is
+        mounted; None when the files lie elsewhere."""
+        backing = self._backing(name)
+        if backing is None:
+            return self.directory(name)
+        return backing.inside(self.directory(name)) if isinstance(backing, KeptBacking) else None
+
     def usage(self, name: str) -> int:
-        """Bytes in the volume's files, each file counted once."""
+        """Bytes in the volume's files, each file counted once; of one with a file system or a
+        cipher of its own, the bytes that it takes on the host."""
+        backing = self._backing(name)
+        if isinstance(backing, KeptBacking):
+            return backing.usage(self.directory(name))
         return tree_size(self.data(name))
 
     def _backing(self, name: str) -> Backing | None:

@@ -6,6 +6,7 @@ because a record of it is missing. All methods block and may be called from any 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from estiba.kernel import failpoint
 from estiba.kernel.confined import open_in_root, opened_root
-from estiba.model.errors import Conflict, NotFound
+from estiba.model.errors import Conflict, EstibaError, NotFound
 from estiba.model.ids import check_name, new_id
 from estiba.store import Store, Transaction
 from estiba.volumes.driver import LOCAL, Drivers, NoDrivers, VolumeDriver
@@ -70,9 +71,17 @@ class Volumes:
                 self._forget(record)
             self.local.purge(name)
         for name in self.local.strays():
-            self.local.create(name, {})
-            created_ns = self.local.directory(name).stat().st_ctime_ns
-            self._add(VolumeRecord(name=name, created_ns=created_ns))
+            self._take_in(name)
+
+    def _take_in(self, name: str) -> None:
+        """A volume with options that cannot be had now keeps them: it is made when it is used."""
+        options: dict[str, str] = {}
+        with contextlib.suppress(EstibaError, OSError):
+            options = self.local.noted_options(name)
+            self.local.create(name, options)
+        self.local.know(name, options)
+        created_ns = self.local.directory(name).stat().st_ctime_ns
+        self._add(VolumeRecord(name=name, created_ns=created_ns, options=options))
 
     def driver(self, name: str) -> VolumeDriver:
         """Raises NotFound."""
@@ -184,7 +193,7 @@ class Volumes:
         """
         if self.get(name).driver != LOCAL:
             return False
-        directory = self.local.directory(name)
+        directory = self.local.inside(name) or self.local.directory(name)
         with opened_root(rootfs) as root, self._one(name):
             try:
                 source = open_in_root(root, inside, os.O_RDONLY | os.O_DIRECTORY)

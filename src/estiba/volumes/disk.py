@@ -1,0 +1,114 @@
+"""A volume's own file system: ext4 in a sparse file, whose size is the volume's limit.
+
+_disk.ext4     the file; takes room as data comes and gives it back when data goes
+_disk          where it is mounted while the volume is in use
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from estiba.kernel import failpoint
+from estiba.kernel.loop import attached, is_attached
+from estiba.kernel.mounts import is_mounted, mount, unmount
+from estiba.model.errors import DataLoss, FailedPrecondition, InvalidArgument
+from estiba.volumes import programs
+
+_FILE, _POINT = "_disk.ext4", "_disk"
+_PACKAGE = "e2fsprogs"
+MIN_BYTES = 8 << 20
+MAX_BYTES = 16 << 40
+"""What ext4 takes with blocks of 4 KiB."""
+
+_SUPERBLOCK = struct.Struct("<58xH36xI")
+"""s_state at 58, s_feature_incompat at 96 (Documentation/filesystems/ext4/super.rst)."""
+
+_VALID, _ERRORS, _NEEDS_RECOVERY = 0x1, 0x2, 0x4
+
+
+def check_size(size: int) -> None:
+    """Raises InvalidArgument."""
+    if not MIN_BYTES <= size <= MAX_BYTES:
+        raise InvalidArgument(
+            f"option size: {size} bytes: a volume takes from {MIN_BYTES >> 20} MiB to "
+            f"{MAX_BYTES >> 40} TiB"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """`encrypts` makes it a file system of which directories can be encrypted."""
+
+    size: int
+    encrypts: bool
+
+    def make(self, directory: Path) -> None:
+        """The file, whole or not at all; harmless twice. Raises FailedPrecondition, OSError."""
+        path = directory / _FILE
+        if path.exists():
+            return
+        program = programs.find("mkfs.ext4", _PACKAGE)
+        part = directory / f"{_FILE}.part"
+        with part.open("wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.truncate(self.size)
+        failpoint.hit("volumes.disk-sized")
+        options = ["-q", "-F", "-b", "4096", "-m", "0"]
+        options += ["-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0"]
+        if self.encrypts:
+            options += ["-O", "encrypt"]
+        code, said = programs.run([program, *options, str(part)])
+        if code != 0:
+            part.unlink()
+            raise FailedPrecondition(f"mkfs.ext4 {part}: {said or f'exit code {code}'}")
+        failpoint.hit("volumes.disk-formatted")
+        part.rename(path)
+
+    def mount(self, directory: Path) -> Path:
+        """Where it is mounted; harmless twice. Raises DataLoss, OSError."""
+        point = directory / _POINT
+        if is_mounted(point):
+            return point
+        path = directory / _FILE
+        if not is_attached(path):
+            _mend(path)
+        point.mkdir(mode=0o700, exist_ok=True)
+        with attached(path) as device:
+            failpoint.hit("volumes.disk-attached")
+            mount(str(device), point, "ext4", 0, "discard")
+        failpoint.hit("volumes.disk-mounted")
+        return point
+
+    def unmount(self, directory: Path) -> None:
+        """The loop device goes with the last mount. Harmless twice."""
+        unmount(directory / _POINT)
+
+
+def point_of(directory: Path) -> Path:
+    return directory / _POINT
+
+
+def taken(directory: Path) -> int:
+    """Bytes that the file takes on the host."""
+    try:
+        return (directory / _FILE).stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
+
+
+def _mend(path: Path) -> None:
+    """After an unclean end; a file system that was left in order is not looked at any further."""
+    with path.open("rb") as file:
+        file.seek(1024)
+        state, features = _SUPERBLOCK.unpack(file.read(_SUPERBLOCK.size))
+    if state & _VALID and not state & _ERRORS and not features & _NEEDS_RECOVERY:
+        return
+    code, said = programs.run([programs.find("e2fsck", _PACKAGE), "-p", str(path)])
+    if code & ~0x3:
+        raise DataLoss(
+            f"the volume's file system is damaged ({said or f'e2fsck: exit code {code}'}): save a "
+            f"copy of {path}, then mend it with `e2fsck {path}`"
+        )

@@ -1,0 +1,194 @@
+"""`--opt size=`: a limit that holds, on a file system of the volume's own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.leaks import HostState, assert_clean
+from tests.support.stored import killed, opened
+
+from estiba.kernel.loop import is_attached
+from estiba.model.errors import DataLoss, InvalidArgument
+from estiba.volumes.volumes import Volumes
+
+pytestmark = pytest.mark.kernel
+
+SIZE = {"size": "16m"}
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(tmp_path: Path) -> Iterator[None]:
+    before = HostState.read(only=str(tmp_path))
+    yield
+    assert_clean(before, only=str(tmp_path))
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Iterator[Volumes]:
+    with opened(tmp_path) as volumes:
+        yield volumes
+
+
+def test_a_full_volume_is_full_and_the_host_is_not(volumes: Volumes) -> None:
+    volumes.create("small", options=SIZE)
+    data = volumes.mount("small", user="one")
+    with pytest.raises(OSError, match="No space left") as raised, (data / "big").open("wb") as file:
+        while True:
+            file.write(bytes(1 << 20))
+            file.flush()
+    assert raised.value.errno == errno.ENOSPC
+    assert 8 << 20 < (data / "big").stat().st_size < 16 << 20
+    assert volumes.usage("small") <= 16 << 20
+    (data / "big").unlink()
+    (data / "again").write_bytes(b"x" * (1 << 20))
+    volumes.release("small", user="one")
+    assert list(data.iterdir()) == []
+    assert volumes.usage("small") < 8 << 20, "what was deleted is given back to the host"
+    assert volumes.mount("small", user="two").joinpath("again").stat().st_size == 1 << 20
+    volumes.release("small", user="two")
+    volumes.remove("small")
+
+
+def test_it_is_mounted_as_long_as_somebody_uses_it(volumes: Volumes, tmp_path: Path) -> None:
+    volumes.create("shared", options=SIZE)
+    image = tmp_path / "volumes/shared/_disk.ext4"
+    assert not is_attached(image)
+    assert stat.S_IMODE(image.stat().st_mode) == 0o600
+    for user in ("one", "two", "two"):
+        data = volumes.mount("shared", user=user)
+    assert os.path.ismount(data)
+    volumes.release("shared", user="one")
+    assert os.path.ismount(data)
+    volumes.release("shared", user="two")
+    assert not os.path.ismount(data)
+    volumes.release("shared", user="two")
+    status = volumes.local.get("shared").status
+    assert status["Size"] == 16 << 20
+    assert 0 < status["SizeOnHost"] < 1 << 20
+    volumes.remove("shared")
+
+
+def test_live_users_keep_it_over_a_start(tmp_path: Path) -> None:
+    with opened(tmp_path) as volumes:
+        volumes.create("kept", options=SIZE)
+        volumes.mount("kept", user="one").joinpath("file").write_text("here")
+    with contextlib.suppress(OSError), opened(tmp_path) as volumes:
+        volumes.restore({"kept": ["one"]})
+    with opened(tmp_path) as volumes:
+        assert not os.path.ismount(volumes.path("kept")), "nobody was up"
+        assert volumes.mount("kept", user="one").joinpath("file").read_text() == "here"
+        volumes.restore({"kept": ["one"]})
+        assert volumes.path("kept").joinpath("file").read_text() == "here"
+        volumes.release("kept", user="one")
+        volumes.remove("kept")
+
+
+def test_an_image_fills_it(volumes: Volumes, tmp_path: Path) -> None:
+    source = tmp_path / "image"
+    source.mkdir(mode=0o750)
+    (source / "file").write_text("of the image")
+    os.chown(source, 5, 6)
+    volumes.create("filled", options=SIZE)
+    data = volumes.mount("filled", user="one")
+    assert volumes.fill("filled", tmp_path, "/image")
+    assert (data / "file").read_text() == "of the image"
+    status = data.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (5, 6, 0o750)
+    assert [path.name for path in data.iterdir()] == ["file"], "no lost+found among the files"
+    assert not volumes.fill("filled", tmp_path, "/image")
+    volumes.release("filled", user="one")
+
+
+def test_wrong_sizes(volumes: Volumes) -> None:
+    for text in ("1", "-5m", "17t", "many", ""):
+        with pytest.raises(InvalidArgument, match="size"):
+            volumes.create("wrong", options={"size": text})
+    with pytest.raises(InvalidArgument, match="do not go together"):
+        volumes.create("wrong", options={"size": "16m", "type": "tmpfs", "device": "tmpfs"})
+    assert volumes.volumes() == []
+
+
+def test_an_unclean_end_is_mended(volumes: Volumes, tmp_path: Path) -> None:
+    """What a power cut leaves: a copy of the disk taken while it is mounted."""
+    volumes.create("cut", options=SIZE)
+    data = volumes.mount("cut", user="one")
+    (data / "file").write_text("synced")
+    os.sync()
+    image = tmp_path / "volumes/cut/_disk.ext4"
+    crashed = image.read_bytes()
+    volumes.release("cut", user="one")
+    image.write_bytes(crashed)
+    assert (volumes.mount("cut", user="one") / "file").read_text() == "synced"
+    volumes.release("cut", user="one")
+    checked = subprocess.run(["e2fsck", "-fn", image], capture_output=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_a_ruined_disk_is_not_mounted(volumes: Volumes, tmp_path: Path) -> None:
+    volumes.create("ruin", options=SIZE)
+    image = tmp_path / "volumes/ruin/_disk.ext4"
+    with image.open("r+b") as file:
+        file.write(bytes(1 << 16))
+    with pytest.raises(DataLoss, match=r"damaged.*save a copy of .*_disk\.ext4"):
+        volumes.mount("ruin", user="one")
+    assert not is_attached(image)
+    volumes.remove("ruin")
+
+
+def test_a_second_mount_of_one_disk_is_the_same_file_system(
+    volumes: Volumes, tmp_path: Path
+) -> None:
+    """Somebody else's namespace may still have it mounted when it is used again."""
+    volumes.create("held", options=SIZE)
+    data = volumes.mount("held", user="one")
+    with subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", "echo up; read line"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as holder:  # fmt: skip
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"up\n"
+        volumes.release("held", user="one")
+        assert is_attached(tmp_path / "volumes/held/_disk.ext4")
+        inside = Path(f"/proc/{holder.pid}/root{data}")
+        (volumes.mount("held", user="two") / "new").write_text("seen by both")
+        assert (inside / "new").read_text() == "seen by both"
+        volumes.release("held", user="two")
+        holder.communicate(b"\n")
+    assert (volumes.mount("held", user="one") / "new").read_text() == "seen by both"
+    volumes.release("held", user="one")
+
+
+BODY = """
+volumes.create("data", options={"size": "16m"})
+volumes.mount("data", user="one").joinpath("file").write_text("kept")
+volumes.release("data", user="one")
+"""
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "volumes.directory-made", "volumes.disk-sized", "volumes.disk-formatted", "volumes.made",
+        "volumes.disk-attached", "volumes.disk-mounted", "volumes.data-mounted",
+    ],
+)  # fmt: skip
+def test_killed_at_any_step(tmp_path: Path, point: str) -> None:
+    assert killed(tmp_path, BODY, point) == -signal.SIGKILL
+    with opened(tmp_path) as volumes:
+        (record,) = volumes.volumes()
+        assert record.options == SIZE, "found again with its limit"
+        assert not is_attached(tmp_path / "volumes/data/_disk.ext4")
+        volumes.create("data", options=SIZE)
+        data = volumes.mount("data", user="two")
+        (data / "file").write_text("works")
+        volumes.release("data", user="two")
+        volumes.remove("data")
+        assert list((tmp_path / "volumes").iterdir()) == []
