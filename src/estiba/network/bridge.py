@@ -278,13 +278,13 @@ class BridgeDriver:
         added = [rule for rule in new if rule not in old]
         try:
             failpoint.hit("network.ports-swapped")
-            self._firewall.unpublish(gone)
-            self._firewall.publish(added)
+            self.firewall.unpublish(gone)
+            self.firewall.publish(added)
             self._reaper.forget_udp_flows(_udp_ports(gone + added))
             self._ports.confirm(endpoint.id)
         except BaseException:
-            self._firewall.unpublish(added)
-            self._firewall.publish(gone)
+            self.firewall.unpublish(added)
+            self.firewall.publish(gone)
             self._ports.swap_back(endpoint.id, earlier)
             raise
         self._ports.drop(earlier, but=held)
