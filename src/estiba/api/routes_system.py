@@ -129,6 +129,7 @@ class VolumeRoutes:
             ("VolumeList", self.list_all),
             ("VolumeInspect", self.inspect),
             ("VolumeCreate", self.create),
+            ("VolumeUpdate", self.update),
             ("VolumeDelete", self.delete),
             ("VolumePrune", self.prune),
         ):
@@ -142,6 +143,10 @@ class VolumeRoutes:
 
     async def create(self, context: Context) -> HttpResponse:
         return answer(await self._volumes.create(await context.json()), 201)
+
+    async def update(self, context: Context) -> HttpResponse:
+        await self._volumes.update(context.parameters["name"])
+        return empty(200)
 
     async def delete(self, context: Context) -> HttpResponse:
         await self._volumes.remove(context.parameters["name"], force=context.flag("force"))

@@ -13,7 +13,7 @@ import msgspec
 from estiba.containers.attachments import attachment_warnings, plan_networks
 from estiba.containers.defaults import fill_host, merge_image
 from estiba.containers.hostfacts import HostFacts
-from estiba.containers.mounts import plan_mounts
+from estiba.containers.mounts import FindImage, plan_mounts
 from estiba.containers.record import ContainerRecord
 from estiba.containers.unhonoured import warnings_for, without_unhonoured
 from estiba.containers.validate import check_config, check_host, check_network_conflicts
@@ -78,11 +78,12 @@ def decide_creation(
     facts: HostFacts,
     defaults: Defaults,
     find: Callable[[str], ContainerRecord],
+    find_image: FindImage,
 ) -> tuple[ContainerRecord, list[str]]:
     """The record of the new container, and warnings for the user.
 
-    `find` resolves other containers named in the request. Raises InvalidArgument for what
-    makes no sense, NotFound for a container that does not exist.
+    `find` and `find_image` resolve other containers and images named in the request. Raises
+    InvalidArgument for what makes no sense, NotFound for a container that does not exist.
     """
     check_config(request.config)
     host = _inherit(request.host_config, defaults)
@@ -114,6 +115,7 @@ def decide_creation(
             config,
             host,
             find=find,
+            find_image=find_image,
             new_name=new_id,
             data_root=defaults.data_root,
             read_only_recursive=request.read_only_recursive,

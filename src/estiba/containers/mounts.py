@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 import msgspec
 
+from estiba.containers.idmaps import ANNOTATION, parse_annotation, parse_idmap
 from estiba.containers.record import ContainerRecord, MountPlan
 from estiba.model.container import BindOptions, Config, HostConfig, Mount
+from estiba.model.digest import Digest
 from estiba.model.errors import InvalidArgument
+from estiba.runtime.mounts import tmpfs_mount
 
 _PROC_FILES = frozenset(
     f"/proc/{name}"
@@ -24,6 +28,7 @@ _PROC_FILES = frozenset(
 )  # fmt: skip
 """What may be mounted over, for programs that show a container its share (runc's list)."""
 
+_MAX_PATH = 4095
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _BIND_MODES = {
@@ -36,6 +41,7 @@ _BIND_MODES = {
     "cached": "consistency",
     "delegated": "consistency",
     "default": "consistency",
+    "idmap": "idmap",
     **dict.fromkeys(_PROPAGATIONS, "propagation"),
 }
 """Option of a bind → its kind; a bind may have one of each kind."""
@@ -46,7 +52,19 @@ _OPTIONS_OF = {
     "tmpfs_options": "tmpfs",
 }
 
+
+class SourceImage(Protocol):
+    """What a mount reads of an image."""
+
+    @property
+    def id(self) -> Digest: ...
+
+    @property
+    def layers(self) -> list[Digest]: ...
+
+
 NewName = Callable[[], str]
+FindImage = Callable[[str], SourceImage]
 
 
 def plan_mounts(
@@ -54,14 +72,15 @@ def plan_mounts(
     host: HostConfig,
     *,
     find: Callable[[str], ContainerRecord],
+    find_image: FindImage,
     new_name: NewName,
     data_root: str,
     read_only_recursive: bool = True,
 ) -> list[MountPlan]:
     """All mounts of a new container, one for each destination.
 
-    `find` resolves the containers of `volumes_from`. Raises InvalidArgument for a mount that
-    makes no sense and for two mounts at one place.
+    `find` resolves the containers of `volumes_from`, `find_image` images to mount. Raises
+    InvalidArgument for a mount that makes no sense and for two mounts at one place.
     """
     plans: dict[str, MountPlan] = {}
     tmpfs = {_destination(path) for path in host.tmpfs}
@@ -69,7 +88,7 @@ def plan_mounts(
         for plan in _inherited(source, find):
             plans[plan.destination] = plan
     explicit = [parse_bind(bind, new_name, driver=host.volume_driver) for bind in host.binds]
-    explicit += [_from_mount(mount, new_name) for mount in host.mounts]
+    explicit += [_from_mount(mount, new_name, find_image) for mount in host.mounts]
     explicit = [_settled(plan, data_root, read_only_recursive) for plan in explicit]
     seen: set[str] = set()
     for plan in explicit:
@@ -81,7 +100,18 @@ def plan_mounts(
         path = _destination(destination)
         if path not in plans and path not in tmpfs:
             plans[path] = _anonymous(path, new_name)
+    _map_owners(plans, parse_annotation(host.annotations))
     return sorted(plans.values(), key=lambda plan: plan.destination)
+
+
+def _map_owners(plans: dict[str, MountPlan], wanted: Mapping[str, str]) -> None:
+    for destination, idmap in wanted.items():
+        plan = plans.get(destination)
+        if plan is None or plan.type not in ("bind", "volume"):
+            raise InvalidArgument(
+                f"annotation {ANNOTATION}: no bind and no volume is mounted at {destination}"
+            )
+        plans[destination] = msgspec.structs.replace(plan, idmap=idmap)
 
 
 def parse_bind(text: str, new_name: NewName, *, driver: str = "") -> MountPlan:
@@ -98,6 +128,7 @@ def parse_bind(text: str, new_name: NewName, *, driver: str = "") -> MountPlan:
     options = _bind_options(parts[2] if len(parts) == 3 else "", text)
     mode = ",".join(options.values())
     rw = options.get("access") != "ro"
+    idmap = options["idmap"].partition("=")[2] if "idmap" in options else None
     if source.startswith("/"):
         _refuse("copy" in options, text, "bind", "VolumeOptions")
         return MountPlan(
@@ -108,6 +139,7 @@ def parse_bind(text: str, new_name: NewName, *, driver: str = "") -> MountPlan:
             rw=rw,
             propagation=options.get("propagation", ""),
             create_source=True,
+            idmap=idmap,
         )
     _refuse("propagation" in options, text, "volume", "BindOptions")
     _check_volume_name(source)
@@ -119,6 +151,7 @@ def parse_bind(text: str, new_name: NewName, *, driver: str = "") -> MountPlan:
         mode=mode or "z",
         rw=rw,
         no_copy="copy" in options,
+        idmap=idmap,
     )
 
 
@@ -126,7 +159,9 @@ def _bind_options(words: str, text: str) -> dict[str, str]:
     """By kind, in the order given."""
     options: dict[str, str] = {}
     for word in filter(None, words.split(",")):
-        kind = _BIND_MODES.get(word)
+        kind = _BIND_MODES.get(word.partition("=")[0] if word.startswith("idmap=") else word)
+        if kind == "idmap":
+            parse_idmap(word.partition("=")[2])
         if kind is None or kind in options:
             raise InvalidArgument(f"invalid mode: {words} in '{text}'")
         options[kind] = word
@@ -147,11 +182,13 @@ def _anonymous(destination: str, new_name: NewName) -> MountPlan:
     )
 
 
-def _from_mount(mount: Mount, new_name: NewName) -> MountPlan:
+def _from_mount(mount: Mount, new_name: NewName, find_image: FindImage) -> MountPlan:
     _check_mount(mount)
     destination = _destination(mount.target)
     if mount.type == "bind":
         return _bind_mount(mount, destination)
+    if mount.type == "image":
+        return _image_mount(mount, destination, find_image(mount.source))
     if mount.type == "tmpfs":
         return MountPlan(
             type="tmpfs",
@@ -179,30 +216,55 @@ def _from_mount(mount: Mount, new_name: NewName) -> MountPlan:
 def _check_mount(mount: Mount) -> None:
     kind = mount.type
     invalid = f'invalid mount config for type "{kind[:32]}": '
-    if kind not in ("bind", "volume", "tmpfs"):
-        raise InvalidArgument(f"{invalid}mount type unknown: use bind, volume or tmpfs")
+    if kind not in ("bind", "volume", "tmpfs", "image"):
+        raise InvalidArgument(f"{invalid}mount type unknown: use bind, volume, tmpfs or image")
     for name, owner in _OPTIONS_OF.items():
         if getattr(mount, name) is not None and owner != kind:
             field = name.title().replace("_", "")
             raise InvalidArgument(f'{field} must not be specified on mount type "{kind}"')
     if not mount.target:
         raise InvalidArgument(f"{invalid}field Target must not be empty")
-    if kind == "bind" and not mount.source:
+    if kind in ("bind", "image") and not mount.source:
         raise InvalidArgument(f"{invalid}field Source must not be empty")
     if kind == "tmpfs" and mount.source:
         raise InvalidArgument(f"{invalid}field Source must not be specified")
     if kind == "volume":
-        if mount.source:
-            _check_volume_name(mount.source)
-        _check_subpath(mount, invalid)
+        _check_volume_mount(mount, invalid)
+    if kind == "image" and mount.image_options:
+        _check_subpath(mount.image_options.subpath, f"{invalid}subpath", "image")
+    if kind == "tmpfs" and mount.tmpfs_options:
+        tmpfs_mount(mount.target, mount.tmpfs_options)
 
 
-def _check_subpath(mount: Mount, invalid: str) -> None:
+def _check_volume_mount(mount: Mount, invalid: str) -> None:
     path = mount.volume_options.subpath if mount.volume_options else ""
-    if path and not mount.source:
+    if mount.source:
+        _check_volume_name(mount.source)
+    elif path:
         raise InvalidArgument(f"{invalid}must not set Subpath when using anonymous volumes")
+    elif mount.read_only:
+        raise InvalidArgument(f"{invalid}must not set ReadOnly mode when using anonymous volumes")
+    _check_subpath(path, f"{invalid}subpath", "volume")
+
+
+def _check_subpath(path: str, what: str, owner: str) -> None:
     if path.startswith("/") or ".." in path.split("/"):
-        raise InvalidArgument(f"{invalid}subpath must be a relative path within the volume")
+        raise InvalidArgument(f"{what} must be a relative path within the {owner}")
+    if "\0" in path or len(path.encode()) > _MAX_PATH:
+        raise InvalidArgument(f"{what} has bad characters or is over {_MAX_PATH} bytes long")
+
+
+def _image_mount(mount: Mount, destination: str, image: SourceImage) -> MountPlan:
+    return MountPlan(
+        type="image",
+        name=mount.source,
+        source=image.id,
+        destination=destination,
+        layers=image.layers,
+        rw=False,
+        propagation="rprivate",
+        subpath=mount.image_options.subpath if mount.image_options else "",
+    )
 
 
 def _bind_mount(mount: Mount, destination: str) -> MountPlan:
@@ -216,6 +278,11 @@ def _bind_mount(mount: Mount, destination: str) -> MountPlan:
         raise InvalidArgument(
             'invalid mount config for type "bind": invalid propagation mode: '
             f"{options.propagation[:32]}"
+        )
+    if options.read_only_non_recursive and options.read_only_force_recursive:
+        raise InvalidArgument(
+            'invalid mount config for type "bind": mount options conflict: '
+            "ReadOnlyNonRecursive && ReadOnlyForceRecursive"
         )
     return MountPlan(
         type="bind",
@@ -264,7 +331,7 @@ def _inherited(text: str, find: Callable[[str], ContainerRecord]) -> Iterable[Mo
     if mode not in ("", "ro", "rw", "z", "Z"):
         raise InvalidArgument(f"invalid mode: {mode}: use ro or rw with volumes-from")
     for plan in find(name).mounts:
-        if plan.type in ("volume", "bind"):
+        if plan.type in ("volume", "bind", "image"):
             rw = plan.rw and mode != "ro"
             yield msgspec.structs.replace(plan, rw=rw, no_copy=True, anonymous=False)
 
@@ -282,8 +349,10 @@ def _destination(path: str) -> str:
         raise InvalidArgument(
             f"invalid mount config: {normal} cannot be mounted because it is inside /proc"
         )
-    if "\0" in normal or len(normal) > 4095:
-        raise InvalidArgument("invalid mount config: bad characters or over 4095 in the path")
+    if "\0" in normal or len(normal) > _MAX_PATH:
+        raise InvalidArgument(
+            f"invalid mount config: bad characters or over {_MAX_PATH} in the path"
+        )
     return normal
 
 

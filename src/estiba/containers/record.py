@@ -49,6 +49,11 @@ class MountPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     read_only_non_recursive: bool = False
     read_only_force_recursive: bool = False
     tmpfs_options: TmpfsOptions | None = None
+    layers: list[Digest] = []
+    """Of an image mount, whose `source` is the image's id and `name` what it was asked by."""
+
+    idmap: str | None = None
+    """How owners are mapped, as `containers.idmaps` reads it."""
 
 
 class AttachedNetwork(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +118,11 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     def argv(self) -> list[str]:
         """Entrypoint and command in one list."""
         return [*(self.config.entrypoint or []), *(self.config.cmd or [])]
+
+    @property
+    def mounted_layers(self) -> list[Digest]:
+        """Layers of images that are mounted in the container, beside its own."""
+        return [layer for mount in self.mounts for layer in mount.layers]
 
     @property
     def anonymous_volumes(self) -> list[str]:

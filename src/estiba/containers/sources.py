@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.containers.hostfiles import NAMES, HostFiles
+from estiba.containers.pins import open_below, pin
 from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord, MountPlan
-from estiba.kernel.confined import open_in_root, opened_root
 from estiba.kernel.mounts import MountFlag, is_mounted, mount, peers_of, unmount
 from estiba.model.container import OF_CONTAINER
-from estiba.model.errors import Conflict, InvalidArgument, NotFound
+from estiba.model.digest import Digest
+from estiba.model.errors import Conflict, InvalidArgument
 from estiba.model.ids import new_id
 from estiba.runtime.mounts import SpecMount, bind, tmpfs, tmpfs_mount
+from estiba.runtime.users import resolve_user
 from estiba.volumes.volumes import Volumes
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+_ANYTHING = os.O_PATH | os.O_CLOEXEC
 
 Find = Callable[[str], ContainerRecord]
 
@@ -34,6 +37,11 @@ class Sources:
     volumes: Volumes
     host_files: HostFiles
     find: Find
+    mount_layers: Callable[[list[Digest], Path], None]
+    """Mounts an image's layers, bottom first and read-only, at a directory."""
+
+    viewed_layers: Callable[[list[Digest]], AbstractContextManager[Path]]
+    """The same at a place that is chosen, for as long as the context lasts."""
 
     def needs_rootfs(self, record: ContainerRecord) -> bool:
         return any(plan.type == "volume" and not plan.no_copy for plan in record.mounts)
@@ -65,9 +73,11 @@ class Sources:
         """Volumes outlive the run; what is mounted in them and shared memory does not."""
         unmount(self._shm(record.id))
         for index, plan in enumerate(record.mounts):
-            if plan.type == "volume":
-                if plan.subpath:
-                    unmount(self._subpath(record.id, index))
+            if plan.subpath or plan.idmap is not None:
+                unmount(self._pinned(record.id, index))
+            if plan.type == "image":
+                unmount(self.paths.run(record.id) / f"image-{index}")
+            elif plan.type == "volume":
                 self.volumes.release(plan.name, user=record.id)
 
     # -- the mounts of the runtime-spec ----------------------------------------------------
@@ -92,9 +102,7 @@ class Sources:
     def _spec_mount(self, record: ContainerRecord, index: int, plan: MountPlan) -> SpecMount:
         if plan.type == "tmpfs":
             return tmpfs_mount(plan.destination, plan.tmpfs_options, rw=plan.rw)
-        source = self.path(plan)
-        if plan.subpath:
-            source = self._pin(self._subpath(record.id, index), source, plan.subpath)
+        source = self._source(record, index, plan)
         # Nothing is mounted below a file, and crun 1.8 fails on rro for one.
         recursive = source.is_dir() and not plan.read_only_non_recursive and not plan.non_recursive
         return bind(
@@ -105,6 +113,22 @@ class Sources:
             recursive=not plan.non_recursive,
             read_only_recursive=not plan.rw and recursive,
         )
+
+    def _source(self, record: ContainerRecord, index: int, plan: MountPlan) -> Path:
+        if plan.type == "image":
+            source = self.paths.run(record.id) / f"image-{index}"
+            source.mkdir(exist_ok=True)
+            self.mount_layers(plan.layers, source)
+        else:
+            source = self.path(plan)
+        if not plan.subpath and plan.idmap is None:
+            return source
+
+        def user() -> tuple[int, int]:
+            found = resolve_user(self.paths.rootfs(record.id), record.config.user)
+            return found.uid, found.gid
+
+        return pin(self._pinned(record.id, index), source, plan, user)
 
     def warnings(self, record: ContainerRecord) -> Iterator[str]:
         """Says which binds will not see later mounts of the host, though they ask for them."""
@@ -119,57 +143,45 @@ class Sources:
                 )
 
     def path(self, plan: MountPlan) -> Path:
-        """The directory or file of the host, without the subpath. Raises NotFound."""
+        """The directory or file of the host of a bind or a volume, without the subpath.
+
+        Raises NotFound.
+        """
         return self.volumes.path(plan.name) if plan.type == "volume" else Path(plan.source)
 
     @contextmanager
     def opened(self, plan: MountPlan) -> Iterator[int]:
-        """The root of a bind or a volume of a container that does not run.
+        """The root of a bind, a volume or an image of a container that does not run.
 
         Raises NotADirectoryError for a file.
         """
-        user = new_id()
-        if plan.type == "volume":
-            self.volumes.mount(plan.name, user=user)
-        try:
-            with opened_root(self.path(plan)) as root:
-                if not plan.subpath:
-                    yield root
-                    return
-                fd = open_in_root(root, plan.subpath, _DIRECTORY)
-                try:
-                    yield fd
-                finally:
-                    os.close(fd)
-        finally:
-            if plan.type == "volume":
-                self.volumes.release(plan.name, user=user)
-
-    def _subpath(self, container_id: str, index: int) -> Path:
-        return self.paths.run(container_id) / f"subpath-{index}"
-
-    @staticmethod
-    def _pin(target: Path, source: Path, subpath: str) -> Path:
-        """Mounts what is at `subpath` now, so that no other user of the volume can put a
-        symlink in its way before the runtime mounts it."""
-        if is_mounted(target):
-            return target
-        with opened_root(source) as root:
+        with self._at_hand(plan) as source:
+            fd = open_below(source, plan) if plan.subpath else os.open(source, _ANYTHING)
             try:
-                fd = open_in_root(root, subpath, os.O_PATH)
-            except OSError as error:
-                raise NotFound(
-                    f"cannot access path {source / subpath}: {(error.strerror or '').lower()}"
-                ) from error
-            try:
-                if stat.S_ISDIR(os.fstat(fd).st_mode):
-                    target.mkdir(exist_ok=True)
-                else:
-                    target.touch()
-                mount(f"/proc/self/fd/{fd}", target, "", MountFlag.BIND | MountFlag.REC)
+                if not stat.S_ISDIR(os.fstat(fd).st_mode):
+                    raise NotADirectoryError(errno.ENOTDIR, f"{source} is no directory")
+                yield fd
             finally:
                 os.close(fd)
-        return target
+
+    @contextmanager
+    def _at_hand(self, plan: MountPlan) -> Iterator[Path]:
+        """Where the data of a mount lies, mounted for as long as the context lasts."""
+        user = new_id()
+        if plan.type == "volume":
+            path = self.volumes.mount(plan.name, user=user)
+            try:
+                yield path
+            finally:
+                self.volumes.release(plan.name, user=user)
+        elif plan.type == "image":
+            with self.viewed_layers(plan.layers) as path:
+                yield path
+        else:
+            yield Path(plan.source)
+
+    def _pinned(self, container_id: str, index: int) -> Path:
+        return self.paths.run(container_id) / f"pinned-{index}"
 
     # -- shared memory ---------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 class Rootfs(Protocol):
     """Snapshots of the storage package; all methods block."""
 
-    def prepare(self, key: str, layers: list[Digest]) -> None: ...
+    def prepare(self, key: str, layers: list[Digest], mounted: Sequence[Digest] = ()) -> None: ...
 
     def mount(self, key: str, target: Path) -> None: ...
 
@@ -121,7 +121,7 @@ class KernelSteps:
 
     def _prepare(self, record: ContainerRecord) -> None:
         self.paths.state(record.id).mkdir(mode=0o710, parents=True, exist_ok=True)
-        self.snapshots.prepare(record.id, record.layers)
+        self.snapshots.prepare(record.id, record.layers, record.mounted_layers)
         failpoint.hit("prepare.snapshot")
         rootfs = self.paths.rootfs(record.id)
         workdir = record.config.working_dir

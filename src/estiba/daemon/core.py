@@ -135,7 +135,7 @@ def build_core(config: DaemonConfig) -> Core:
                 continue
 
     host_files = HostFiles(paths, config.dns, config.dns_options, config.dns_search)
-    sources = Sources(paths, volumes, host_files, find)
+    sources = Sources(paths, volumes, host_files, find, snapshots.mount_layers, snapshots.view)
     specs = SpecMaker(
         host=profiles.read_host(),
         sources=sources,

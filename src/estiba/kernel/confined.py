@@ -99,11 +99,18 @@ def _make_directory(parent: int, name: str, mode: int, path: str) -> None:
 
 
 def ensure_directory_in_root(
-    root: int, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0
+    root: int,
+    path: str,
+    *,
+    mode: int = 0o755,
+    uid: int = 0,
+    gid: int = 0,
+    inherit_owner: bool = False,
 ) -> int:
     """`mkdir -p` inside the root; returns a descriptor of the directory.
 
-    Only directories that it makes get mode and owner. A symlink on the way is followed inside
+    Only directories that it makes get mode and owner, with `inherit_owner` that of the directory
+    above. A symlink on the way is followed inside
     the root. Raises OSError, NotADirectoryError when a file is in the way.
     """
     current = open_in_root(root, "/", _DIRECTORY)
@@ -116,7 +123,9 @@ def ensure_directory_in_root(
             except FileNotFoundError:
                 _make_directory(current, part, mode, done)
                 following = openat2(current, part, _DIRECTORY, 0, Resolve.NO_SYMLINKS)
-                os.fchown(following, uid, gid)
+                above = os.fstat(current)
+                owner = (above.st_uid, above.st_gid) if inherit_owner else (uid, gid)
+                os.fchown(following, *owner)
                 os.fchmod(following, mode)
             os.close(current)
             current = following

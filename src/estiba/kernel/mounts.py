@@ -16,7 +16,15 @@ from estiba.kernel.libc import check, libc, syscall
 _PAGE_BYTES = 4096
 _UMOUNT_NOFOLLOW = 0x8
 _MNT_DETACH = 0x2
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
 _SYS_FSOPEN = 430
+_SYS_MOUNT_SETATTR = 442
+_AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_AT_RECURSIVE = 0x8000
+_OPEN_TREE_CLONE = 0x1
+_MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _FSOPEN_CLOEXEC = 0x1
 
 
@@ -27,13 +35,21 @@ class MountFlag(IntFlag):
     NOSUID = 0x2
     NODEV = 0x4
     NOEXEC = 0x8
+    SYNCHRONOUS = 0x10
     REMOUNT = 0x20
+    MANDLOCK = 0x40
+    DIRSYNC = 0x80
+    NOATIME = 0x400
+    NODIRATIME = 0x800
     BIND = 0x1000
     MOVE = 0x2000
     REC = 0x4000
+    UNBINDABLE = 1 << 17
     PRIVATE = 1 << 18
     SLAVE = 1 << 19
     SHARED = 1 << 20
+    RELATIME = 1 << 21
+    STRICTATIME = 1 << 24
 
 
 def mount(source: str, target: Path | str, kind: str, flags: int = 0, data: str = "") -> None:
@@ -131,6 +147,18 @@ def is_mounted(target: Path) -> bool:
     return any(point == target for point in mounted_under(target))
 
 
+def file_system_of(fd: int) -> str:
+    """The type of the file system that an open descriptor lies on, as proc(5) has it; else ``."""
+    with open(f"/proc/self/fdinfo/{fd}") as info:
+        wanted = next((line.split()[1] for line in info if line.startswith("mnt_id:")), "")
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            fields = line.split()
+            if fields[0] == wanted:
+                return fields[fields.index("-", 6) + 1]
+    return ""
+
+
 def peers_of(path: Path) -> frozenset[str]:
     """`shared` and `master`, as far as the mount that holds `path` has such peers (proc(5))."""
     real = path.resolve()
@@ -144,3 +172,70 @@ def peers_of(path: Path) -> frozenset[str]:
                 best = len(point.parts)
                 peers = frozenset(option.partition(":")[0] for option in options)
     return peers & {"shared", "master"}
+
+
+# -- trees without a place (Linux 5.2), and what all their mounts bear (5.12) ------------------
+
+
+def clone_tree(source: Path | str | int, *, recursive: bool = True) -> int:
+    """A copy of the mount at `source`, mounted nowhere (open_tree(2)); its descriptor.
+
+    An open descriptor names what it shows, whatever its path has become. Raises OSError.
+    """
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
+    directory, path = (source, b"") if isinstance(source, int) else (_AT_FDCWD, os.fsencode(source))
+    flags |= _AT_EMPTY_PATH if not path else 0
+    return syscall(_SYS_OPEN_TREE, directory, path, flags, what=f"open_tree {source}")
+
+
+def attach_tree(tree: int, target: Path) -> None:
+    """Mounts what `clone_tree` gave at `target` (move_mount(2)). Raises OSError."""
+    syscall(
+        _SYS_MOVE_MOUNT,
+        tree,
+        b"",
+        _AT_FDCWD,
+        os.fsencode(target),
+        _MOVE_MOUNT_F_EMPTY_PATH,
+        what=f"move_mount to {target}",
+    )
+
+
+class MountAttribute(IntFlag):
+    """MOUNT_ATTR_* of mount_setattr(2)."""
+
+    RDONLY = 0x1
+    NOSUID = 0x2
+    NODEV = 0x4
+    NOEXEC = 0x8
+    IDMAP = 0x100000
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+def set_attributes(
+    tree: int, attributes: MountAttribute, *, user_namespace: int = 0, recursive: bool = True
+) -> None:
+    """Sets attributes of a tree's mounts (mount_setattr(2)), of all or of none.
+
+    IDMAP takes the descriptor of a user namespace. Raises OSError: EINVAL where the file system
+    of one of the mounts knows no id mapping, EPERM where one is mapped already.
+    """
+    wanted = _MountAttr(attributes, 0, 0, user_namespace)
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    syscall(
+        _SYS_MOUNT_SETATTR,
+        tree,
+        b"",
+        flags,
+        ctypes.byref(wanted),
+        ctypes.sizeof(wanted),
+        what="mount_setattr",
+    )

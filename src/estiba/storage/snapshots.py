@@ -3,17 +3,19 @@
 active/<key>/upper   what the container changed
 active/<key>/work    overlay's scratch
 active/<key>/lower   DiffIDs of the layers below, topmost first
+active/<key>/mounted DiffIDs of layers of images that are mounted in the container
 trash/               removed ones, deleted in the background
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import stat
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +54,11 @@ class SnapshotStore:
     def list_keys(self) -> list[str]:
         return [entry.name for entry in (self.root / "active").iterdir()]
 
-    def prepare(self, key: str, layers: list[Digest]) -> None:
-        """A writable layer over `layers`, bottom first. Raises NotFound without a layer."""
+    def prepare(self, key: str, layers: list[Digest], mounted: Sequence[Digest] = ()) -> None:
+        """A writable layer over `layers`, bottom first; `mounted` are kept as long as it.
+
+        Raises NotFound without a layer.
+        """
         path = self.root / "active" / key
         if (path / "lower").exists():
             return
@@ -69,6 +74,9 @@ class SnapshotStore:
         os.chown(upper, status.st_uid, status.st_gid)
         upper.chmod(stat.S_IMODE(status.st_mode) if lower else 0o755)
         (path / "work").mkdir(mode=0o700, exist_ok=True)
+        if mounted:
+            content = json.dumps(list(mounted)).encode()
+            write_atomic(path / "mounted", content, mode=0o644, durable=False)
         # Whole or not at all: whoever collects layers reads it meanwhile, or after a crash.
         write_atomic(path / "lower", json.dumps(lower).encode(), mode=0o644, durable=False)
 
@@ -78,6 +86,21 @@ class SnapshotStore:
             return
         path = self.root / "active" / key
         mount_overlay(target, self._lower(key), upper=path / "upper", work=path / "work")
+
+    def mount_layers(self, layers: list[Digest], target: Path) -> None:
+        """Mounts an image's layers, bottom first, read-only at the existing `target`.
+
+        Raises NotFound without a layer.
+        """
+        if is_mounted(target):
+            return
+        found = [self.layers.diff_path(layer) for layer in topmost_first(layers)]
+        for path, layer in zip(found, topmost_first(layers), strict=True):
+            if not path.is_dir():
+                raise NotFound(f"layer {layer} of the image is missing: load it again")
+        # An overlay without an upper directory takes two lower ones at least.
+        empty = self.root / "empty"
+        mount_overlay(target, [*found, empty] if found else [empty, self.root / "views"])
 
     def unmount(self, target: Path) -> None:
         unmount(target)
@@ -152,13 +175,12 @@ class SnapshotStore:
             target.rmdir()
 
     def used_layers(self) -> set[Digest]:
-        """DiffIDs of the layers that some snapshot stands on."""
+        """DiffIDs of the layers that some snapshot stands on, or has mounted."""
         used: set[Digest] = set()
         for key in self.list_keys():
-            try:
-                used.update(json.loads((self.root / "active" / key / "lower").read_text()))
-            except FileNotFoundError:
-                continue
+            for name in ("lower", "mounted"):
+                with contextlib.suppress(FileNotFoundError):
+                    used.update(json.loads((self.root / "active" / key / name).read_text()))
         return used
 
     def _lower(self, key: str) -> list[Path]:

@@ -66,9 +66,9 @@ def choose(kinds: Sequence[BackingKind], options: Mapping[str, str]) -> Backing 
     known = sorted(name for kind in kinds for name in kind.options)
     for name in options:
         if name not in known:
-            raise InvalidArgument(f'create: invalid option: "{name}": use {", ".join(known)}')
+            raise InvalidArgument(f'invalid option: "{name}": use {", ".join(known)}')
     asked = [kind for kind in kinds if kind.options & options.keys()]
     if len(asked) > 1:
         one, other = (sorted(kind.options & options.keys())[0] for kind in asked[:2])
-        raise InvalidArgument(f'create: options "{one}" and "{other}" do not go together')
+        raise InvalidArgument(f'options "{one}" and "{other}" do not go together')
     return asked[0].make(options) if asked else None

@@ -23,7 +23,7 @@ from estiba.model.errors import InvalidArgument, NotFound
 from estiba.volumes.backing import DATA, Backing, BackingKind, KeptBacking, choose
 from estiba.volumes.driver import DriverVolume
 from estiba.volumes.keys import discard_key
-from estiba.volumes.options import MOUNTED
+from estiba.volumes.options import MOUNTED, VolumeMount
 
 _REMOVED = ".removed."
 _OPTIONS = "_options"
@@ -165,6 +165,11 @@ class LocalDriver:
         if backing is None:
             return self.directory(name)
         return backing.inside(self.directory(name)) if isinstance(backing, KeptBacking) else None
+
+    def is_on_disk(self, name: str) -> bool:
+        """Whether its data lies in its directory, not in what is mounted over that."""
+        options = self._options.get(name)
+        return options is not None and not isinstance(choose(self._kinds, options), VolumeMount)
 
     def usage(self, name: str) -> int:
         """Bytes in the volume's files, each file counted once; of one with a file system or a

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from estiba.kernel import failpoint
 from estiba.kernel.confined import open_in_root, opened_root
-from estiba.model.errors import Conflict, EstibaError, NotFound
-from estiba.model.ids import check_name, new_id
+from estiba.model.errors import Conflict, EstibaError, InvalidArgument, NotFound
+from estiba.model.event import Event, EventType
+from estiba.model.ids import new_id
 from estiba.store import Store, Transaction
 from estiba.volumes.driver import LOCAL, Drivers, NoDrivers, VolumeDriver
 from estiba.volumes.local import LocalDriver
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from estiba.volumes.backing import BackingKind
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_MAX_NAME = 255
 
 
 class Volumes:
@@ -108,9 +113,12 @@ class Volumes:
         if anonymous or not name:
             marked[ANONYMOUS_LABEL] = ""
         name = name or self._make_name()
-        check_name(name, what="volume")
+        _check_name(name)
         if driver == LOCAL:
-            self.local.check(options or {})
+            try:
+                self.local.check(options or {})
+            except InvalidArgument as error:
+                raise InvalidArgument(f"create {name}: {error.message}") from error
         with self._one(name):
             existing = self._records.get(name)
             if existing is not None:
@@ -247,11 +255,11 @@ class Volumes:
     ) -> dict[str, int]:
         """Removes the volumes that nobody uses and that `is_wanted` names; bytes by name.
 
-        Those of other drivers than the local one stay, as with Docker.
+        As with Docker those stay whose data is not on this host's disk.
         """
         freed: dict[str, int] = {}
-        for record in self.volumes():
-            if record.driver != LOCAL or is_used(record.name) or not is_wanted(record):
+        for record in self.on_disk():
+            if is_used(record.name) or self._users.get(record.name) or not is_wanted(record):
                 continue
             size = self.usage(record.name)
             try:
@@ -259,7 +267,17 @@ class Volumes:
             except NotFound:
                 continue
             freed[record.name] = size
+        event = Event(EventType.VOLUME, "prune", "", {"reclaimed": str(sum(freed.values()))})
+        self._store.commit_blocking(lambda tx: tx.add_event(event))
         return freed
+
+    def on_disk(self) -> list[VolumeRecord]:
+        """Volumes whose data takes this host's disk: of the local driver, without a mount."""
+        return [
+            record
+            for record in self.volumes()
+            if record.driver == LOCAL and self.local.is_on_disk(record.name)
+        ]
 
     def usage(self, name: str) -> int:
         """Bytes in the volume's files, each file counted once; -1 for other drivers."""
@@ -286,6 +304,21 @@ class Volumes:
         with self._lock:
             del self._records[record.name]
             self._users.pop(record.name, None)
+
+
+def _check_name(name: str) -> None:
+    """Raises InvalidArgument in Docker's words."""
+    if len(name) == 1:
+        raise InvalidArgument(
+            f"create {name}: volume name is too short, names should be at least two "
+            "alphanumeric characters"
+        )
+    if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
+        raise InvalidArgument(
+            f'create {name[:64]}: "{name[:64]}" includes invalid characters for a local volume '
+            'name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed, two to 255. If you intended to '
+            "pass a host directory, use absolute path"
+        )
 
 
 def _check_same(existing: VolumeRecord, driver: str, options: Mapping[str, str]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+import msgspec
 import pytest
 from tests.support.records import make_record
 
@@ -14,12 +16,20 @@ from estiba.model.container import (
     BindOptions,
     Config,
     HostConfig,
+    ImageOptions,
     Mount,
     TmpfsOptions,
     VolumeDriverConfig,
     VolumeOptions,
 )
+from estiba.model.digest import Digest
 from estiba.model.errors import InvalidArgument, NotFound
+
+
+@dataclass(frozen=True)
+class MountedImage:
+    id: Digest
+    layers: list[Digest]
 
 
 def planned(
@@ -33,12 +43,16 @@ def planned(
             raise NotFound(f"No such container: {name}")
         return (others or {})[name]
 
+    def find_image(name: str) -> MountedImage:
+        return MountedImage(f"sha256:{name}", ["sha256:below", "sha256:above"])
+
     numbers = itertools.count(1)
     config = Config(volumes={path: {} for path in volumes})
     return plan_mounts(
         config,
         host or HostConfig(),
         find=find,
+        find_image=find_image,
         new_name=lambda: f"new{next(numbers)}",
         data_root="/var/lib/estiba",
     )
@@ -183,7 +197,7 @@ def test_volumes_by_mount() -> None:
     )
     mounts = [
         Mount(type="volume", source="data", target="/a", volume_options=options),
-        Mount(type="volume", target="/b", read_only=True),
+        Mount(type="volume", target="/b"),
     ]
     named, anonymous = planned(HostConfig(mounts=mounts))
     assert named == MountPlan(
@@ -203,9 +217,73 @@ def test_volumes_by_mount() -> None:
         destination="/b",
         driver="local",
         mode="z",
-        rw=False,
         anonymous=True,
     )
+
+
+def test_an_image_by_mount() -> None:
+    mount = Mount(
+        type="image", source="tools", target="/t", image_options=ImageOptions(subpath="bin")
+    )
+    (plan,) = planned(HostConfig(mounts=[mount]))
+    assert plan == MountPlan(
+        type="image",
+        name="tools",
+        source="sha256:tools",
+        destination="/t",
+        layers=["sha256:below", "sha256:above"],
+        rw=False,
+        propagation="rprivate",
+        subpath="bin",
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "idmap"),
+    [
+        (HostConfig(binds=["/src:/dst"]), None),
+        (HostConfig(binds=["/src:/dst:idmap"]), ""),
+        (HostConfig(binds=["vol:/dst:ro,idmap"]), ""),
+        (HostConfig(binds=["/src:/dst:idmap=uids=0-1000-1"]), "uids=0-1000-1"),
+        (HostConfig(binds=["/src:/dst"], annotations={"estiba.idmap": "/dst"}), ""),
+        (
+            HostConfig(
+                mounts=[Mount(type="volume", source="vol", target="/dst")],
+                annotations={"estiba.idmap": "/dst=uids=0-1-2#5-5-1;gids=0-7-1"},
+            ),
+            "uids=0-1-2#5-5-1;gids=0-7-1",
+        ),
+    ],
+)
+def test_owners_are_mapped_on_request(host: HostConfig, idmap: str | None) -> None:
+    (plan,) = planned(host)
+    assert plan.idmap == idmap
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("uids=0-1000", "'0-1000' is not STORED-SHOWN-LENGTH"),
+        ("uids=a-b-c", "is not STORED-SHOWN-LENGTH"),
+        ("uids=0-0-0", "ids go from 0"),
+        ("uids=0-4294967294-2", "ids go from 0 to 4294967294"),
+        ("uids=0-0-10#5-20-1", "ranges overlap"),
+        ("uids=0-0-10#20-9-1", "ranges overlap"),
+        ("uids=0-0-1;uids=0-0-1", "use uids="),
+        ("users=0-0-1", "use uids="),
+        ("uids=" + "#".join(f"{n}-{n}-1" for n in range(341)), "over 340 ranges"),
+    ],
+)
+def test_maps_refused(text: str, why: str) -> None:
+    with pytest.raises(InvalidArgument, match=why):
+        planned(HostConfig(binds=[f"/src:/dst:idmap={text}"]))
+
+
+def test_a_map_needs_a_mount_with_owners() -> None:
+    for host in (HostConfig(), HostConfig(mounts=[Mount(type="tmpfs", target="/dst")])):
+        asked = msgspec.structs.replace(host, annotations={"estiba.idmap": "/dst"})
+        with pytest.raises(InvalidArgument, match="no bind and no volume is mounted at /dst"):
+            planned(asked)
 
 
 def test_tmpfs_by_mount() -> None:
@@ -263,6 +341,48 @@ def test_tmpfs_by_mount() -> None:
         (
             Mount(type="tmpfs", target="/b", bind_options=BindOptions()),
             'BindOptions must not be specified on mount type "tmpfs"',
+        ),
+        (
+            Mount(type="volume", target="/b", read_only=True),
+            "must not set ReadOnly mode when using anonymous volumes",
+        ),
+        (
+            Mount(
+                type="bind",
+                source="/a",
+                target="/b",
+                read_only=True,
+                bind_options=BindOptions(
+                    read_only_non_recursive=True, read_only_force_recursive=True
+                ),
+            ),
+            "mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive",
+        ),
+        (Mount(type="image", target="/b"), "field Source must not be empty"),
+        (
+            Mount(
+                type="image", source="a", target="/b", image_options=ImageOptions(subpath="../a")
+            ),
+            "subpath must be a relative path within the image",
+        ),
+        (
+            Mount(type="image", source="a", target="/b", bind_options=BindOptions()),
+            'BindOptions must not be specified on mount type "image"',
+        ),
+        (
+            Mount(
+                type="volume",
+                source="vol",
+                target="/b",
+                volume_options=VolumeOptions(subpath="a" * 5000),
+            ),
+            "over 4095 bytes",
+        ),
+        (
+            Mount(
+                type="tmpfs", target="/b", tmpfs_options=TmpfsOptions(options=[["lowerdir", "/"]])
+            ),
+            "invalid tmpfs option",
         ),
         (Mount(type="npipe", source="a", target="/b"), 'type "npipe": mount type unknown'),
         (Mount(type="", source="a", target="/b"), "unknown"),

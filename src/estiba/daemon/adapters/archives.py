@@ -134,7 +134,7 @@ class ContainerArchives:
             with opened_root(file.parent) as root:
                 yield root, f"/{file.name}"
             return
-        if found is not None and found[0].type in ("bind", "volume"):
+        if found is not None and found[0].type in ("bind", "volume", "image"):
             with contextlib.ExitStack() as stack:
                 try:
                     root = stack.enter_context(self.sources.opened(found[0]))

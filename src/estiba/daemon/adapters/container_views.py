@@ -109,6 +109,8 @@ def mount_view(plan: MountPlan, paths: Paths) -> Json:
         "RW": plan.rw,
         "Propagation": plan.propagation,
     }
+    if plan.type == "image":
+        view["Name"] = plan.name
     if plan.type == "volume":
         view["Name"] = plan.name
         view["Source"] = str(paths.data_root / "volumes" / plan.name / "_data")

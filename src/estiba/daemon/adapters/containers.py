@@ -195,6 +195,7 @@ class ContainerCommands:
             facts=self.facts,
             defaults=self.defaults,
             find=self._named_in_request,
+            find_image=self._image_to_mount,
         )
         warnings += self.specs.profile(record.host_config).warnings
         warnings += await run_blocking(list, self.specs.sources.warnings(record))
@@ -210,8 +211,10 @@ class ContainerCommands:
                 f"host platform (linux/{self.architecture})"
             )
         # A removal of the image must not take its layers before the snapshot stands on them.
-        with self.images.leases.held(record.layers):
+        with self.images.leases.held([*record.layers, *record.mounted_layers]):
             self.images.resolve(image.id)
+            for mounted in {plan.source for plan in record.mounts if plan.type == "image"}:
+                self._image_to_mount(mounted)
             await self._finish(self.engine.create(record), f"create {record.id}")
         self.images.usage.note(image.id)
         return record.id, warnings
@@ -228,6 +231,13 @@ class ContainerCommands:
                 f"{name} is an artifact of type {image.artifact}, not an image: nothing in it runs"
             )
         return image
+
+    def _image_to_mount(self, name: str) -> ImageRecord:
+        """One that is missing is no 404: clients then pull the container's image."""
+        try:
+            return self._image(name, "")
+        except NotFound as error:
+            raise InvalidArgument(f"{error.message}: pull it, then mount it") from error
 
     def _named_in_request(self, ref: str) -> ContainerRecord:
         """Another container. One that is missing is no 404: clients then pull the image."""

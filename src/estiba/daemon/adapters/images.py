@@ -62,7 +62,9 @@ class ImageQueries:
     def _users(self) -> dict[Digest, list[str]]:
         users: dict[Digest, list[str]] = {}
         for container in self.engine.records():
-            users.setdefault(container.image_id, []).append(container.id[:12])
+            mounted = {Digest(plan.source) for plan in container.mounts if plan.type == "image"}
+            for image in {container.image_id} | mounted:
+                users.setdefault(image, []).append(container.id[:12])
         return users
 
     def _shared(self) -> dict[Digest, int]:

@@ -165,8 +165,11 @@ class System:
     def _volumes(self) -> list[Json]:
         records = self.engine.records()
         views = []
-        for volume in self.volumes.volumes():
-            users = sum(any(p.name == volume.name for p in record.mounts) for record in records)
+        for volume in self.volumes.on_disk():
+            users = sum(
+                any(p.type == "volume" and p.name == volume.name for p in record.mounts)
+                for record in records
+            )
             usage = {"Size": self.volumes.usage(volume.name), "RefCount": users}
             views.append({**volume_view(volume, self.volumes), "UsageData": usage})
         return views

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,25 +15,41 @@ from estiba.daemon.adapters.container_filters import is_prunable, matches_label
 from estiba.daemon.adapters.container_views import timestamp
 from estiba.daemon.adapters.image_filters import parse_bool
 from estiba.kernel.blocking import run_blocking
-from estiba.model.errors import InvalidArgument
+from estiba.model.errors import Conflict, EstibaError, InvalidArgument, Unavailable
 from estiba.volumes.record import VolumeRecord
 from estiba.volumes.volumes import Volumes
 
 Json = dict[str, Any]
 Filters = Mapping[str, list[str]]
+_NO_SWARM = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
+    "this node to swarm and try again."
+)
+_MAX_PATTERN = 1024
 
 
 def volume_view(record: VolumeRecord, volumes: Volumes) -> Json:
-    """OpenAPI Volume, without UsageData."""
-    return {
+    """OpenAPI Volume, without UsageData. Blocks: the driver may be another process.
+
+    What a driver that does not answer would say is left out.
+    """
+    scope, mountpoint = "local", ""
+    status: Json = {}
+    with contextlib.suppress(EstibaError, OSError):
+        driver = volumes.driver(record.driver)
+        scope = driver.scope
+        mountpoint = driver.path(record.name)
+        status = dict(driver.get(record.name).status)
+    view = {
         "Name": record.name,
-        "Driver": "local",
-        "Mountpoint": str(volumes.path(record.name)),
+        "Driver": record.driver,
+        "Mountpoint": mountpoint,
         "CreatedAt": timestamp(record.created_ns),
         "Labels": record.labels or None,
-        "Scope": "local",
+        "Scope": scope,
         "Options": record.options or None,
     }
+    return {**view, "Status": status} if status else view
 
 
 @dataclass(slots=True)
@@ -40,6 +58,7 @@ class VolumeAdapter:
 
     volumes: Volumes
     engine: Engine
+    _is_pruning: bool = False
 
     async def list_all(self, filters: Filters) -> Json:
         records = self.volumes.volumes()
@@ -51,13 +70,14 @@ class VolumeAdapter:
                     parse_bool(name, value)
             combine = all if name == "label" else any
             records = [r for r in records if combine(self._test(r, name, v) for v in values)]
-        return {"Volumes": [self._view(record) for record in records], "Warnings": None}
+        views = await run_blocking(lambda: [self._view(record) for record in records])
+        return {"Volumes": views, "Warnings": None}
 
     def _test(self, record: VolumeRecord, name: str, value: str) -> bool:
         if name == "name":
-            return value in record.name
+            return _matches(value, record.name)
         if name == "driver":
-            return value == "local"
+            return value == record.driver
         if name == "label":
             return matches_label(record.labels, value)
         return parse_bool(name, value) is not bool(self.engine.volume_users(record.name))
@@ -66,9 +86,11 @@ class VolumeAdapter:
         return volume_view(record, self.volumes)
 
     async def inspect(self, name: str) -> Json:
-        return self._view(self.volumes.get(name))
+        return await run_blocking(self._view, self.volumes.get(name))
 
     async def create(self, body: Json) -> Json:
+        if body.get("ClusterVolumeSpec") is not None:
+            raise Unavailable(_NO_SWARM)
         try:
             options = msgspec.convert(body.get("DriverOpts") or {}, dict[str, str])
             labels = msgspec.convert(body.get("Labels") or {}, dict[str, str])
@@ -81,23 +103,43 @@ class VolumeAdapter:
             options=options,
             labels=labels,
         )
-        return self._view(record)
+        return await run_blocking(self._view, record)
+
+    async def update(self, name: str) -> None:
+        self.volumes.get(name)
+        raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
 
     async def remove(self, name: str, *, force: bool) -> None:
         users = self.engine.volume_users(name)
         await run_blocking(self.volumes.remove, name, users=users, force=force)
 
     async def prune(self, filters: Filters) -> Json:
-        everything = filters.get("all", ["false"])[0].lower() in ("true", "1")
+        everything = any(parse_bool("all", value) for value in filters.get("all", []))
+        if "until" in filters:
+            raise InvalidArgument("invalid filter 'until'")
+        if self._is_pruning:
+            raise Conflict("a prune operation is already running")
 
         def is_wanted(record: VolumeRecord) -> bool:
             return (everything or record.is_anonymous) and is_prunable(
                 record.labels, record.created_ns, filters
             )
 
-        freed = await run_blocking(
-            self.volumes.prune,
-            is_used=lambda name: bool(self.engine.volume_users(name)),
-            is_wanted=is_wanted,
-        )
+        self._is_pruning = True
+        try:
+            freed = await run_blocking(
+                self.volumes.prune,
+                is_used=lambda name: bool(self.engine.volume_users(name)),
+                is_wanted=is_wanted,
+            )
+        finally:
+            self._is_pruning = False
         return {"VolumesDeleted": list(freed), "SpaceReclaimed": sum(freed.values())}
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Docker's name filter is a regular expression; what is none is taken as it is."""
+    try:
+        return re.search(pattern[:_MAX_PATTERN], name) is not None
+    except re.error:
+        return pattern in name
