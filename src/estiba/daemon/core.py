@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from pathlib import Path
 
 from estiba.build.cache import Cache
@@ -31,6 +31,7 @@ from estiba.containers.steps import KernelSteps
 from estiba.containers.world import World
 from estiba.daemon.config import DaemonConfig
 from estiba.daemon.hostinfo import HostInfo, read_facts, read_host
+from estiba.daemon.identity import engine_id
 from estiba.images.images import Images
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.cgroup import Feature, Hierarchies
@@ -39,7 +40,7 @@ from estiba.kernel.inotify import SignWatch
 from estiba.model.digest import Digest
 from estiba.model.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from estiba.model.image import Platform
-from estiba.network.ipam import DEFAULT_POOLS, AddressPool
+from estiba.network.ipam import AddressPool
 from estiba.network.networks import Networks
 from estiba.network.plan import NetworkConfig
 from estiba.runtime.conmon import Conmon
@@ -277,13 +278,14 @@ def _program(name: str) -> Path:
 
 
 def _network_config(config: DaemonConfig) -> NetworkConfig:
-    pools = tuple(AddressPool(IPv4Network(base), size) for base, size in config.address_pools)
+    pools = tuple(AddressPool(ip_network(base), size) for base, size in config.address_pools)
     return NetworkConfig(
         netns_root=config.exec_root / "netns",
         bridge=config.bridge,
         bip=config.bip,
         fixed_cidr=config.fixed_cidr,
-        pools=pools or DEFAULT_POOLS,
+        pools=pools,
+        engine_id=engine_id(config.data_root),
         mtu=config.mtu,
         icc=config.icc,
         masquerade=config.ip_masquerade,

@@ -34,17 +34,20 @@ _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 17, 18, 19
 _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
 
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_LINKINFO, _IFLA_STATS64, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 18, 23, 28, 29
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 4, 5
 _VETH_INFO_PEER = 1
+_IFLA_MACVLAN_MODE, _IFLA_VLAN_ID = 1, 1
+_IFLA_IPVLAN_MODE, _IFLA_IPVLAN_FLAGS = 1, 2
 _IFLA_BRPORT_MODE, _IFLA_BRPORT_LEARNING, _IFLA_BRPORT_ISOLATED = 4, 8, 33
 _RTEXT_FILTER_SKIP_STATS = 8
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _IFA_F_NODAD = 0x02
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+_RTA_MULTIPATH, _RTA_VIA, _RTA_NH_ID = 9, 18, 30
 _RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 254, 3, 0, 1
 
 _LINK = struct.Struct("=BxHiII")
@@ -65,6 +68,15 @@ class Counters:
     tx_errors: int = 0
     rx_dropped: int = 0
     tx_dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of the main table; `index` of its interface is 0 where it has none or several."""
+
+    index: int
+    network: Network
+    has_gateway: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +122,63 @@ def add_veth(
         nested(_IFLA_INFO_DATA, attribute(_VETH_INFO_PEER, there)),
     )
     return Request(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add veth {name}")
+
+
+def add_macvlan(name: str, *, parent: int, mode: int, mac: str, mtu: int, netns_fd: int) -> Request:
+    """A macvlan link over `parent`, of this namespace, made in the namespace of `netns_fd`.
+
+    An MTU of 0 is that of the parent.
+    """
+    data = nested(_IFLA_INFO_DATA, u32(_IFLA_MACVLAN_MODE, mode))
+    return _add_child(name, "macvlan", data, parent=parent, mac=mac, mtu=mtu, netns_fd=netns_fd)
+
+
+def add_ipvlan(
+    name: str, *, parent: int, mode: int, flags: int, mtu: int, netns_fd: int
+) -> Request:
+    """An ipvlan link over `parent`, whose MAC it shares, made as `add_macvlan` does."""
+    data = nested(_IFLA_INFO_DATA, _u16(_IFLA_IPVLAN_MODE, mode), _u16(_IFLA_IPVLAN_FLAGS, flags))
+    return _add_child(name, "ipvlan", data, parent=parent, mac="", mtu=mtu, netns_fd=netns_fd)
+
+
+def add_vlan(name: str, *, parent: int, tag: int) -> Request:
+    """A sub-interface for the frames of one VLAN (802.1q), up."""
+    data = nested(_IFLA_INFO_DATA, _u16(_IFLA_VLAN_ID, tag))
+    return _add_child(name, "vlan", data, parent=parent, flags=IFF_UP)
+
+
+def add_local_pair(name: str, peer: str) -> Request:
+    """A veth pair with both ends here and up: the first is a link that leads nowhere."""
+    there = _link_header(flags=IFF_UP) + text(_IFLA_IFNAME, peer)
+    body = _link_header(flags=IFF_UP) + text(_IFLA_IFNAME, name)
+    body += nested(
+        _IFLA_LINKINFO,
+        text(_IFLA_INFO_KIND, "veth"),
+        nested(_IFLA_INFO_DATA, attribute(_VETH_INFO_PEER, there)),
+    )
+    return Request(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add veth {name}")
+
+
+def _add_child(
+    name: str,
+    kind: str,
+    data: bytes,
+    *,
+    parent: int,
+    flags: int = 0,
+    mac: str = "",
+    mtu: int = 0,
+    netns_fd: int | None = None,
+) -> Request:
+    body = _link_header(flags=flags) + text(_IFLA_IFNAME, name) + u32(_IFLA_LINK, parent)
+    if mac:
+        body += attribute(_IFLA_ADDRESS, _mac(mac))
+    if mtu:
+        body += u32(_IFLA_MTU, mtu)
+    if netns_fd is not None:
+        body += u32(_IFLA_NET_NS_FD, netns_fd)
+    body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, kind), data)
+    return Request(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add {kind} {name}")
 
 
 def set_link(
@@ -218,17 +287,18 @@ def list_addresses(handle: NetlinkSocket) -> list[tuple[int, Interface]]:
     return found
 
 
-def list_routes(handle: NetlinkSocket) -> list[tuple[int, Network]]:
-    """Output interface (0 for none) and destination of all routes of the main table."""
-    found: list[tuple[int, Network]] = []
+def list_routes(handle: NetlinkSocket) -> list[Route]:
+    """All routes of the main table, of both families."""
+    found: list[Route] = []
     for entry in handle.dump(Request(_RTM_GETROUTE, 0, _ROUTE.pack(*[0] * 9), "list routes")):
         family, length, _, _, table, *_ = _ROUTE.unpack_from(entry)
-        attributes = parse_attributes(entry, _ROUTE.size)
         if family not in (socket.AF_INET, socket.AF_INET6) or table != _RT_TABLE_MAIN:
             continue
+        attributes = parse_attributes(entry, _ROUTE.size)
         packed = attributes.get(_RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
         index = int.from_bytes(attributes.get(_RTA_OIF, b""), "little")
-        found.append((index, ipaddress.ip_network((packed, length))))
+        onward = bool({_RTA_GATEWAY, _RTA_VIA, _RTA_MULTIPATH, _RTA_NH_ID} & attributes.keys())
+        found.append(Route(index, ipaddress.ip_network((packed, length)), onward))
     return found
 
 
@@ -255,6 +325,10 @@ def _parse_link(body: bytes) -> Link:
 
 def _family(address: Interface | Address) -> int:
     return socket.AF_INET if address.version == 4 else socket.AF_INET6
+
+
+def _u16(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("=H", value))
 
 
 def _mac(text_form: str) -> bytes:

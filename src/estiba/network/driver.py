@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from estiba.kernel.rtnetlink import Counters
 from estiba.model.container import EndpointSettings
 from estiba.network.record import Endpoint, NetworkRecord, NetworkSpec, PortRequest, endpoint_id
 
@@ -22,8 +23,8 @@ class Attachment:
     settings: EndpointSettings = field(default_factory=EndpointSettings)
     ports: tuple[PortRequest, ...] = ()
     dns_names: tuple[str, ...] = ()
-    is_gateway: bool = True
-    """The container's default route leads through this network."""
+    default_route: tuple[int, ...] = (4, 6)
+    """The families of which the container's default route leads through this network."""
 
     before: Endpoint | None = None
     """What the container had on the network in its run before: given again where it is free."""
@@ -32,11 +33,22 @@ class Attachment:
 class Driver(Protocol):
     """All methods block, and all but `plan` may be done twice without harm."""
 
-    def plan(self, network_id: str, spec: NetworkSpec, created_ns: int) -> NetworkRecord:
-        """A record with every choice made. Raises InvalidArgument or Conflict."""
+    interface_prefix: str
+    """What names of interfaces in containers begin with; empty where they get none."""
+
+    def plan(
+        self, network_id: str, spec: NetworkSpec, created_ns: int, others: Sequence[NetworkRecord]
+    ) -> NetworkRecord:
+        """A record with every choice made, given all other networks.
+
+        Raises InvalidArgument, Forbidden or Conflict.
+        """
 
     def ensure(self, network: NetworkRecord) -> None:
         """Makes what the network needs on the host."""
+
+    def start(self) -> None:
+        """Called once, when all networks are made and before any endpoint is."""
 
     def remove(self, network: NetworkRecord) -> None:
         """Takes away what `ensure` made."""
@@ -44,16 +56,31 @@ class Driver(Protocol):
     def connect(self, network: NetworkRecord, attachment: Attachment) -> Endpoint:
         """Joins the container to the network; leaves nothing behind when it raises."""
 
-    def disconnect(self, endpoint: Endpoint) -> None:
-        """Undoes `connect`."""
+    def disconnect(self, endpoint: Endpoint, sandbox: Path) -> None:
+        """Undoes `connect`; the sandbox may be gone."""
 
     def republish(
         self, network: NetworkRecord, endpoint: Endpoint, ports: Sequence[PortRequest]
     ) -> Endpoint:
-        """Publishes exactly these ports of a live endpoint; nothing changes when it raises."""
+        """The endpoint with these ports published instead, or as it was when it raises."""
+
+    def renamed(self, endpoint: Endpoint) -> None:
+        """The endpoint's container has another name."""
 
     def adopt(self, endpoints: list[Endpoint]) -> None:
         """Takes over endpoints of live containers after a restart of the engine."""
+
+    def counters(self, endpoint: Endpoint, sandbox: Path) -> Counters | None:
+        """Traffic, as the container sees it; None where there is no interface."""
+
+    def sweep(self, endpoints: Iterable[Endpoint]) -> None:
+        """Removes from the host what none of all live endpoints needs."""
+
+    def drain(self) -> None:
+        """Waits until everything taken away so far is gone."""
+
+    def close(self, *, delete: bool = False) -> None:
+        """Lets go of everything, or takes it away."""
 
 
 class EndpointObserver(Protocol):
@@ -77,7 +104,11 @@ class EndpointObserver(Protocol):
 class HostDriver:
     """`host` and `none`: the container has the host's namespace, or one with loopback only."""
 
-    def plan(self, network_id: str, spec: NetworkSpec, created_ns: int) -> NetworkRecord:
+    interface_prefix = ""
+
+    def plan(
+        self, network_id: str, spec: NetworkSpec, created_ns: int, others: Sequence[NetworkRecord]
+    ) -> NetworkRecord:
         return NetworkRecord(
             id=network_id, name=spec.name, driver=spec.driver, created_ns=created_ns
         )
@@ -85,29 +116,53 @@ class HostDriver:
     def ensure(self, network: NetworkRecord) -> None:
         pass
 
+    def start(self) -> None:
+        pass
+
     def remove(self, network: NetworkRecord) -> None:
         pass
 
     def connect(self, network: NetworkRecord, attachment: Attachment) -> Endpoint:
         """Ports are not published: there is nothing to translate (Docker discards them too)."""
-        return Endpoint(
-            id=endpoint_id(attachment.container_id, network.id),
-            network_id=network.id,
-            network_name=network.name,
-            driver=network.driver,
-            container_id=attachment.container_id,
-            container_name=attachment.container_name,
-            requested=attachment.settings,
-        )
+        return new_endpoint(network, attachment)
 
-    def disconnect(self, endpoint: Endpoint) -> None:
+    def disconnect(self, endpoint: Endpoint, sandbox: Path) -> None:
         pass
 
     def republish(
         self, network: NetworkRecord, endpoint: Endpoint, ports: Sequence[PortRequest]
     ) -> Endpoint:
-        """As with `connect` there is nothing to translate."""
         return endpoint
+
+    def renamed(self, endpoint: Endpoint) -> None:
+        pass
 
     def adopt(self, endpoints: list[Endpoint]) -> None:
         pass
+
+    def counters(self, endpoint: Endpoint, sandbox: Path) -> Counters | None:
+        return None
+
+    def sweep(self, endpoints: Iterable[Endpoint]) -> None:
+        pass
+
+    def drain(self) -> None:
+        pass
+
+    def close(self, *, delete: bool = False) -> None:
+        pass
+
+
+def new_endpoint(network: NetworkRecord, attachment: Attachment) -> Endpoint:
+    """An endpoint that has been given nothing yet."""
+    return Endpoint(
+        id=endpoint_id(attachment.container_id, network.id),
+        network_id=network.id,
+        network_name=network.name,
+        driver=network.driver,
+        container_id=attachment.container_id,
+        container_name=attachment.container_name,
+        requested=attachment.settings,
+        interface=attachment.interface,
+        dns_names=list(attachment.dns_names),
+    )

@@ -9,15 +9,18 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from estiba.model.container import PortBinding
-from estiba.model.errors import Conflict, FailedPrecondition, InvalidArgument
+from estiba.model.errors import Conflict, EstibaError, FailedPrecondition, InvalidArgument
+from estiba.network.portusers import program_at
 from estiba.network.record import PortRequest
 
 ANY_ADDRESS = "0.0.0.0"
+_ANYWHERE = {4: ANY_ADDRESS, 6: "::"}
+_TRIES = 20
 _SCTP_EPHEMERAL = range(49153, 65536)
 
 
@@ -34,6 +37,11 @@ class HeldPort:
     def binding(self) -> PortBinding:
         return PortBinding(host_ip=self.host_ip, host_port=str(self.host_port))
 
+    def close(self, *, unless_in: Iterable[HeldPort] = ()) -> None:
+        """Closes the holder, unless one of the others has the same."""
+        if self.holder is not None and all(o.holder is not self.holder for o in unless_in):
+            self.holder.close()
+
 
 class PortHolder:
     """All host ports of the engine, by the endpoint that they belong to."""
@@ -41,26 +49,68 @@ class PortHolder:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[str, list[HeldPort]] = {}
+        self._names: dict[str, str] = {}
 
     def hold(
-        self, owner: str, requests: Iterable[PortRequest], *, host_ip: str = ANY_ADDRESS
+        self,
+        owner: str,
+        requests: Iterable[PortRequest],
+        *,
+        name: str,
+        host_ip: str = ANY_ADDRESS,
+        versions: Collection[int] = (4,),
     ) -> list[HeldPort]:
-        """Takes all ports of an endpoint or none.
+        """Takes all ports of an endpoint, or none: then it has those that it had before.
 
-        Raises Conflict for a port that another container or program has.
+        What it has already is kept as it is. A request without a host address is held at
+        `host_ip`, which means everywhere if it is 0.0.0.0: at that of each family in
+        `versions`, those of the container. `name` is what the owner is called in errors.
+
+        Raises Conflict for a port that another container or program has, FailedPrecondition
+        for a host address of a family that the container has no address of.
         """
-        self.release(owner)
+        wanted = [(request, _places(request, host_ip, versions)) for request in requests]
         with self._lock:
-            held = self._held.setdefault(owner, [])
+            before = list(self._held.get(owner, ()))
+            left = list(before)
+            self._names[owner] = name
+            kept = [_take_again(request, places, left) for request, places in wanted]
+            made: list[HeldPort] = []
             try:
-                for request in requests:
-                    held.append(self._hold_one(request, request.host_ip or host_ip))
+                for (request, places), held in zip(wanted, kept, strict=True):
+                    if not held:
+                        held += self._hold_all(request, places, left)
+                        made += held
+                        # Seen by the requests that follow.
+                        self._held[owner] = before + made
             except BaseException:
-                self._release(owner)
+                for port in made:
+                    port.close(unless_in=before)
+                self._held[owner] = before
+                self._settle(owner)
                 raise
-            return list(held)
+            self._held[owner] = [port for held in kept for port in held]
+            return list(self._held[owner])
 
-    def adopt(self, owner: str, requests: Iterable[PortRequest]) -> list[PortRequest]:
+    def drop_others(self, before: Iterable[HeldPort], kept: Iterable[HeldPort]) -> None:
+        """Closes the sockets of ports that were held `before` and are not `kept`."""
+        kept = list(kept)
+        for port in before:
+            port.close(unless_in=kept)
+
+    def held(self, owner: str) -> list[HeldPort]:
+        with self._lock:
+            return list(self._held.get(owner, ()))
+
+    def put_back(self, owner: str, ports: list[HeldPort]) -> None:
+        """What the owner had before `hold`; closes what it got then."""
+        with self._lock:
+            for port in self._held.get(owner, ()):
+                port.close(unless_in=ports)
+            self._held[owner] = ports
+            self._settle(owner)
+
+    def adopt(self, owner: str, requests: Iterable[PortRequest], *, name: str) -> list[PortRequest]:
         """Takes the ports of a live container after a restart; returns those that others took.
 
         Their translation stays as it is, for the container has had them all along.
@@ -68,50 +118,17 @@ class PortHolder:
         lost: list[PortRequest] = []
         with self._lock:
             held = self._held.setdefault(owner, [])
+            self._names[owner] = name
             for request in requests:
+                number = int(request.host_port)
                 try:
-                    port = self._hold_one(request, request.host_ip)
+                    port = self._bind(request, request.host_ip, number)
                     _listen(port)
-                except Conflict:
+                except (OSError, EstibaError):
                     lost.append(request)
-                    port = HeldPort(request, request.host_ip, int(request.host_port), None)
+                    port = HeldPort(request, request.host_ip, number, None)
                 held.append(port)
         return lost
-
-    def swap(
-        self, owner: str, requests: Iterable[PortRequest], *, host_ip: str = ANY_ADDRESS
-    ) -> tuple[list[HeldPort], list[HeldPort]]:
-        """Takes these ports in place of what the owner has: what is held now, and what it had.
-
-        A host port in both is not let go. Of the others `drop` those that it had, or `swap_back`.
-        Raises as `hold` does; the owner has what it had then.
-        """
-        with self._lock:
-            earlier = self._held.get(owner, [])
-            spare, held = list(earlier), []
-            try:
-                for request in requests:
-                    kept = next((port for port in spare if _serves(port, request, host_ip)), None)
-                    if kept is not None:
-                        spare.remove(kept)
-                        held.append(replace(kept, request=request))
-                    else:
-                        held.append(self._hold_one(request, request.host_ip or host_ip))
-            except BaseException:
-                _close(held, but=earlier)
-                raise
-            self._held[owner] = held
-            return list(held), earlier
-
-    def swap_back(self, owner: str, earlier: list[HeldPort]) -> None:
-        with self._lock:
-            _close(self._held.get(owner, []), but=earlier)
-            self._held[owner] = earlier
-
-    def drop(self, ports: list[HeldPort], *, but: list[HeldPort]) -> None:
-        """Frees `ports`, but for those that are among the others too."""
-        with self._lock:
-            _close(ports, but=but)
 
     def confirm(self, owner: str) -> None:
         """Makes the hold firm, once translation is in place.
@@ -119,8 +136,13 @@ class PortHolder:
         Only a listening socket keeps out programs that set SO_REUSEADDR. Before translation it
         would accept connections that nobody serves. Raises Conflict.
         """
-        for port in self._held.get(owner, ()):
+        for port in self.held(owner):
             _listen(port)
+
+    def rename(self, owner: str, name: str) -> None:
+        with self._lock:
+            if owner in self._names:
+                self._names[owner] = name
 
     def release(self, owner: str) -> None:
         """Frees the ports of an endpoint; none is no error."""
@@ -134,36 +156,53 @@ class PortHolder:
 
     def _release(self, owner: str) -> None:
         for port in self._held.pop(owner, ()):
-            if port.holder is not None:
-                port.holder.close()
+            port.close()
+        self._names.pop(owner, None)
 
-    def _hold_one(self, request: PortRequest, host_ip: str) -> HeldPort:
-        if ip_address(host_ip).version != 4:
-            raise FailedPrecondition(
-                f"cannot publish {request.key} on [{host_ip}]: the container has no IPv6 "
-                "address, and addresses are not translated between IPv6 and IPv4; "
-                "publish it on an IPv4 address"
-            )
-        for port in _candidates(request):
+    def _settle(self, owner: str) -> None:
+        if not self._held[owner]:
+            self._release(owner)
+
+    def _hold_all(
+        self, request: PortRequest, places: list[str], left: list[HeldPort]
+    ) -> list[HeldPort]:
+        """The first port that is free at all places."""
+        refusal: OSError | None = None
+        for number in _candidates(request):
+            held: list[HeldPort] = []
             try:
-                return self._bind(request, host_ip, port)
+                for place in places:
+                    # The kernel chooses the number of an ephemeral port at the first place.
+                    chosen = held[0].host_port if held else number
+                    port = _reuse(request, place, chosen, left)
+                    held.append(port or self._bind(request, place, chosen))
+                left[:] = [port for port in left if not any(_is_same(port, one) for one in held)]
+                return held
             except OSError as error:
+                for port in held:
+                    port.close(unless_in=left)
+                refusal = error
                 if error.errno == errno.EADDRNOTAVAIL:
                     raise InvalidArgument(
-                        f"Bind for {host_ip}:{port} failed: the host has no address {host_ip}"
+                        f"Bind for {place_of(place, chosen)} failed: the host has no address "
+                        f"{place}"
                     ) from error
                 if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                     raise
-        where = request.host_port or "any port"
-        raise Conflict(f"Bind for {host_ip}:{where} failed: port is already allocated")
+        where = place_of(place, request.host_port or "any port")
+        whose = self._user_of(request.protocol, place, request.host_port)
+        raise Conflict(f"Bind for {where} failed: port is already allocated{whose}") from refusal
 
     def _bind(self, request: PortRequest, host_ip: str, port: int) -> HeldPort:
         if request.protocol == "sctp":
             self._check_sctp(host_ip, port)
             return HeldPort(request, host_ip, port, None)
         kind = socket.SOCK_STREAM if request.protocol == "tcp" else socket.SOCK_DGRAM
-        holder = socket.socket(socket.AF_INET, kind)
+        is_ipv6 = ip_address(host_ip).version == 6
+        holder = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, kind)
         try:
+            if is_ipv6:
+                holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if request.protocol == "tcp":
                 # Connections of a program that had the port before may still be in TIME_WAIT.
                 holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -176,28 +215,99 @@ class PortHolder:
 
     def _check_sctp(self, host_ip: str, port: int) -> None:
         """Few kernels have SCTP sockets; the engine's own table stands in for them."""
-        for others in self._held.values():
-            for other in others:
-                same = ANY_ADDRESS in (host_ip, other.host_ip) or host_ip == other.host_ip
-                if same and (other.request.protocol, other.host_port) == ("sctp", port):
-                    raise OSError(errno.EADDRINUSE, "port is already allocated")
+        if self._owners("sctp", host_ip, port):
+            raise OSError(errno.EADDRINUSE, "port is already allocated")
+
+    def _owners(self, protocol: str, host_ip: str, port: int) -> list[str]:
+        return [
+            owner
+            for owner, held in self._held.items()
+            for other in held
+            if (other.request.protocol, other.host_port) == (protocol, port)
+            and _meet(other.host_ip, host_ip)
+        ]
+
+    def _user_of(self, protocol: str, host_ip: str, text: str) -> str:
+        """Who has the port, in words, if it is one port and that can be told."""
+        if not text.isdecimal():
+            return ""
+        owners = self._owners(protocol, host_ip, int(text))
+        if owners:
+            return f": container {self._names.get(owners[0], owners[0])} has it"
+        program = program_at(protocol, int(text))
+        return f": {program} has it" if program else ""
 
 
-def _serves(port: HeldPort, request: PortRequest, host_ip: str) -> bool:
-    """Whether a held port is one that the request may get."""
-    asked = (request.protocol, request.host_ip or host_ip)
-    if (port.request.protocol, port.host_ip) != asked:
+def _places(request: PortRequest, default: str, versions: Collection[int]) -> list[str]:
+    """The host addresses that a request is held at."""
+    if not request.host_ip and default == ANY_ADDRESS:
+        return [_ANYWHERE[version] for version in sorted(versions)]
+    place = str(ip_address(request.host_ip or default))
+    version = ip_address(place).version
+    if version not in versions:
+        if not request.host_ip:
+            return []
+        raise FailedPrecondition(
+            f"cannot publish {request.key} on {place_of(place)}: the container has no "
+            f"IPv{version} address on this network, and addresses are not translated between "
+            f"IPv6 and IPv4; publish it on an IPv{10 - version} address, or use a network with "
+            f"IPv{version}"
+        )
+    return [place]
+
+
+def _take_again(request: PortRequest, places: list[str], left: list[HeldPort]) -> list[HeldPort]:
+    """Out of `left` those that serve the request as they are, if they do at all places."""
+    numbers = _parse_range(request.host_port) if _is_fixed(request) else None
+    for first in left:
+        same = [
+            port
+            for place in places
+            for port in left
+            if port.host_ip == place
+            and port.host_port == first.host_port
+            and port.request.key == request.key
+        ]
+        asked_alike = _is_fixed(first.request) == _is_fixed(request)
+        suits = first.host_port in numbers if numbers else asked_alike
+        if places and len(same) == len(places) and suits:
+            for port in same:
+                left.remove(port)
+            return same
+    return []
+
+
+def _reuse(request: PortRequest, place: str, number: int, left: list[HeldPort]) -> HeldPort | None:
+    """A port that the endpoint has already, led elsewhere: its socket is kept."""
+    for port in left:
+        if _is_same(port, HeldPort(request, place, number, None)):
+            return replace(port, request=request)
+    return None
+
+
+def _is_same(one: HeldPort, other: HeldPort) -> bool:
+    return (one.host_ip, one.host_port, one.request.protocol) == (
+        other.host_ip,
+        other.host_port,
+        other.request.protocol,
+    )
+
+
+def _is_fixed(request: PortRequest) -> bool:
+    return request.host_port not in ("", "0")
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether two host addresses cover a common one."""
+    if ip_address(one).version != ip_address(other).version:
         return False
-    if request.host_port in ("", "0"):
-        return port.request.key == request.key and port.host_port == request.preferred
-    return port.host_port in _parse_range(request.host_port)
+    return one == other or bool({one, other} & set(_ANYWHERE.values()))
 
 
-def _close(ports: list[HeldPort], *, but: list[HeldPort]) -> None:
-    kept = {id(port.holder) for port in but if port.holder is not None}
-    for port in ports:
-        if port.holder is not None and id(port.holder) not in kept:
-            port.holder.close()
+def place_of(host_ip: str, port: object = "") -> str:
+    """An address and a port as people write them."""
+    where = f"[{host_ip}]" if ":" in host_ip else host_ip
+    return f"{where}:{port}" if port != "" else where
 
 
 def bindings_of(held: list[HeldPort]) -> dict[str, list[PortBinding]]:
@@ -223,7 +333,7 @@ def requests_of(bindings: dict[str, list[PortBinding]]) -> list[PortRequest]:
 
 
 def _candidates(request: PortRequest) -> Iterator[int]:
-    if request.host_port and request.host_port != "0":
+    if _is_fixed(request):
         yield from _parse_range(request.host_port)
         return
     if request.preferred:
@@ -231,8 +341,9 @@ def _candidates(request: PortRequest) -> Iterator[int]:
     if request.protocol == "sctp":
         yield from _SCTP_EPHEMERAL
     else:
-        # The kernel picks from ip_local_port_range and avoids what is in use.
-        yield 0
+        # The kernel picks from ip_local_port_range and avoids what is in use; in one family,
+        # so that the number may be taken in the other.
+        yield from (0 for _ in range(_TRIES))
 
 
 def _listen(port: HeldPort) -> None:
@@ -242,7 +353,7 @@ def _listen(port: HeldPort) -> None:
         port.holder.listen(0)
     except OSError as error:
         raise Conflict(
-            f"Bind for {port.host_ip}:{port.host_port} failed: port is already allocated"
+            f"Bind for {place_of(port.host_ip, port.host_port)} failed: port is already allocated"
         ) from error
 
 

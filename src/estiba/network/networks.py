@@ -10,25 +10,28 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from pathlib import Path
+
+import msgspec
 
 from estiba.kernel import failpoint, rtnetlink
 from estiba.model.container import EndpointSettings
-from estiba.model.errors import (
-    AlreadyExists,
-    Conflict,
-    Forbidden,
-    InvalidArgument,
-    NotFound,
-)
+from estiba.model.errors import AlreadyExists, Forbidden, InvalidArgument, NotFound
 from estiba.model.ids import new_id, short
 from estiba.network import sandbox
 from estiba.network.bridge import BridgeDriver
-from estiba.network.driver import Attachment, Driver, EndpointObserver, HostDriver
+from estiba.network.driver import (
+    Attachment,
+    Driver,
+    EndpointObserver,
+    HostDriver,
+    new_endpoint,
+)
 from estiba.network.firewall.rules import check_interface_name, table_name
 from estiba.network.firewall.table import Firewall
-from estiba.network.plan import NetworkConfig, plan_default_bridge
+from estiba.network.ipam import with_defaults
+from estiba.network.plan import NetworkConfig
 from estiba.network.record import (
     KIND,
     Endpoint,
@@ -37,9 +40,9 @@ from estiba.network.record import (
     PortRequest,
     decode,
     encode,
-    endpoint_id,
     network_event,
 )
+from estiba.network.roster import Roster, default_routes
 from estiba.network.sandbox import Sandboxes
 from estiba.store import Store, Transaction
 
@@ -64,7 +67,11 @@ class Networks:
         self._make_id = make_id
         self._lock = threading.Lock()
         self._sandboxes = Sandboxes(config.netns_root)
-        self._bridges = BridgeDriver(table=table_name(config.bridge), pools=config.pools)
+        self._planning = threading.Lock()
+        pools = with_defaults(config.pools, config.engine_id or config.bridge)
+        self._bridges = BridgeDriver(
+            table=table_name(config.bridge), pools=pools, ip_forward=config.ip_forward
+        )
         plain = HostDriver()
         self._drivers: dict[str, Driver] = {
             "bridge": self._bridges,
@@ -72,8 +79,7 @@ class Networks:
             "null": plain,
         }
         self._records: dict[str, NetworkRecord] = {}
-        self._endpoints: dict[str, dict[str, Endpoint]] = {}
-        """Endpoints by container, then by network; one under way is there already."""
+        self._roster = Roster()
 
     # -- the engine's life -----------------------------------------------------------------
 
@@ -82,32 +88,26 @@ class Networks:
 
         Raises Unavailable, FailedPrecondition or OSError when the host does not allow it.
         """
-        if self._config.ip_forward:
-            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         stored = {record.id: decode(record.body) for record in self._store.load(KIND)}
         by_name = {record.name: record for record in stored.values()}
-        wanted = [self._plan_predefined(name, by_name.get(name)) for name in PREDEFINED]
-        wanted += [record for record in stored.values() if not record.predefined]
+        wanted = [record for record in stored.values() if not record.predefined]
+        predefined = [self._plan_predefined(n, by_name.get(n), wanted) for n in PREDEFINED]
+        wanted = predefined + wanted
         for record in wanted:
             if stored.get(record.id) != record:
                 self._save(record)
             self._records[record.id] = record
             self._drivers[record.driver].ensure(record)
-        self._bridges.start_firewall()
+        for driver in self._each_driver():
+            driver.start()
 
     def restore(self, endpoints: Iterable[Endpoint]) -> None:
         """Takes over the endpoints of containers that outlived an earlier engine."""
-        by_driver: dict[str, list[Endpoint]] = {name: [] for name in self._drivers}
-        with self._lock:
-            for endpoint in endpoints:
-                self._endpoints.setdefault(endpoint.container_id, {})[endpoint.network_id] = (
-                    endpoint
-                )
-                by_driver[endpoint.driver].append(endpoint)
-        for name, driver in self._drivers.items():
-            driver.adopt(by_driver[name])
+        live = list(endpoints)
+        self._roster.put(live)
+        for driver in self._each_driver():
+            driver.adopt([one for one in live if self._drivers.get(one.driver) is driver])
         known = self._records
-        live = [endpoint for found in by_driver.values() for endpoint in found]
         pairs = [(known[each.network_id], each) for each in live if each.network_id in known]
         for observer in self._observers:
             observer.adopted(pairs)
@@ -115,35 +115,25 @@ class Networks:
     def sweep(self, live_container_ids: Iterable[str]) -> None:
         """Removes sandboxes, links and rules of this engine that no live container has."""
         live = set(live_container_ids)
-        with self._lock:
-            dead = [
-                endpoint
-                for container_id, endpoints in self._endpoints.items()
-                for endpoint in endpoints.values()
-                if container_id not in live
-            ]
-        for endpoint in dead:
-            self.disconnect(endpoint.container_id, endpoint)
+        for endpoint in self._roster.all():
+            if endpoint.container_id not in live:
+                self.disconnect(endpoint.container_id, endpoint)
         for container_id in set(self._sandboxes.ids()) - live:
             self._sandboxes.close(container_id)
-        with self._lock:
-            kept = {
-                endpoint.host_interface
-                for endpoints in self._endpoints.values()
-                for endpoint in endpoints.values()
-            }
-        self._bridges.sweep(kept)
+        for driver in self._each_driver():
+            driver.sweep(self._roster.all())
 
     def stop(self) -> None:
         """Lets go of everything; bridges, rules and running containers stay as they are."""
-        self._bridges.drain()
-        self._bridges.close()
+        for driver in self._each_driver():
+            driver.close()
 
     def remove_all_traces(self) -> None:
         """Stops, and takes away the table and every bridge that the engine made."""
         for record in self._records.values():
             self._drivers[record.driver].remove(record)
-        self._bridges.close(delete_table=True)
+        for driver in self._each_driver():
+            driver.close(delete=True)
 
     @property
     def firewall(self) -> Firewall:
@@ -151,7 +141,12 @@ class Networks:
 
     def drain(self) -> None:
         """Waits until the links of everything disconnected so far are gone."""
-        self._bridges.drain()
+        for driver in self._each_driver():
+            driver.drain()
+
+    def _each_driver(self) -> list[Driver]:
+        """One may bear several names."""
+        return list({id(driver): driver for driver in self._drivers.values()}.values())
 
     # -- networks --------------------------------------------------------------------------
 
@@ -179,12 +174,7 @@ class Networks:
 
     def endpoints(self, network_id: str) -> list[Endpoint]:
         """Who is connected to a network."""
-        with self._lock:
-            return [
-                endpoints[network_id]
-                for endpoints in self._endpoints.values()
-                if network_id in endpoints
-            ]
+        return self._roster.of_network(network_id)
 
     def create(self, spec: NetworkSpec) -> NetworkRecord:
         """Makes a network. Raises AlreadyExists, InvalidArgument, NotFound or Conflict."""
@@ -197,18 +187,26 @@ class Networks:
         driver = self._drivers.get(spec.driver)
         if driver is None:
             raise NotFound(f"could not find plugin {spec.driver} in v1 plugin registry: not found")
-        record = driver.plan(self._make_id(), spec, time.time_ns())
-        with self._lock:
-            if any(other.name == spec.name for other in self._records.values()):
-                raise AlreadyExists(f"network with name {spec.name} already exists")
-            self._records[record.id] = record
+        record = self._plan(driver, spec)
         try:
             self._save(record, "create")
+            failpoint.hit("network.recorded")
             driver.ensure(record)
-            self._bridges.admit(record)
         except BaseException:
             self._erase(record)
             raise
+        return record
+
+    def _plan(self, driver: Driver, spec: NetworkSpec) -> NetworkRecord:
+        """One at a time, so that no two choose the same subnet; the name is taken then."""
+        with self._planning:
+            with self._lock:
+                if any(other.name == spec.name for other in self._records.values()):
+                    raise AlreadyExists(f"network with name {spec.name} already exists")
+                others = list(self._records.values())
+            record = driver.plan(self._make_id(), spec, time.time_ns(), others)
+            with self._lock:
+                self._records[record.id] = record
         return record
 
     def remove(self, name_or_id: str) -> NetworkRecord:
@@ -217,11 +215,7 @@ class Networks:
         if record.predefined:
             raise Forbidden(f"{record.name} is a pre-defined network and cannot be removed")
         with self._lock:
-            users = [
-                found[record.id].container_name
-                for found in self._endpoints.values()
-                if record.id in found
-            ]
+            users = [one.container_name for one in self._roster.of_network(record.id)]
             if users:
                 raise Forbidden(
                     f"error while removing network: network {record.name} has active endpoints: "
@@ -260,9 +254,7 @@ class Networks:
 
         Processes inside keep the namespace alive, but without links.
         """
-        with self._lock:
-            left = list(self._endpoints.get(container_id, {}).values())
-        for endpoint in left:
+        for endpoint in self._roster.of_container(container_id):
             self.disconnect(container_id, endpoint)
         self._sandboxes.close(container_id)
 
@@ -286,8 +278,7 @@ class Networks:
         """
         settings = settings or EndpointSettings()
         record = self.network(network)
-        with self._lock:
-            earlier = self._endpoints.get(container_id, {}).get(record.id)
+        earlier = self._roster.find(container_id, record.id)
         if earlier is not None:
             self.disconnect(container_id, earlier)
         names = [container_name, *settings.aliases, short(container_id), hostname]
@@ -306,11 +297,10 @@ class Networks:
         try:
             endpoint = self._drivers[record.driver].connect(record, attachment)
         except BaseException:
-            self._strike(container_id, record.id)
+            self._roster.strike(container_id, record.id)
             self.reroute(container_id)
             raise
-        with self._lock:
-            self._endpoints[container_id][record.id] = endpoint
+        self._roster.put([endpoint])
         try:
             for observer in self._observers:
                 observer.joined(record, endpoint)
@@ -323,82 +313,82 @@ class Networks:
         """Undoes `connect`; an endpoint that is gone is no error."""
         for observer in self._observers:
             observer.left(endpoint)
-        self._drivers[endpoint.driver].disconnect(endpoint)
-        self._strike(container_id, endpoint.network_id)
-        if endpoint.gateway:
+        path = self._sandboxes.path(container_id)
+        self._drivers[endpoint.driver].disconnect(endpoint, path)
+        self._roster.strike(container_id, endpoint.network_id)
+        if endpoint.gateway or endpoint.ipv6_gateway:
             self.reroute(container_id)
 
     def reroute(self, container_id: str) -> None:
-        """Leads the container's default route through the endpoint that it belongs to."""
-        with self._lock:
-            mine = list(self._endpoints.get(container_id, {}).values())
-        ways = [endpoint for endpoint in mine if endpoint.gateway]
+        """Leads the container's default routes through the endpoints that they belong to."""
         path = self._sandboxes.path(container_id)
+        ways = default_routes(self._roster.of_container(container_id))
         if ways and path.exists():
-            chosen = min(ways, key=lambda endpoint: endpoint.gateway_rank)
-            sandbox.set_default_route(path, chosen.interface, IPv4Address(chosen.gateway))
+            for endpoint, version in ways:
+                gateway = ip_address(endpoint.gateway_of(version))
+                sandbox.set_default_route(path, endpoint.interface, gateway)
 
     def republish(
         self, container_id: str, endpoint: Endpoint, ports: Sequence[PortRequest]
     ) -> Endpoint:
         """Publishes exactly these ports of a live endpoint: what stays is not interrupted.
 
-        Raises Conflict or InvalidArgument; nothing has changed then.
+        Raises Conflict, FailedPrecondition or InvalidArgument; nothing has changed then.
         """
         record = self.network(endpoint.network_id)
         changed = self._drivers[endpoint.driver].republish(record, endpoint, ports)
-        with self._lock:
-            self._endpoints.setdefault(container_id, {})[endpoint.network_id] = changed
+        self._roster.put([changed])
+        return changed
+
+    def rename(self, container_id: str, name: str) -> list[Endpoint]:
+        """The container is called otherwise; returns its endpoints as they are now.
+
+        Who keeps names hears that the endpoints left and joined.
+        """
+        changed = []
+        for endpoint in self._roster.of_container(container_id):
+            names = [name if one == endpoint.container_name else one for one in endpoint.dns_names]
+            now = msgspec.structs.replace(
+                endpoint, container_name=name, dns_names=list(dict.fromkeys(names))
+            )
+            self._drivers[endpoint.driver].renamed(now)
+            self._roster.put([now])
+            record = self.network(endpoint.network_id)
+            for observer in self._observers:
+                observer.left(endpoint)
+                observer.joined(record, now)
+            changed.append(now)
         return changed
 
     def interface_statistics(self, container_id: str) -> dict[str, rtnetlink.Counters]:
         """Traffic counters by the interface's name inside the container."""
-        with self._lock:
-            endpoints = list(self._endpoints.get(container_id, {}).values())
-        found = ((endpoint.interface, self._bridges.counters(endpoint)) for endpoint in endpoints)
-        return {name: counters for name, counters in found if counters is not None}
+        path = self._sandboxes.path(container_id)
+        found = {
+            endpoint.interface: self._drivers[endpoint.driver].counters(endpoint, path)
+            for endpoint in self._roster.of_container(container_id)
+        }
+        return {name: counters for name, counters in found.items() if counters is not None}
 
     def _enrol(self, record: NetworkRecord, attachment: Attachment) -> Attachment:
         """Notes an endpoint before it is made, so that its network stays; picks its name."""
-        container_id = attachment.container_id
+        prefix = self._drivers[record.driver].interface_prefix
+        if prefix:
+            prefix = record.interface_prefix or prefix
+        else:
+            attachment = replace(attachment, interface="")
         with self._lock:
             if record.id not in self._records:
                 raise NotFound(f"network {record.name} not found")
-            mine = self._endpoints.setdefault(container_id, {})
-            used = {endpoint.interface for endpoint in mine.values()}
-            if attachment.interface in used:
-                raise Conflict(
-                    f"interface name {attachment.interface} is taken in container "
-                    f"{attachment.container_name}: choose another one"
-                )
-            number = next(n for n in range(len(used) + 1) if f"eth{n}" not in used)
-            name = attachment.interface or f"eth{number}"
-            pending = Endpoint(
-                id=endpoint_id(container_id, record.id),
-                network_id=record.id,
-                network_name=record.name,
-                driver=record.driver,
-                container_id=container_id,
-                container_name=attachment.container_name,
-                requested=attachment.settings,
-                interface="" if record.driver in ("host", "null") else name,
+            pending, default_route = self._roster.enrol(
+                record, new_endpoint(record, attachment), prefix
             )
-            others = [endpoint for endpoint in mine.values() if endpoint.gateway]
-            mine[record.id] = pending
-        first = all(pending.gateway_rank < other.gateway_rank for other in others)
-        return replace(attachment, interface=pending.interface, is_gateway=first)
-
-    def _strike(self, container_id: str, network_id: str) -> None:
-        """Forgets an endpoint."""
-        with self._lock:
-            mine = self._endpoints.get(container_id, {})
-            mine.pop(network_id, None)
-            if not mine:
-                self._endpoints.pop(container_id, None)
+        return replace(attachment, interface=pending.interface, default_route=default_route)
 
     # -- records ---------------------------------------------------------------------------
 
-    def _plan_predefined(self, name: str, earlier: NetworkRecord | None) -> NetworkRecord:
+    def _plan_predefined(
+        self, name: str, earlier: NetworkRecord | None, others: Sequence[NetworkRecord]
+    ) -> NetworkRecord:
         record = earlier or NetworkRecord(
             id=self._make_id(),
             name=name,
@@ -408,14 +398,7 @@ class Networks:
         )
         if name != "bridge":
             return record
-        bridge = self._config.bridge
-        return plan_default_bridge(
-            record,
-            self._config,
-            exists=self._bridges.has_link(bridge),
-            existing=self._bridges.bridge_address(bridge),
-            taken=self._bridges.taken_subnets(but=bridge),
-        )
+        return self._bridges.plan_default(record, self._config, others)
 
     def _save(self, record: NetworkRecord, action: str = "") -> None:
         def write(tx: Transaction) -> None:

@@ -1,28 +1,36 @@
-"""From flags and requests to a bridge network's record: options, subnet, gateway. Pure."""
+"""From flags and requests to a bridge network's record: options, subnets, gateways. Pure."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_network
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from pathlib import Path
 
 import msgspec
 
-from estiba.model import errors
-from estiba.model.errors import FailedPrecondition, Forbidden, InvalidArgument
+from estiba.model.errors import Forbidden, InvalidArgument
 from estiba.model.ids import short
 from estiba.network.firewall.rules import check_interface_name
-from estiba.network.ipam import DEFAULT_POOLS, AddressPool, choose_subnet
+from estiba.network.ipam import DEFAULT_POOLS, AddressPool, Taken, parse_address
+from estiba.network.pools import parse_range, parse_subnet, plan_pools
 from estiba.network.record import IpamConfig, NetworkRecord, NetworkSpec
 
-OPTION_BRIDGE = "com.docker.network.bridge.name"
-OPTION_ICC = "com.docker.network.bridge.enable_icc"
-OPTION_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
-OPTION_HOST_IP = "com.docker.network.bridge.host_binding_ipv4"
+Interface = IPv4Interface | IPv6Interface
+
+_BRIDGE = "com.docker.network.bridge."
+OPTION_BRIDGE = _BRIDGE + "name"
+OPTION_ICC = _BRIDGE + "enable_icc"
+OPTION_MASQUERADE = _BRIDGE + "enable_ip_masquerade"
+OPTION_HOST_IP = _BRIDGE + "host_binding_ipv4"
+OPTION_INHIBIT_IPV4 = _BRIDGE + "inhibit_ipv4"
+OPTION_GATEWAY_MODE = _BRIDGE + "gateway_mode_ipv"
+OPTION_SNAT = "com.docker.network.host_ipv"
 OPTION_MTU = "com.docker.network.driver.mtu"
-_MIN_MTU, _MAX_MTU = 68, 65535
+OPTION_PREFIX = "com.docker.network.container_iface_prefix"
+_GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
+_MIN_MTU, _MIN_MTU_IPV6, _MAX_MTU = 68, 1280, 65535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +40,18 @@ class NetworkConfig:
     netns_root: Path
     bridge: str = "estiba0"
     bip: str = ""
+    bip6: str = ""
     fixed_cidr: str = ""
+    fixed_cidr_v6: str = ""
     """The part of the default network's subnet that containers get; empty is all of it."""
 
+    ipv6: bool = False
+    """The default network has IPv6."""
+
     pools: tuple[AddressPool, ...] = DEFAULT_POOLS
+    engine_id: str = ""
+    """From which the default pool of IPv6 addresses derives, if `pools` has none."""
+
     mtu: int = 1500
     icc: bool = True
     masquerade: bool = True
@@ -49,16 +65,41 @@ def plan_bridge(
     *,
     created_ns: int,
     pools: Iterable[AddressPool],
-    taken: Iterable[IPv4Network],
+    taken: Iterable[Taken],
 ) -> NetworkRecord:
     """The record of a new bridge network.
 
     `taken` are the subnets of the host's addresses and routes and of other networks.
-    Raises InvalidArgument, NotImplemented, Forbidden or FailedPrecondition.
+    Raises InvalidArgument or Forbidden.
     """
-    if spec.enable_ipv6:
-        raise errors.NotImplemented("IPv6 networks are not built yet: leave out --ipv6")
     options = spec.options
+    modes = {version: _gateway_mode(options, version, spec.internal) for version in (4, 6)}
+    record = plan_addresses(network_id, spec, created_ns=created_ns, pools=pools, taken=taken)
+    return msgspec.structs.replace(
+        record,
+        bridge=check_interface_name(options.get(OPTION_BRIDGE) or f"br-{short(network_id)}"),
+        icc=parse_truth(options, OPTION_ICC, default=True),
+        masquerade=parse_truth(options, OPTION_MASQUERADE, default=True),
+        host_ip=_host_ip(options.get(OPTION_HOST_IP)),
+        inhibit_ipv4=parse_truth(options, OPTION_INHIBIT_IPV4, default=False),
+        gateway_mode_ipv4=modes[4],
+        gateway_mode_ipv6=modes[6],
+        snat_ipv4=_snat(options, 4),
+        snat_ipv6=_snat(options, 6),
+    )
+
+
+def plan_addresses(
+    network_id: str,
+    spec: NetworkSpec,
+    *,
+    created_ns: int,
+    pools: Iterable[AddressPool],
+    taken: Iterable[Taken],
+) -> NetworkRecord:
+    """What the records of all drivers have in common. Raises as `plan_bridge` does."""
+    versions = (4,) * spec.enable_ipv4 + (6,) * spec.enable_ipv6
+    prefix = spec.options.get(OPTION_PREFIX, "")
     return NetworkRecord(
         id=network_id,
         name=spec.name,
@@ -66,14 +107,16 @@ def plan_bridge(
         created_ns=created_ns,
         internal=spec.internal,
         attachable=spec.attachable,
-        pools=[plan_pool(spec.pools, pools=pools, taken=taken)],
-        options=options,
+        ipv4=spec.enable_ipv4,
+        ipv6=spec.enable_ipv6,
+        ipam_driver=spec.ipam_driver,
+        ipam_options=spec.ipam_options,
+        pools=plan_pools(spec.pools, versions=versions, pools=pools, taken=taken),
+        options=spec.options,
         labels=spec.labels,
-        bridge=check_interface_name(options.get(OPTION_BRIDGE) or f"br-{short(network_id)}"),
-        mtu=_mtu(options.get(OPTION_MTU)),
-        icc=_truth(options, OPTION_ICC),
-        masquerade=_truth(options, OPTION_MASQUERADE),
-        host_ip=_host_ip(options.get(OPTION_HOST_IP)),
+        mtu=_mtu(spec.options.get(OPTION_MTU), ipv6=spec.enable_ipv6),
+        # A number follows, of up to three digits.
+        interface_prefix=check_interface_name(f"{prefix}999")[:-3] if prefix else "",
     )
 
 
@@ -82,27 +125,33 @@ def plan_default_bridge(
     config: NetworkConfig,
     *,
     exists: bool,
-    existing: IPv4Interface | None,
-    taken: Iterable[IPv4Network],
+    existing: Sequence[Interface],
+    pools: Sequence[AddressPool],
+    taken: Iterable[Taken],
 ) -> NetworkRecord:
     """The default network's record as the flags want it.
 
-    `exists` says whether the bridge is there, `existing` which address it has.
+    `exists` says whether the bridge is there, `existing` which addresses it has.
     Its subnet is that of `--bip`, else of the address that the bridge has, else that of last
-    time, else one that is free. Raises InvalidArgument or FailedPrecondition.
+    time, else one that is free; the same for IPv6. Raises InvalidArgument.
     """
-    pool = _default_pool(record, config, existing, list(taken))
+    used = list(taken)
+    planned = []
+    for version in (4, 6) if config.ipv6 else (4,):
+        pool = _default_pool(record, config, version, existing, pools, used)
+        planned.append(msgspec.structs.replace(pool, ip_range=_fixed_range(config, version, pool)))
     return msgspec.structs.replace(
         record,
-        pools=[msgspec.structs.replace(pool, ip_range=_fixed_range(config, pool))],
+        pools=planned,
+        ipv6=config.ipv6,
         bridge=config.bridge,
         owns_bridge=not exists or (record.owns_bridge and record.bridge == config.bridge),
-        mtu=config.mtu,
+        mtu=_mtu(str(config.mtu), ipv6=config.ipv6),
         icc=config.icc,
         masquerade=config.masquerade,
-        host_ip=config.host_ip,
+        host_ip=_host_ip(config.host_ip),
         options={
-            "com.docker.network.bridge.default_bridge": "true",
+            _BRIDGE + "default_bridge": "true",
             OPTION_BRIDGE: config.bridge,
             OPTION_ICC: str(config.icc).lower(),
             OPTION_MASQUERADE: str(config.masquerade).lower(),
@@ -112,111 +161,96 @@ def plan_default_bridge(
     )
 
 
-def _fixed_range(config: NetworkConfig, pool: IpamConfig) -> str:
-    if not config.fixed_cidr:
+def _fixed_range(config: NetworkConfig, version: int, pool: IpamConfig) -> str:
+    text = config.fixed_cidr if version == 4 else config.fixed_cidr_v6
+    if not text:
         return ""
-    area, subnet = parse_subnet(config.fixed_cidr), parse_subnet(pool.subnet)
-    if not area.subnet_of(subnet):
+    area, subnet = parse_range(text), parse_subnet(pool.subnet)
+    flag, bip = ("--fixed-cidr", "--bip") if version == 4 else ("--fixed-cidr-v6", "--bip6")
+    inside = area.version == version and area.overlaps(subnet)
+    if not inside or area.prefixlen < subnet.prefixlen:
         raise InvalidArgument(
-            f"--fixed-cidr {area} does not lie in the subnet {subnet} of the bridge "
-            f"{config.bridge}: choose that with --bip"
+            f"{flag} {area} does not lie in the subnet {subnet} of the bridge "
+            f"{config.bridge}: choose that with {bip}"
         )
-    return str(area)
+    return "" if area == subnet else str(area)
 
 
 def _default_pool(
     record: NetworkRecord,
     config: NetworkConfig,
-    existing: IPv4Interface | None,
-    taken: list[IPv4Network],
+    version: int,
+    existing: Sequence[Interface],
+    pools: Sequence[AddressPool],
+    taken: list[Taken],
 ) -> IpamConfig:
-    if config.bip:
-        try:
-            bip = IPv4Interface(config.bip)
-        except ValueError as error:
-            raise InvalidArgument(f"invalid --bip {config.bip[:64]!r}: {error}") from error
-        return IpamConfig(subnet=str(bip.network), gateway=str(bip.ip))
-    if existing is not None:
-        return IpamConfig(subnet=str(existing.network), gateway=str(existing.ip))
-    if record.pools and record.bridge == config.bridge:
-        with contextlib.suppress(FailedPrecondition, Forbidden):
-            return plan_pool(record.pools, pools=config.pools, taken=taken)
-    return plan_pool([], pools=config.pools, taken=taken)
+    bip = _bip(config, version)
+    present = [one for one in existing if one.version == version and not one.ip.is_link_local]
+    for address in [bip] if bip else present:
+        return IpamConfig(subnet=str(address.network), gateway=str(address.ip))
+    if version == 6 and config.fixed_cidr_v6:
+        subnet = parse_subnet(config.fixed_cidr_v6)
+        return IpamConfig(subnet=str(subnet), gateway=str(subnet[1]))
+    before = [one for one in record.pools if parse_subnet(one.subnet).version == version]
+    if before and record.bridge == config.bridge:
+        with contextlib.suppress(InvalidArgument, Forbidden):
+            return plan_pools(before, versions=(version,), pools=pools, taken=taken)[0]
+    return plan_pools([], versions=(version,), pools=pools, taken=taken)[0]
 
 
-def plan_pool(
-    wanted: list[IpamConfig], *, pools: Iterable[AddressPool], taken: Iterable[IPv4Network]
-) -> IpamConfig:
-    """The pool of a network with its gaps filled. Raises as `plan_bridge` does."""
-    if len(wanted) > 1:
-        raise errors.NotImplemented("more than one address pool in a network is not built yet")
-    config = wanted[0] if wanted else IpamConfig()
-    if config.subnet:
-        subnet = parse_subnet(config.subnet)
-        if subnet.prefixlen > 30:
-            raise InvalidArgument(f"invalid subnet {subnet}: it has no room for containers")
-        for other in taken:
-            if subnet.overlaps(other) and other.prefixlen:
-                raise Forbidden(
-                    f"invalid pool request: Pool overlaps with other one on this address space: "
-                    f"{subnet} and {other}"
-                )
-    else:
-        subnet = choose_subnet(pools, [other for other in taken if other.prefixlen])
-    area = parse_subnet(config.ip_range) if config.ip_range else None
-    if area is not None and not area.subnet_of(subnet):
-        raise InvalidArgument(f"invalid ip-range {area}: it does not lie in the subnet {subnet}")
-    gateway = IPv4Address(_in_subnet(config.gateway, subnet)) if config.gateway else subnet[1]
-    for address in config.auxiliary_addresses.values():
-        _in_subnet(address, subnet)
-    return IpamConfig(
-        subnet=str(subnet),
-        gateway=str(gateway),
-        ip_range=str(area) if area else "",
-        auxiliary_addresses=config.auxiliary_addresses,
-    )
-
-
-def parse_subnet(text: str) -> IPv4Network:
-    """Raises InvalidArgument for what is no IPv4 subnet, NotImplemented for IPv6."""
+def _bip(config: NetworkConfig, version: int) -> Interface | None:
+    flag, text = ("--bip", config.bip) if version == 4 else ("--bip6", config.bip6)
+    if not text:
+        return None
     try:
-        subnet = ip_network(text)
+        bip = ip_interface(text)
     except ValueError as error:
-        raise InvalidArgument(f"invalid subnet {text[:64]}: {error}") from error
-    if not isinstance(subnet, IPv4Network):
-        raise errors.NotImplemented(
-            f"IPv6 networks are not built yet: leave out the subnet {subnet}"
-        )
-    return subnet
+        raise InvalidArgument(f"invalid {flag} {text[:64]!r}: {error}") from error
+    if bip.version != version or bip.network.prefixlen > bip.max_prefixlen - 2:
+        raise InvalidArgument(f"invalid {flag} {text[:64]!r}: use an IPv{version} address/prefix")
+    return bip
 
 
-def _in_subnet(text: str, subnet: IPv4Network) -> str:
-    try:
-        inside = IPv4Address(text) in subnet
-    except ValueError as error:
-        raise InvalidArgument(f"invalid IPv4 address {text[:64]!r}") from error
-    if not inside:
-        raise InvalidArgument(f"no matching subnet for gateway or address {text} in {subnet}")
-    return text
-
-
-def _truth(options: dict[str, str], name: str) -> bool:
-    value = options.get(name, "true").lower()
+def parse_truth(options: Mapping[str, str], name: str, *, default: bool) -> bool:
+    """Raises InvalidArgument."""
+    value = options.get(name, str(default)).lower()
     if value not in ("true", "false", "1", "0", "t", "f"):
-        raise InvalidArgument(f"invalid value {value!r} for {name}: use true or false")
+        raise InvalidArgument(f"invalid value {value[:32]!r} for {name}: use true or false")
     return value in ("true", "1", "t")
 
 
-def _mtu(text: str | None) -> int:
-    if not text:
+def _gateway_mode(options: Mapping[str, str], version: int, internal: bool) -> str:
+    name = f"{OPTION_GATEWAY_MODE}{version}"
+    mode = options.get(name) or "nat"
+    if mode not in _GATEWAY_MODES:
+        raise InvalidArgument(
+            f"invalid value {mode[:32]!r} for {name}: use one of {', '.join(_GATEWAY_MODES)}"
+        )
+    if mode == "isolated" and not internal:
+        raise InvalidArgument(
+            f"gateway mode 'isolated' can only be used for an internal network: create it with "
+            f"--internal, or leave out {name}"
+        )
+    return mode
+
+
+def _snat(options: Mapping[str, str], version: int) -> str:
+    text = options.get(f"{OPTION_SNAT}{version}", "")
+    return str(parse_address(text, version)) if text else ""
+
+
+def _mtu(text: str | None, *, ipv6: bool) -> int:
+    least = _MIN_MTU_IPV6 if ipv6 else _MIN_MTU
+    if not text or text == "0":
         return 1500
-    if not text.isdecimal() or not _MIN_MTU <= int(text) <= _MAX_MTU:
-        raise InvalidArgument(f"invalid MTU {text[:16]!r}: use {_MIN_MTU} to {_MAX_MTU}")
+    if not text.isdecimal() or not least <= int(text[:8]) <= _MAX_MTU:
+        raise InvalidArgument(f"invalid MTU {text[:16]!r}: use {least} to {_MAX_MTU}")
     return int(text)
 
 
 def _host_ip(text: str | None) -> str:
+    """An address of either family in its shortest form; 0.0.0.0 is everywhere."""
     try:
-        return str(IPv4Address(text or "0.0.0.0"))
+        return str(ip_address(text or "0.0.0.0"))
     except ValueError as error:
         raise InvalidArgument(f"invalid value for {OPTION_HOST_IP}: {text!r}") from error

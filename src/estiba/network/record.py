@@ -65,10 +65,42 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     icc: bool = True
     masquerade: bool = True
     host_ip: str = "0.0.0.0"
-    """Where ports are published that name no host address."""
+    """Where ports are published that name no host address; 0.0.0.0 is everywhere."""
+
+    gateway_mode_ipv4: str = "nat"
+    gateway_mode_ipv6: str = "nat"
+    """`nat`; `nat-unprotected`: unpublished ports are open too; `routed`: addresses are known
+    outside, so that nothing is translated; `isolated`: the bridge has no address."""
+
+    snat_ipv4: str = ""
+    snat_ipv6: str = ""
+    """With which address of the host containers leave; empty is that of the way out."""
+
+    inhibit_ipv4: bool = False
+    """The bridge gets no IPv4 address: the gateway is somebody else."""
+
+    interface_prefix: str = ""
+    """What names of interfaces in containers begin with; empty is what the driver likes."""
+
+    parent: str = ""
+    """The link of the host that a macvlan or ipvlan network hangs on."""
+
+    parent_mode: str = ""
+    owns_parent: bool = False
+    """The engine made the parent, and so it may delete it."""
 
     predefined: bool = False
     scope: str = "local"
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The families of addresses that its containers have."""
+        return (4,) * self.ipv4 + (6,) * self.ipv6
+
+    def has_gateway(self, version: int) -> bool:
+        """Whether a default route of that family may lead through it."""
+        mode = self.gateway_mode_ipv4 if version == 4 else self.gateway_mode_ipv6
+        return version in self.versions and not self.internal and mode != "isolated"
 
     @property
     def has_names(self) -> bool:
@@ -134,6 +166,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
             mac_address=self.mac_address,
             dns_names=self.dns_names,
         )
+
+    def gateway_of(self, version: int) -> str:
+        return self.gateway if version == 4 else self.ipv6_gateway
 
     @property
     def gateway_rank(self) -> tuple[int, str]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Interface
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from estiba.kernel import failpoint, rtnetlink
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.kernel.netns import ensure_netns, remove_netns, run_in_netns
+from estiba.kernel.rtnetlink import Address, Interface
+from estiba.model.errors import InvalidArgument
 
 _DEFAULTS = {
     # No link-local addresses on networks without IPv6; ::1 on lo stays.
     "net/ipv6/conf/default/disable_ipv6": "1",
     # Announces itself when the interface comes up: an address may have had another MAC before.
     "net/ipv4/conf/default/arp_notify": "1",
+    "net/ipv6/conf/default/ndisc_notify": "1",
+    # Addresses and routes are the engine's to give, and a neighbour's advertisements are not.
+    "net/ipv6/conf/default/accept_ra": "0",
+    "net/ipv6/conf/default/autoconf": "0",
+    "net/ipv6/conf/default/accept_redirects": "0",
 }
 
 
@@ -45,27 +52,46 @@ class Sandboxes:
             yield from (entry.name for entry in self._root.iterdir())
 
 
-def configure(
-    sandbox: Path, interface: str, address: IPv4Interface, *, gateway: IPv4Address | None
-) -> None:
-    """Gives the container's end its address, brings it up and routes by `gateway`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What an interface inside a sandbox is to have."""
 
-    def inside() -> None:
-        with NetlinkSocket() as handle:
-            index = rtnetlink.get_link(handle, interface).index
-            requests = [
-                rtnetlink.add_address(index, address),
-                rtnetlink.set_link(interface, up=True),
-            ]
-            if gateway is not None:
-                requests.append(rtnetlink.set_default_route(index, gateway))
-            handle.execute(*requests)
+    interface: str
+    addresses: tuple[Interface, ...]
+    gateways: tuple[Address, ...] = ()
+    """Of the default routes, at most one a family."""
 
-    run_in_netns(sandbox, inside)
+    sysctls: Mapping[str, str] = field(default_factory=dict)
 
 
-def set_default_route(sandbox: Path, interface: str, gateway: IPv4Address) -> None:
-    """Makes another interface the way out."""
+def configure(sandbox: Path, setup: Setup) -> None:
+    """Gives the container's end its addresses, brings it up and routes by the gateways.
+
+    Raises InvalidArgument for a setting that the kernel does not have or take.
+    """
+    run_in_netns(sandbox, lambda: _configure(setup))
+
+
+def _configure(setup: Setup) -> None:
+    name = setup.interface
+    if any(address.version == 6 for address in setup.addresses):
+        # Never waited for: nobody else has the address (IFA_F_NODAD, and for link-local ones).
+        _write(f"net/ipv6/conf/{name}/accept_dad", "0")
+        _write(f"net/ipv6/conf/{name}/disable_ipv6", "0")
+    with NetlinkSocket() as handle:
+        index = rtnetlink.get_link(handle, name).index
+        requests = [rtnetlink.add_address(index, address) for address in setup.addresses]
+        requests.append(rtnetlink.set_link(name, up=True))
+        requests += [rtnetlink.set_default_route(index, gateway) for gateway in setup.gateways]
+        handle.execute(*requests)
+    for key, value in setup.sysctls.items():
+        # The name of an interface may have dots itself.
+        parts = (part.replace(".", "/") for part in key.split(f".{name}."))
+        _set(f"/{name}/".join(parts), key, value)
+
+
+def set_default_route(sandbox: Path, interface: str, gateway: Address) -> None:
+    """Makes another interface the way out, for the family of `gateway`."""
 
     def inside() -> None:
         with NetlinkSocket() as handle:
@@ -75,10 +101,22 @@ def set_default_route(sandbox: Path, interface: str, gateway: IPv4Address) -> No
     run_in_netns(sandbox, inside)
 
 
+def _set(path: str, key: str, value: str) -> None:
+    try:
+        Path("/proc/sys", path).write_text(value)
+    except OSError as error:
+        raise InvalidArgument(f"cannot set {key}={value[:64]}: {error.strerror}") from error
+
+
+def _write(name: str, value: str) -> None:
+    """Where the kernel has that setting: one without IPv6 has none of its."""
+    path = Path("/proc/sys", name)
+    if path.exists():
+        path.write_text(value)
+
+
 def _prepare() -> None:
     for name, value in _DEFAULTS.items():
-        path = Path("/proc/sys", name)
-        if path.exists():
-            path.write_text(value)
+        _write(name, value)
     with NetlinkSocket() as handle:
         handle.execute(rtnetlink.set_link("lo", up=True))

@@ -25,7 +25,6 @@ from estiba.model.errors import (
     Forbidden,
     InvalidArgument,
     NotFound,
-    NotImplemented,
 )
 from estiba.network.networks import Networks
 from estiba.network.record import IpamConfig, NetworkSpec, PortRequest
@@ -99,9 +98,9 @@ def test_ipv6_is_off_but_for_loopback(host: Host) -> None:
 
 def test_an_address_in_use_is_refused(host: Host) -> None:
     host.attach("one", settings=fixed("172.17.0.50"))
-    with pytest.raises(Conflict, match=r"Address already in use: 172\.17\.0\.50"):
+    with pytest.raises(Forbidden, match=r"Address already in use: 172\.17\.0\.50"):
         host.attach("two", settings=fixed("172.17.0.50"))
-    with pytest.raises(InvalidArgument, match="does not belong to the network's subnet"):
+    with pytest.raises(InvalidArgument, match="It does not belong to any of this"):
         host.attach("two", settings=fixed("10.0.0.1"))
     with pytest.raises(InvalidArgument, match="invalid MAC address"):
         host.attach("two", settings=EndpointSettings(mac_address="01:00:00:00:00:01"))
@@ -298,8 +297,8 @@ def test_requests_that_make_no_sense(host: Host) -> None:
         create(NetworkSpec(name="bridge"))
     with pytest.raises(NotFound, match="could not find plugin macvlan"):
         create(NetworkSpec(name="x1", driver="macvlan"))
-    with pytest.raises(NotImplemented):
-        create(NetworkSpec(name="x1", enable_ipv6=True))
+    with pytest.raises(InvalidArgument, match="IPv4 or IPv6 must be enabled"):
+        create(NetworkSpec(name="x1", enable_ipv4=False))
     with pytest.raises(Forbidden, match="Pool overlaps"):
         create(NetworkSpec(name="x1", pools=[IpamConfig(subnet="198.51.100.0/25")]))
     with pytest.raises(InvalidArgument, match="invalid network name"):
@@ -459,3 +458,52 @@ def test_a_step_that_fails_leaves_nothing(host: Host, point: str, tmp_path: Path
     child = run_child(script, tmp_path, f"{point}=error")
     assert (child.returncode, child.stderr) == (0, "")
     assert f"failpoint {point}" in child.stdout
+
+
+# -- IPv6 --------------------------------------------------------------------------------------
+
+
+def addresses(sandbox: Path, interface: str) -> list[str]:
+    def inside() -> list[str]:
+        with NetlinkSocket() as handle:
+            index = rtnetlink.get_link(handle, interface).index
+            return [str(a) for i, a in rtnetlink.list_addresses(handle) if i == index]
+
+    return run_in_netns(sandbox, inside)
+
+
+def default_route(sandbox: Path, version: int) -> str:
+    command = ["nsenter", f"--net={sandbox}", "ip", f"-{version}", "route", "show", "default"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_two_families(host: Host) -> None:
+    spec = NetworkSpec(name="six", enable_ipv6=True, pools=[IpamConfig(subnet="fd00:9::/64")])
+    host.networks.create(spec)
+    one, two = host.attach("one", network="six"), host.attach("two", network="six")
+    here = host.networks.sandbox_path("one")
+    assert (one.ipv6_address, one.ipv6_prefix_len) == ("fd00:9::2", 64)
+    assert one.ipv6_gateway == "fd00:9::1"
+    assert one.settings.global_ipv6_address == "fd00:9::2"
+    for address in (two.ip_address, two.ipv6_address, one.ipv6_gateway, "::1"):
+        assert ping(here, address), address
+    assert "fd00:9::2/64" in addresses(here, "eth0")
+    assert "via fd00:9::1 dev eth0" in default_route(here, 6)
+    assert ping_from_host(two.ipv6_address)
+
+
+def ping_from_host(address: str) -> bool:
+    command = ["busybox", "ping", "-c1", "-W2", address]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_ipv6_alone_out_of_the_default_pools(host: Host) -> None:
+    network = host.networks.create(NetworkSpec(name="six", enable_ipv4=False, enable_ipv6=True))
+    one, two = host.attach("one", network="six"), host.attach("two", network="six")
+    assert [pool.subnet[:2] for pool in network.pools] == ["fd"]
+    assert network.pools[0].subnet.endswith("::/64")
+    assert (one.ip_address, one.gateway) == ("", "")
+    assert ping(host.networks.sandbox_path("one"), two.ipv6_address)
+    assert [a for a in addresses(host.networks.sandbox_path("one"), "eth0") if "." in a] == []
+    other = host.networks.create(NetworkSpec(name="seven", enable_ipv6=True))
+    assert other.pools[1].subnet != network.pools[0].subnet

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from estiba.model.errors import Conflict, FailedPrecondition, InvalidArgument
+from estiba.model.errors import Forbidden, InvalidArgument, Unavailable
 from estiba.network.ipam import DEFAULT_POOLS, AddressPool, Allocator, choose_subnet
 
 SUBNET = IPv4Network("10.0.0.0/29")
@@ -22,7 +22,7 @@ def test_addresses_come_in_order_and_are_reused_last() -> None:
     assert [str(pool.allocate(owner)) for owner in "abc"] == ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
     pool.release("a")
     assert [str(pool.allocate(owner)) for owner in "def"] == ["10.0.0.5", "10.0.0.6", "10.0.0.2"]
-    with pytest.raises(FailedPrecondition, match="no available IPv4 addresses"):
+    with pytest.raises(Unavailable, match="no available IPv4 addresses"):
         pool.allocate("g")
 
 
@@ -37,10 +37,10 @@ def test_an_owner_keeps_its_address() -> None:
 @pytest.mark.parametrize(
     ("wanted", "error"),
     [
-        ("10.0.0.0", Conflict),
-        ("10.0.0.1", Conflict),
-        ("10.0.0.7", Conflict),
-        ("10.0.0.3", Conflict),
+        ("10.0.0.0", Forbidden),
+        ("10.0.0.1", Forbidden),
+        ("10.0.0.7", Forbidden),
+        ("10.0.0.3", Forbidden),
         ("10.0.1.2", InvalidArgument),
     ],
 )
@@ -86,5 +86,5 @@ def test_the_first_subnet_that_overlaps_nothing() -> None:
     assert str(choose_subnet(DEFAULT_POOLS, taken)) == "172.18.0.0/16"
     pools = [AddressPool(IPv4Network("10.9.0.0/16"), 24)]
     assert str(choose_subnet(pools, [IPv4Network("10.9.0.0/23")])) == "10.9.2.0/24"
-    with pytest.raises(FailedPrecondition, match="widen --default-address-pool"):
+    with pytest.raises(InvalidArgument, match="widen --default-address-pool"):
         choose_subnet(pools, [IPv4Network("10.0.0.0/8")])

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from estiba.model.container import EndpointSettings
-from estiba.model.errors import EstibaError, FailedPrecondition, InvalidArgument
-from estiba.network.ipam import DEFAULT_POOLS
+from estiba.model.errors import EstibaError, InvalidArgument
+from estiba.network.ipam import Taken, with_defaults
 from estiba.network.mac import check_mac, random_mac
 from estiba.network.plan import NetworkConfig, plan_bridge, plan_default_bridge
 from estiba.network.record import (
@@ -24,17 +24,18 @@ from estiba.network.record import (
 )
 
 ID = "ab" * 32
+POOLS = with_defaults((), "an engine")
 CONFIG = NetworkConfig(netns_root=Path("/run/x/netns"))
 DEFAULT = NetworkRecord(id=ID, name="bridge", driver="bridge", created_ns=1, predefined=True)
 
 
 def plan(spec: NetworkSpec, taken: tuple[str, ...] = ()) -> NetworkRecord:
-    networks = [IPv4Network(one) for one in taken]
-    return plan_bridge(ID, spec, created_ns=1, pools=DEFAULT_POOLS, taken=networks)
+    networks = [Taken(ip_network(one), "network red") for one in taken]
+    return plan_bridge(ID, spec, created_ns=1, pools=POOLS, taken=networks)
 
 
 def test_everything_by_default() -> None:
-    record = plan(NetworkSpec(name="blue"), ("172.17.0.0/16", "0.0.0.0/0"))
+    record = plan(NetworkSpec(name="blue"), ("172.17.0.0/16",))
     assert record.pools == [IpamConfig(subnet="172.18.0.0/16", gateway="172.18.0.1")]
     assert (record.bridge, record.mtu, record.icc, record.masquerade) == (
         "br-abababababab",
@@ -51,7 +52,12 @@ def test_everything_by_default() -> None:
         IpamConfig(subnet="10.0.0.1/24"),
         IpamConfig(subnet="10.0.0.0/31"),
         IpamConfig(subnet="nonsense"),
-        IpamConfig(subnet="fd00::/64"),
+        IpamConfig(subnet="224.0.0.0/24"),
+        IpamConfig(subnet="10.0.0.0"),
+        IpamConfig(subnet="10.0.0.0/255.255.255.0"),
+        IpamConfig(subnet="10.0.0.0/24", gateway="10.0.0.255"),
+        IpamConfig(subnet="10.0.0.0/24", gateway="fd00::1"),
+        IpamConfig(subnet="10.0.0.0/24", ip_range="10.0.0.0/23"),
         IpamConfig(subnet="10.0.0.0/24", gateway="10.0.1.1"),
         IpamConfig(subnet="10.0.0.0/24", gateway="x"),
         IpamConfig(subnet="10.0.0.0/24", ip_range="10.0.1.0/25"),
@@ -72,7 +78,11 @@ def test_pools_that_make_no_sense(pool: IpamConfig) -> None:
         ("com.docker.network.bridge.enable_icc", "maybe"),
         ("com.docker.network.bridge.name", 'x"; flush ruleset'),
         ("com.docker.network.bridge.name", "sixteen-letters-"),
-        ("com.docker.network.bridge.host_binding_ipv4", "::1"),
+        ("com.docker.network.bridge.host_binding_ipv4", "x"),
+        ("com.docker.network.bridge.gateway_mode_ipv6", "x"),
+        ("com.docker.network.bridge.gateway_mode_ipv4", "isolated"),
+        ("com.docker.network.host_ipv4", "fd00::1"),
+        ("com.docker.network.container_iface_prefix", "a/b"),
     ],
 )
 def test_options_that_make_no_sense(option: str, value: str) -> None:
@@ -88,8 +98,9 @@ def default_subnet(
         record,
         config,
         exists=bool(existing),
-        existing=IPv4Interface(existing) if existing else None,
-        taken=[IPv4Network(one) for one in taken],
+        existing=[ip_interface(existing)] if existing else [],
+        pools=POOLS,
+        taken=[Taken(ip_network(one), "network red") for one in taken],
     ).pools[0]
 
 
@@ -101,7 +112,7 @@ def test_where_the_default_subnet_comes_from() -> None:
     assert default_subnet(CONFIG, **before).subnet == "172.20.0.0/16"
     assert default_subnet(CONFIG, taken=("172.20.1.0/24",), **before).subnet == "172.17.0.0/16"
     assert default_subnet(CONFIG).subnet == "172.17.0.0/16"
-    with pytest.raises(FailedPrecondition):
+    with pytest.raises(InvalidArgument):
         default_subnet(CONFIG, taken=("172.16.0.0/12", "192.168.0.0/16"))
 
 

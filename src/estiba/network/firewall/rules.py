@@ -21,6 +21,15 @@ class BridgeRule:
     icc: bool = True
     masquerade: bool = True
     internal: bool = False
+    routed: tuple[int, ...] = ()
+    """Families (4, 6) whose addresses are known outside: never masqueraded, and its published
+    ports are reached at the containers' own addresses."""
+
+    unprotected: tuple[int, ...] = ()
+    """Families whose unpublished ports are open to who routes to them."""
+
+    snat: tuple[IPv4Address | IPv6Address, ...] = ()
+    """With which address of the host containers leave, at most one a family."""
 
 
 @dataclass(frozen=True, slots=True)

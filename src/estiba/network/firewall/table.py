@@ -65,7 +65,7 @@ class Firewall:
         """Writes the whole table with these endpoints and ports too, in one transaction."""
         with self.lock:
             self._endpoints.update({rule.link: rule for rule in endpoints})
-            self._ports.update({(rule.map, rule.key): rule for rule in ports})
+            self._ports.update({(r.map, r.key): r for r in ports if r.address.version == 4})
             self._rebuild()
 
     def add_bridge(self, rule: BridgeRule) -> None:
@@ -88,21 +88,21 @@ class Firewall:
         with self.lock:
             self._endpoints.pop(link, None)
 
-    def publish(self, ports: Iterable[PortRule]) -> None:
-        """Adds translations. A table that somebody flushed is written anew."""
-        rules = list(ports)
-        with self.lock:
-            self._ports.update({(rule.map, rule.key): rule for rule in rules})
-            self._change(f"add element inet {self.table} {rule.map} {{ {rule} }}" for rule in rules)
+    def exchange(self, gone: Iterable[PortRule], new: Iterable[PortRule]) -> None:
+        """Takes translations away and adds others, in one transaction.
 
-    def unpublish(self, ports: Iterable[PortRule]) -> None:
-        """Takes translations away; those that are gone are no error."""
-        rules = list(ports)
+        Those that are gone already are no error; a table that somebody flushed is written anew.
+        """
+        added = [rule for rule in new if rule.address.version == 4]
         with self.lock:
-            known = [rule for rule in rules if self._ports.pop((rule.map, rule.key), None)]
-            self._change(
-                f"delete element inet {self.table} {rule.map} {{ {rule.key} }}" for rule in known
-            )
+            known = [rule for rule in gone if self._ports.get((rule.map, rule.key)) == rule]
+            for rule in known:
+                del self._ports[(rule.map, rule.key)]
+            self._ports.update({(rule.map, rule.key): rule for rule in added})
+            where = f"element inet {self.table}"
+            commands = [f"delete {where} {rule.map} {{ {rule.key} }}" for rule in known]
+            commands += [f"add {where} {rule.map} {{ {rule} }}" for rule in added]
+            self._change(commands)
 
     def set_policy(self, source: PolicySource) -> None:
         """Whoever writes the chain `policies`; before `start`."""
@@ -179,12 +179,18 @@ def render_table(
         bridges=_elements(f'"{rule.bridge}"' for rule in rules),
         talking=_elements(f'"{rule.bridge}" . "{rule.bridge}"' for rule in rules if rule.icc),
         internal=_elements(f'"{rule.bridge}"' for rule in rules if rule.internal),
-        own=_elements(f'"{rule.bridge}" . {subnet}' for rule in rules for subnet in rule.subnets),
+        own=_elements(
+            f'"{rule.bridge}" . {subnet}'
+            for rule in rules
+            for subnet in rule.subnets
+            if subnet.version == 4
+        ),
         leaving=_elements(
             str(subnet)
             for rule in rules
             if rule.masquerade and not rule.internal
             for subnet in rule.subnets
+            if subnet.version == 4
         ),
         published=_elements(by_map["published"]),
         published_at=_elements(by_map["published_at"]),

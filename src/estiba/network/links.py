@@ -1,0 +1,248 @@
+"""Bridges and veth pairs of the host: made, found, mended, deleted.
+
+A pair is made with its peer in the container's namespace and its own end on the bridge in one
+request, so that a pair on one of the engine's bridges is always an endpoint's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from estiba.kernel import rtnetlink
+from estiba.kernel.netlink import NetlinkError, NetlinkSocket, Request
+from estiba.kernel.rtnetlink import Counters, Interface, Link
+from estiba.model.errors import FailedPrecondition
+from estiba.network.ipam import Taken
+from estiba.network.mac import random_mac
+from estiba.network.reaper import Reaper
+from estiba.network.record import LINK_PREFIX, Endpoint, NetworkRecord
+
+_BRIDGED_IS_FILTERED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+_TRIES = 3
+
+
+class HostLinks:
+    """The links of the host's namespace, by one socket; methods may be called from any thread."""
+
+    def __init__(self, reaper: Reaper) -> None:
+        self._host = NetlinkSocket()
+        self._reaper = reaper
+
+    def close(self) -> None:
+        self._host.close()
+
+    def execute(self, *requests: Request) -> None:
+        self._host.execute(*requests)
+
+    def find(self, name: str) -> Link | None:
+        try:
+            return rtnetlink.get_link(self._host, name)
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return None
+
+    def has(self, name: str) -> bool:
+        return self.find(name) is not None
+
+    def addresses_of(self, name: str) -> list[Interface]:
+        """None for a link that is not there."""
+        link = self.find(name)
+        index = link.index if link else -1
+        return [a for i, a in rtnetlink.list_addresses(self._host) if i == index]
+
+    def host_networks(self, *, but: str = "") -> list[Taken]:
+        """What the host has addresses of or routes to, leaving out the link `but`.
+
+        Routes through a gateway are only avoided: a subnet may be a piece of one.
+        """
+        own = self.find(but) if but else None
+        index = own.index if own else -1
+        taken = [
+            Taken(address.network, f"address of {_name(link)}")
+            for link, address in rtnetlink.list_addresses(self._host)
+            if link != index
+        ]
+        for route in rtnetlink.list_routes(self._host):
+            if route.index != index and route.network.prefixlen:
+                by = f"route by {_name(route.index)}" if route.index else "route of the host"
+                taken.append(Taken(route.network, by, avoided=route.has_gateway))
+        return taken
+
+    # -- bridges ---------------------------------------------------------------------------
+
+    def ensure_bridge(self, network: NetworkRecord, addresses: Collection[Interface]) -> Link:
+        """The bridge of a network, up, with these addresses; of its own no others stay.
+
+        Raises FailedPrecondition when its name is another kind of link's.
+        """
+        name = network.bridge
+        link = self.find(name)
+        if link is None:
+            self.execute(rtnetlink.add_bridge(name, mac=random_mac(), mtu=network.mtu))
+            link = rtnetlink.get_link(self._host, name)
+        elif link.kind != "bridge":
+            raise FailedPrecondition(
+                f"{name} is a {link.kind or 'physical'} interface and no bridge: "
+                "choose another name"
+            )
+        _configure_bridge(network)
+        requests = [rtnetlink.add_address(link.index, address) for address in addresses]
+        self.execute(*requests, rtnetlink.set_link(name, up=True))
+        if network.owns_bridge:
+            self._drop_other_addresses(link.index, addresses)
+        return link
+
+    def _drop_other_addresses(self, index: int, kept: Collection[Interface]) -> None:
+        """What earlier flags left on a bridge of ours."""
+        for link, address in rtnetlink.list_addresses(self._host):
+            if link == index and address not in kept and not address.ip.is_link_local:
+                self.execute(rtnetlink.delete_address(index, address))
+
+    def delete_bridge(self, name: str) -> None:
+        """Waits until it is gone; one that is gone is no error."""
+        link = self.find(name)
+        if link is not None:
+            self._reaper.delete_link(link.index)
+            self._reaper.drain()
+
+    # -- pairs -----------------------------------------------------------------------------
+
+    def add_pair(
+        self, network: NetworkRecord, bridge: int, endpoint: Endpoint, sandbox: Path
+    ) -> None:
+        """A pair from the bridge of that index into the sandbox.
+
+        Raises NetlinkError: ENODEV when the bridge is gone, EEXIST when the sandbox has another
+        interface of that name.
+        """
+        name = endpoint.host_interface
+        namespace = os.open(sandbox, os.O_RDONLY | os.O_CLOEXEC)
+        pair = rtnetlink.add_veth(
+            name,
+            master=bridge,
+            mtu=network.mtu,
+            peer=endpoint.interface,
+            peer_mac=endpoint.mac_address,
+            peer_netns_fd=namespace,
+        )
+        try:
+            for attempt in range(_TRIES):
+                try:
+                    self.execute(pair, _port(network, name))
+                    return
+                except NetlinkError as error:
+                    # The kernel is asked for the port too when there is no pair.
+                    if error.errno != errno.EEXIST or attempt == _TRIES - 1:
+                        raise
+                    # What a crash left, or what the reaper has not got to yet: here or inside.
+                    self._delete(name)
+                    self._reaper.drain()
+        finally:
+            os.close(namespace)
+
+    def reattach(self, network: NetworkRecord, bridge: int, endpoints: Iterable[Endpoint]) -> None:
+        """Puts pairs back on their bridge, which somebody has taken away."""
+        for endpoint in endpoints:
+            link = self.find(endpoint.host_interface)
+            if link is not None and link.master != bridge:
+                self.execute(
+                    rtnetlink.set_link(link.name, master=bridge), _port(network, link.name)
+                )
+
+    def reap(self, name: str) -> None:
+        """Deletes a link in the background; one that is gone is no error."""
+        link = self.find(name)
+        if link is not None:
+            self._reaper.delete_link(link.index)
+
+    def reap_pairs(self, bridges: Collection[int], but: Collection[str]) -> None:
+        """Deletes the pairs on these bridges except those named."""
+        for link in rtnetlink.list_links(self._host):
+            ours = link.master in bridges and link.name.startswith(LINK_PREFIX)
+            if ours and link.name not in but:
+                self._reaper.delete_link(link.index)
+
+    def peer_counters(self, name: str) -> Counters | None:
+        """Traffic of the container's end: that of the host's end, seen from the other side."""
+        link = self.find(name)
+        if link is None or link.counters is None:
+            return None
+        there = link.counters
+        return Counters(
+            rx_packets=there.tx_packets,
+            tx_packets=there.rx_packets,
+            rx_bytes=there.tx_bytes,
+            tx_bytes=there.rx_bytes,
+            rx_errors=there.tx_errors,
+            tx_errors=there.rx_errors,
+            rx_dropped=there.tx_dropped,
+            tx_dropped=there.rx_dropped,
+        )
+
+    def _delete(self, name: str) -> None:
+        try:
+            self.execute(rtnetlink.delete_link(name))
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+
+def enable_forwarding(*, ipv6: bool) -> None:
+    """Lets the host pass packets on, as dockerd does.
+
+    A host that forwards IPv6 ignores router advertisements, and with them would lose its own
+    default route: interfaces that listened to them go on doing so (accept_ra 2).
+    """
+    if not ipv6:
+        write_sysctl("net/ipv4/ip_forward", "1")
+        return
+    root = Path("/proc/sys/net/ipv6/conf")
+    forwarding = root / "all/forwarding"
+    if not forwarding.exists() or forwarding.read_text().strip() == "1":
+        return
+    for setting in root.glob("*/accept_ra"):
+        if setting.read_text().strip() == "1":
+            setting.write_text("2")
+    forwarding.write_text("1")
+
+
+def write_sysctl(name: str, value: str) -> None:
+    """Where the kernel has that setting, and it is not so already."""
+    path = Path("/proc/sys", name)
+    if path.exists() and path.read_text().strip() != value:
+        path.write_text(value)
+
+
+def _configure_bridge(network: NetworkRecord) -> None:
+    name = network.bridge
+    # Programs of the host reach published ports at 127.0.0.1 too.
+    write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
+    # Advertisements on it come from containers.
+    write_sysctl(f"net/ipv6/conf/{name}/accept_ra", "0")
+    write_sysctl(f"net/ipv6/conf/{name}/accept_redirects", "0")
+    if network.owns_bridge or network.ipv6:
+        write_sysctl(f"net/ipv6/conf/{name}/accept_dad", "0")
+        write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0" if network.ipv6 else "1")
+
+
+def _port(network: NetworkRecord, name: str) -> Request:
+    return rtnetlink.set_bridge_port(name, isolated=not network.icc, hairpin=_bridged_is_filtered())
+
+
+def _bridged_is_filtered() -> bool:
+    """Whether br_netfilter shows bridged packets to NAT: a container that reaches itself by a
+    published port then gets its own frame back, which only a hairpin port does.
+    """
+    return _BRIDGED_IS_FILTERED.exists() and _BRIDGED_IS_FILTERED.read_text().strip() == "1"
+
+
+def _name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return f"link {index}"
