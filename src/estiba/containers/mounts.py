@@ -17,6 +17,7 @@ from estiba.containers.record import ContainerRecord, MountPlan
 from estiba.model.container import BindOptions, Config, HostConfig, Mount
 from estiba.model.digest import Digest
 from estiba.model.errors import InvalidArgument
+from estiba.runtime.mounts import tmpfs as check_tmpfs
 from estiba.runtime.mounts import tmpfs_mount
 
 _PROC_FILES = frozenset(
@@ -84,6 +85,8 @@ def plan_mounts(
     """
     plans: dict[str, MountPlan] = {}
     tmpfs = {_destination(path) for path in host.tmpfs}
+    for path, options in host.tmpfs.items():
+        check_tmpfs(path, options)
     for source in host.volumes_from:
         for plan in _inherited(source, find):
             plans[plan.destination] = plan
@@ -94,6 +97,10 @@ def plan_mounts(
     for plan in explicit:
         if plan.destination in seen or plan.destination in tmpfs:
             raise InvalidArgument(f"Duplicate mount point: {plan.destination}")
+        if plan.destination == "/proc" and plan.source != "/proc":
+            raise InvalidArgument(
+                "invalid mount config: /proc cannot be mounted because it is not of type proc"
+            )
         seen.add(plan.destination)
         plans[plan.destination] = plan
     for destination in config.volumes:
