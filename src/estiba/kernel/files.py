@@ -7,6 +7,11 @@ import os
 import secrets
 from pathlib import Path
 
+from estiba.kernel.libc import check, libc
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
     """Writes a temporary file beside `path` and renames it into place.
@@ -40,3 +45,19 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sync_file_system(path: Path) -> None:
+    """Flushes all of the file system that holds `path` (syncfs(2))."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        check(libc.syncfs(fd), f"syncfs {path}")
+    finally:
+        os.close(fd)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Each takes the other's place, in one step (renameat2(2), Linux 3.15). Raises OSError."""
+    names = os.fsencode(one), os.fsencode(other)
+    result = libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    check(result, f"exchange {one} and {other}")

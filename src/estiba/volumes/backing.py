@@ -16,11 +16,15 @@ from estiba.model.errors import InvalidArgument
 DATA = "_data"
 """What containers see of a volume's directory."""
 
+SNAPSHOTS = "_snapshots"
+"""Copies of `_data` beside it."""
+
 
 class Backing(Protocol):
     """One volume's. `directory` is the volume's own, with `_data` in it, which exists.
 
-    `_staging` and `_ready` belong to the copy from images; other names are the backing's.
+    `_staging` and `_ready` belong to the copy from images, `_snapshots` to snapshots; other names
+    are the backing's.
     All methods raise EstibaError or OSError; none may put a secret into the message.
     """
 

@@ -27,7 +27,8 @@ from estiba.volumes import programs
 from estiba.volumes.keys import derive
 
 TREE = "_tree"
-_SALT, _CIPHER, _PLAIN = "_salt", "_cipher", "_plain"
+CIPHER_TREE = "_cipher"
+_SALT, _PLAIN = "_salt", "_plain"
 _CONFIG = "gocryptfs.conf"
 _SALT_BYTES = 32
 _WRONG_PASSWORD = 12
@@ -110,7 +111,7 @@ class Gocryptfs:
         return base / _PLAIN
 
     def make(self, base: Path, key: bytes) -> None:
-        cipher = base / _CIPHER
+        cipher = base / CIPHER_TREE
         if (cipher / _CONFIG).exists():
             return
         cipher.mkdir(mode=0o700, exist_ok=True)
@@ -126,7 +127,7 @@ class Gocryptfs:
             unmount(plain)
         plain.mkdir(mode=0o700, exist_ok=True)
         options = ["-allow_other", "-suid", "-dev", "-exec", "-acl"]
-        self._run(*options, str(base / _CIPHER), str(plain), key=key)
+        self._run(*options, str(base / CIPHER_TREE), str(plain), key=key)
         return plain
 
     def close(self, base: Path) -> None:
@@ -153,7 +154,7 @@ def choose(base: Path, asked: str) -> Cipher:
 
     Raises FailedPrecondition when there is none.
     """
-    if (base / _CIPHER / _CONFIG).exists():
+    if (base / CIPHER_TREE / _CONFIG).exists():
         return CIPHERS["gocryptfs"]
     with _opened(base) as place:
         can = fscrypt.is_supported(place)

@@ -3,6 +3,7 @@
     <root>/<name>/_data       what containers mount
     <root>/<name>/_options    its options, for the case that the record is lost
     <root>/.removed.*         a removal under way; always finished
+    <root>/.making.*/<name>   a volume that is being filled; thrown away by the next start
 
 All methods block and may be called from any thread; `Volumes` lets no two calls for one volume
 overlap.
@@ -10,22 +11,25 @@ overlap.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from estiba.kernel import failpoint
-from estiba.kernel.files import write_atomic
-from estiba.kernel.mounts import unmount
+from estiba.kernel.files import sync_file_system, write_atomic
+from estiba.kernel.mounts import mounted_under, unmount
 from estiba.kernel.trees import remove_tree, tree_size
-from estiba.model.errors import InvalidArgument, NotFound
-from estiba.volumes.backing import DATA, Backing, BackingKind, KeptBacking, choose
+from estiba.model.errors import EstibaError, InvalidArgument, NotFound
+from estiba.volumes.backing import DATA, SNAPSHOTS, Backing, BackingKind, KeptBacking, choose
 from estiba.volumes.driver import DriverVolume
 from estiba.volumes.keys import discard_key
 from estiba.volumes.options import MOUNTED, VolumeMount
 
 _REMOVED = ".removed."
+_MAKING = ".making."
 _OPTIONS = "_options"
 _MAX_OPTIONS_BYTES = 1 << 20
 
@@ -48,6 +52,8 @@ class LocalDriver:
         self._root.mkdir(mode=0o701, parents=True, exist_ok=True)
         self._root.chmod(0o701)
         self._options = dict(options)
+        for entry in self._root.glob(f"{_MAKING}*"):
+            self._discard_made(entry)
         aside = {_name_aside(entry) for entry in self._root.glob(f"{_REMOVED}*")}
         removed = {name for name in aside if not self.directory(name).exists()}
         for name in self._options:
@@ -67,14 +73,7 @@ class LocalDriver:
 
     def noted_options(self, name: str) -> dict[str, str]:
         """The options of a volume whose record is lost. Raises InvalidArgument."""
-        try:
-            with (self.directory(name) / _OPTIONS).open("rb") as file:
-                noted = json.loads(file.read(_MAX_OPTIONS_BYTES))
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise InvalidArgument(f"{self.directory(name) / _OPTIONS}: not JSON") from error
-        options = {str(key): str(value) for key, value in dict(noted).items()}
+        options = _noted(self.directory(name))
         choose(self._kinds, options)
         return options
 
@@ -101,6 +100,51 @@ class LocalDriver:
                     remove_tree(directory)
                 raise
         self._options[name] = dict(options)
+
+    @contextmanager
+    def made_aside(self, name: str, options: Mapping[str, str]) -> Iterator[Path]:
+        """A new volume out of sight, with the data directory to fill: it stands at its name when
+        the block ends, and nothing of it is left when the block fails."""
+        backing = choose(self._kinds, options)
+        around = self._root / f"{_MAKING}{secrets.token_hex(4)}"
+        directory = around / name
+        try:
+            around.mkdir(mode=0o700)
+            directory.mkdir(mode=0o701)
+            if options:
+                write_atomic(directory / _OPTIONS, json.dumps(dict(options)).encode())
+            _make_data(directory)
+            if backing is not None:
+                backing.make(directory)
+                backing.mount(directory)
+            yield directory / DATA
+            failpoint.hit("volumes.filled")
+            sync_file_system(directory / DATA)
+            if backing is not None:
+                backing.unmount(directory)
+            directory.rename(self.directory(name))
+            self._options[name] = dict(options)
+        finally:
+            self._discard_made(around)
+
+    def _discard_made(self, around: Path) -> None:
+        """Takes away what a volume left that was not finished."""
+        for directory in around.glob("*"):
+            with contextlib.suppress(EstibaError, OSError):
+                backing = choose(self._kinds, _noted(directory))
+                if backing is not None:
+                    backing.unmount(directory)
+            for point in mounted_under(directory):
+                unmount(point)
+            discard_key(directory)
+        remove_tree(around)
+
+    def move(self, name: str, new: str) -> None:
+        """Gives a volume that nobody uses another name; harmless twice."""
+        if self.directory(name).exists() and not self.directory(new).exists():
+            self.directory(name).rename(self.directory(new))
+        if name in self._options:
+            self._options[new] = self._options.pop(name)
 
     def know(self, name: str, options: Mapping[str, str]) -> None:
         self._options[name] = dict(options)
@@ -171,13 +215,18 @@ class LocalDriver:
         options = self._options.get(name)
         return options is not None and not isinstance(choose(self._kinds, options), VolumeMount)
 
+    def is_elsewhere(self, name: str) -> bool:
+        """Whether options say where the files are, so that they are not the driver's own."""
+        backing = self._backing(name)
+        return backing is not None and not isinstance(backing, KeptBacking)
+
     def usage(self, name: str) -> int:
         """Bytes in the volume's files, each file counted once; of one with a file system or a
         cipher of its own, the bytes that it takes on the host."""
         backing = self._backing(name)
         if isinstance(backing, KeptBacking):
             return backing.usage(self.directory(name))
-        return tree_size(self.data(name))
+        return sum(tree_size(self.directory(name) / part) for part in (DATA, SNAPSHOTS))
 
     def _backing(self, name: str) -> Backing | None:
         options = self._options.get(name)
@@ -188,10 +237,26 @@ class LocalDriver:
     def _make_directories(self, name: str) -> None:
         directory = self.directory(name)
         directory.mkdir(mode=0o701, exist_ok=True)
-        data = directory / DATA
-        if not data.exists():
-            data.mkdir(mode=0o755)
-            data.chmod(0o755)
+        _make_data(directory)
+
+
+def _make_data(directory: Path) -> None:
+    data = directory / DATA
+    if not data.exists():
+        data.mkdir(mode=0o755)
+        data.chmod(0o755)
+
+
+def _noted(directory: Path) -> dict[str, str]:
+    """The options of the volume at `directory`. Raises InvalidArgument."""
+    try:
+        with (directory / _OPTIONS).open("rb") as file:
+            noted = json.loads(file.read(_MAX_OPTIONS_BYTES))
+        return {str(key): str(value) for key, value in dict(noted).items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError) as error:
+        raise InvalidArgument(f"{directory / _OPTIONS}: no JSON object") from error
 
 
 def _name_aside(entry: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from estiba.model.event import Event, EventType
@@ -18,6 +20,8 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
     driver: str = "local"
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
+    moved_from: str = ""
+    """The name that its directory may still have: a change of names that is under way."""
 
     @property
     def is_anonymous(self) -> bool:
@@ -33,6 +37,10 @@ def decode(body: bytes) -> VolumeRecord:
     return msgspec.json.decode(body, type=VolumeRecord)
 
 
-def volume_event(record: VolumeRecord, action: str) -> Event:
-    """`create`, `destroy`, `mount` or `unmount`."""
-    return Event(EventType.VOLUME, action, record.name, {"driver": record.driver})
+def volume_event(
+    record: VolumeRecord, action: str, attributes: Mapping[str, str] | None = None
+) -> Event:
+    """`create`, `destroy`, `mount` or `unmount`; of our own `clone`, `snapshot`, `rollback`,
+    `snapshot-remove`, `rename`, `backup` and `restore`."""
+    told = {"driver": record.driver, **(attributes or {})}
+    return Event(EventType.VOLUME, action, record.name, told)

@@ -21,7 +21,7 @@ from estiba.kernel.trees import tree_size
 from estiba.model.errors import InvalidArgument
 from estiba.model.sizes import parse_ram_bytes
 from estiba.volumes.backing import DATA, BackingKind
-from estiba.volumes.ciphers import CIPHERS, TREE, answers, choose
+from estiba.volumes.ciphers import CIPHER_TREE, CIPHERS, TREE, answers, choose
 from estiba.volumes.disk import Disk, check_size, point_of, taken
 from estiba.volumes.keys import KeySource, parse_key
 
@@ -91,7 +91,7 @@ class Stored:
     def usage(self, directory: Path) -> int:
         if self.disk is not None:
             return taken(directory)
-        return sum(tree_size(directory / name) for name in (TREE, "_cipher"))
+        return sum(tree_size(directory / name) for name in (TREE, CIPHER_TREE))
 
     def status(self, directory: Path) -> Mapping[str, object]:
         """For `volume inspect`: nothing secret."""

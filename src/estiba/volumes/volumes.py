@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from estiba.kernel import failpoint
 from estiba.kernel.confined import open_in_root, opened_root
 from estiba.model.errors import Conflict, EstibaError, InvalidArgument, NotFound
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from estiba.volumes.backing import BackingKind
+
+HOLDER = "held-"
+"""Begins the names of users that are work of the engine and no containers."""
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _MAX_NAME = 255
@@ -69,6 +74,9 @@ class Volumes:
         """Reads the records, finishes removals, and takes in directories without a record."""
         stored = (decode(record.body) for record in self._store.load(KIND))
         self._records = {record.name: record for record in stored}
+        for moved in list(self._records.values()):
+            if moved.moved_from:
+                self.finish_rename(moved)
         options = {r.name: r.options for r in self._records.values() if r.driver == LOCAL}
         for name in self.local.start(options):
             record = self._records.get(name)
@@ -86,7 +94,7 @@ class Volumes:
             self.local.create(name, options)
         self.local.know(name, options)
         created_ns = self.local.directory(name).stat().st_ctime_ns
-        self._add(VolumeRecord(name=name, created_ns=created_ns, options=options))
+        self.add(VolumeRecord(name=name, created_ns=created_ns, options=options))
 
     def driver(self, name: str) -> VolumeDriver:
         """Raises NotFound."""
@@ -113,13 +121,10 @@ class Volumes:
         if anonymous or not name:
             marked[ANONYMOUS_LABEL] = ""
         name = name or self._make_name()
-        _check_name(name)
+        check_name(name)
         if driver == LOCAL:
-            try:
-                self.local.check(options or {})
-            except InvalidArgument as error:
-                raise InvalidArgument(f"create {name}: {error.message}") from error
-        with self._one(name):
+            self.check_options(name, options or {})
+        with self.locked(name):
             existing = self._records.get(name)
             if existing is not None:
                 _check_same(existing, driver, options or {})
@@ -133,8 +138,15 @@ class Volumes:
                 labels=marked,
                 options=dict(options or {}),
             )
-            self._add(record, "create")
+            self.add(record, "create")
         return record
+
+    def check_options(self, name: str, options: Mapping[str, str]) -> None:
+        """Raises InvalidArgument for what a local volume cannot have."""
+        try:
+            self.local.check(options)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"create {name}: {error.message}") from error
 
     def get(self, name: str) -> VolumeRecord:
         """Raises NotFound."""
@@ -142,6 +154,9 @@ class Volumes:
         if record is None:
             raise NotFound(f"get {name}: no such volume")
         return record
+
+    def has(self, name: str) -> bool:
+        return name in self._records
 
     def volumes(self) -> list[VolumeRecord]:
         """All, by name."""
@@ -160,7 +175,7 @@ class Volumes:
         Twice for one user is once. Raises NotFound, OSError.
         """
         driver = self.driver(self.get(name).driver)
-        with self._one(name):
+        with self.locked(name):
             users = self._users.setdefault(name, set())
             path = driver.mount(name, user)
             users.add(user)
@@ -173,7 +188,7 @@ class Volumes:
         if record is None:
             return
         driver = self.driver(record.driver)
-        with self._one(name):
+        with self.locked(name):
             users = self._users.get(name, set())
             users.discard(user)
             if driver is not self.local or not users:
@@ -187,12 +202,32 @@ class Volumes:
                 self.release(record.name, user="")
 
     @contextmanager
-    def _one(self, name: str) -> Iterator[None]:
+    def locked(self, name: str) -> Iterator[None]:
         """A lock for one volume: what is mounted may lie on a server that does not answer."""
         with self._lock:
             lock = self._by_name.setdefault(name, threading.Lock())
         with lock:
             yield
+
+    # -- for work on whole volumes (volumes.whole) -----------------------------------------
+
+    def finish_rename(self, record: VolumeRecord) -> VolumeRecord:
+        """Gives the directory the name that the record has already; harmless twice."""
+        self.local.move(record.moved_from, record.name)
+        failpoint.hit("volumes.moved")
+        done = msgspec.structs.replace(record, moved_from="")
+        self.add(done)
+        return done
+
+    def check_idle(self, name: str) -> None:
+        """Raises Conflict while anybody uses the volume."""
+        if self._users.get(name):
+            raise Conflict(f"volume {name} is in use now: stop the containers that have it")
+
+    def announce(self, name: str, action: str, attributes: Mapping[str, str]) -> None:
+        """An event of the volume."""
+        event = volume_event(self.get(name), action, attributes)
+        self._store.commit_blocking(lambda tx: tx.add_event(event))
 
     def fill(self, name: str, rootfs: Path, inside: str) -> bool:
         """Copies the directory `inside` a container's root into the volume if that is empty.
@@ -202,7 +237,7 @@ class Volumes:
         if self.get(name).driver != LOCAL:
             return False
         directory = self.local.inside(name) or self.local.directory(name)
-        with opened_root(rootfs) as root, self._one(name):
+        with opened_root(rootfs) as root, self.locked(name):
             try:
                 source = open_in_root(root, inside, os.O_RDONLY | os.O_DIRECTORY)
             except OSError as error:
@@ -222,7 +257,7 @@ class Volumes:
         Raises Conflict when there are any, NotFound unless `force`.
         """
         containers = list(users)
-        with self._one(name):
+        with self.locked(name):
             record = self._records.get(name)
             if record is None:
                 if force:
@@ -233,6 +268,8 @@ class Volumes:
                     f"remove {name}: volume is in use - [{', '.join(containers)}]: "
                     "remove these containers first"
                 )
+            if any(user.startswith(HOLDER) for user in self._users.get(name, ())):
+                raise Conflict(f"remove {name}: the volume is being copied now: try again later")
             self._remove_data(record, force)
             failpoint.hit("volumes.set-aside")
             self._forget(record)
@@ -285,7 +322,9 @@ class Volumes:
 
     # -- records ---------------------------------------------------------------------------
 
-    def _add(self, record: VolumeRecord, action: str = "") -> None:
+    def add(self, record: VolumeRecord, action: str = "") -> None:
+        """Stores a record, with the event `action`."""
+
         def write(tx: Transaction) -> None:
             tx.put(KIND, record.name, encode(record), record.name)
             if action:
@@ -294,6 +333,19 @@ class Volumes:
         self._store.commit_blocking(write, durable=True)
         with self._lock:
             self._records[record.name] = record
+
+    def replace(self, record: VolumeRecord, other: VolumeRecord) -> None:
+        """One record in the place of another, in one commit."""
+
+        def write(tx: Transaction) -> None:
+            tx.delete(KIND, record.name)
+            tx.put(KIND, other.name, encode(other), other.name)
+            tx.add_event(volume_event(other, "rename", {"oldName": record.name}))
+
+        self._store.commit_blocking(write, durable=True)
+        with self._lock:
+            del self._records[record.name]
+            self._records[other.name] = other
 
     def _forget(self, record: VolumeRecord) -> None:
         def write(tx: Transaction) -> None:
@@ -306,7 +358,7 @@ class Volumes:
             self._users.pop(record.name, None)
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     """Raises InvalidArgument in Docker's words."""
     if len(name) == 1:
         raise InvalidArgument(
