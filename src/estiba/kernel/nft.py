@@ -16,6 +16,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ _NFT_MSG_NEWGEN = (10 << 8) | 15
 _NFTA_GEN_PROC_PID = 2
 _HEADERS = struct.Struct("=IHHIIBBH")
 _SETTLED_MS = 100
+_OVERDUE_S = 0.8
 _MISSING = re.compile(r"No such file or directory")
 
 
@@ -55,17 +57,28 @@ class Nft:
         answer: dict[str, list[dict[str, Any]]] = msgspec.json.decode(output or b"{}")
         return [entry for entry in answer.get("nftables", []) if "metainfo" not in entry]
 
+    def list_text(self, command: str) -> str:
+        """What a `list` command prints, in the nft language. Rules that iptables made are
+        translated as far as the library can. Raises as `run` does.
+        """
+        return self._execute(command, flags=0).decode(errors="replace")
+
+    def check(self, commands: str) -> None:
+        """Raises as `run` would, but changes nothing."""
+        self._execute(commands, flags=0, dry=True)
+
     def close(self) -> None:
         with self._lock:
             self._discard()
 
-    def _execute(self, commands: str, *, flags: int) -> bytes:
+    def _execute(self, commands: str, *, flags: int, dry: bool = False) -> bytes:
         with self._lock:
             if self._context is None:
                 self._context = self._library.nft_ctx_new(0)
                 self._library.nft_ctx_buffer_output(self._context)
                 self._library.nft_ctx_buffer_error(self._context)
             self._library.nft_ctx_output_set_flags(self._context, flags)
+            self._library.nft_ctx_set_dry_run(self._context, dry)
             failed = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
             output: bytes = self._library.nft_ctx_get_output_buffer(self._context) or b""
             if not failed:
@@ -86,11 +99,15 @@ class Nft:
 class RulesetWatch:
     """Calls back, in a thread of its own, when another process has changed the ruleset.
 
-    Changes in quick succession cost one call.
+    Changes in quick succession cost one call, at the latest after a second. `tick_s`, if it gives
+    a number, calls back after so many seconds without a change too.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, changed: Callable[[], None], tick_s: Callable[[], float | None] = lambda: None
+    ) -> None:
         self._changed = changed
+        self._tick_s = tick_s
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
         )
@@ -110,16 +127,23 @@ class RulesetWatch:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(self._stop, select.POLLIN)
-        pending = False
+        since: float | None = None
         while True:
-            ready = {fd for fd, _ in poll.poll(_SETTLED_MS if pending else None)}
+            ready = {fd for fd, _ in poll.poll(self._patience_ms(since))}
             if self._stop in ready:
                 return
-            if ready:
-                pending |= self._is_foreign()
-            elif pending:
-                pending = False
+            if ready and self._is_foreign() and since is None:
+                since = time.monotonic()
+            overdue = since is not None and time.monotonic() - since > _OVERDUE_S
+            if overdue or not ready:
+                since = None
                 self._changed()
+
+    def _patience_ms(self, since: float | None) -> float | None:
+        if since is not None:
+            return _SETTLED_MS
+        tick = self._tick_s()
+        return None if tick is None else tick * 1000
 
     def _is_foreign(self) -> bool:
         """Reads what has come. Notices that were lost (ENOBUFS) may have been of others."""
@@ -163,6 +187,7 @@ def _load() -> ctypes.CDLL:
     library.nft_ctx_new.argtypes = [ctypes.c_uint32]
     library.nft_ctx_free.restype = None
     library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    library.nft_ctx_set_dry_run.argtypes = [ctypes.c_void_p, ctypes.c_bool]
     library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
     for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
         getattr(library, name).restype = ctypes.c_char_p

@@ -32,7 +32,7 @@ IFF_UP = 0x1
 
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 17, 18, 19
 _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
-_RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
+_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_LINKINFO, _IFLA_STATS64, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 18, 23, 28, 29
@@ -49,6 +49,7 @@ _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _RTA_MULTIPATH, _RTA_VIA, _RTA_NH_ID = 9, 18, 30
 _RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 254, 3, 0, 1
+_RT_TABLE_LOCAL, _RTN_LOCAL = 255, 2
 
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
@@ -259,6 +260,26 @@ def set_default_route(index: int, gateway: Address) -> Request:
     return Request(
         _RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, f"set default route via {gateway}"
     )
+
+
+def add_local_route(index: int, address: Address) -> Request:
+    """Packets to `address` are for the host itself, although no link bears it."""
+    body = _local_route(index, address)
+    return Request(
+        _RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, f"add local route to {address}"
+    )
+
+
+def delete_local_route(index: int, address: Address) -> Request:
+    body = _local_route(index, address)
+    return Request(_RTM_DELROUTE, 0, body, f"delete local route to {address}")
+
+
+def _local_route(index: int, address: Address) -> bytes:
+    length = address.max_prefixlen
+    header = (length, 0, 0, _RT_TABLE_LOCAL, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_LOCAL, 0)
+    body = _ROUTE.pack(_family(address), *header)
+    return body + attribute(_RTA_DST, address.packed) + u32(_RTA_OIF, index)
 
 
 def get_link(handle: NetlinkSocket, name: str) -> Link:

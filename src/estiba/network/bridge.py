@@ -24,7 +24,13 @@ from estiba.network.firewall.table import Firewall
 from estiba.network.ipam import AddressPool, Taken
 from estiba.network.links import HostLinks, enable_forwarding
 from estiba.network.mac import check_mac, random_mac
-from estiba.network.plan import NetworkConfig, plan_bridge, plan_default_bridge
+from estiba.network.plan import (
+    OPTION_ANTI_SPOOFING,
+    NetworkConfig,
+    parse_truth,
+    plan_bridge,
+    plan_default_bridge,
+)
 from estiba.network.pools import parse_subnet
 from estiba.network.publish import Publisher
 from estiba.network.reaper import Reaper
@@ -161,6 +167,8 @@ class BridgeDriver:
         return endpoint
 
     def _plug(self, live: _Live, endpoint: Endpoint, attachment: Attachment) -> None:
+        # Before there is a link: a container's program may be running already.
+        self._admit(live.record, endpoint)
         try:
             self._links.add_pair(live.record, live.index, endpoint, attachment.sandbox)
         except NetlinkError as error:
@@ -169,7 +177,6 @@ class BridgeDriver:
             self._mend(live)
             live = self._live[live.record.id]
             self._links.add_pair(live.record, live.index, endpoint, attachment.sandbox)
-        self.firewall.admit(_endpoint_rule(live.record, endpoint))
         failpoint.hit("network.veth-made")
         configure(attachment.sandbox, setup_of(endpoint, attachment.default_route))
         failpoint.hit("network.veth-configured")
@@ -196,13 +203,23 @@ class BridgeDriver:
 
     def disconnect(self, endpoint: Endpoint, sandbox: Path) -> None:
         self._publisher.unpublish(endpoint)
-        self._links.reap(endpoint.host_interface)
+        self._reap(endpoint.host_interface)
         failpoint.hit("network.veth-removed")
-        self.firewall.dismiss(endpoint.host_interface)
         live = self._live.get(endpoint.network_id)
         if live is not None:
             live.addresses.release(endpoint.id)
             live.endpoints.pop(endpoint.id, None)
+
+    def _admit(self, network: NetworkRecord, endpoint: Endpoint) -> None:
+        if is_guarded(network):
+            self.firewall.admit(_endpoint_rule(network, endpoint))
+
+    def _reap(self, link: str) -> None:
+        """The rule goes after the link, which is taken away in the background."""
+        rule = self.firewall.admitted(link)
+        self._links.reap(link)
+        if rule is not None:
+            self._reaper.then(lambda: self.firewall.dismiss(link, rule))
 
     def renamed(self, endpoint: Endpoint) -> None:
         self._publisher.rename(endpoint)
@@ -224,7 +241,8 @@ class BridgeDriver:
                 _log.warning("address of container %s: %s", endpoint.container_name, error)
             live.endpoints[endpoint.id] = endpoint
             self._links.reattach(live.record, live.index, [endpoint])
-            admitted.append(_endpoint_rule(live.record, endpoint))
+            if is_guarded(live.record):
+                admitted.append(_endpoint_rule(live.record, endpoint))
             rules += self._publisher.adopt(endpoint)
         self.firewall.adopt(admitted, rules)
 
@@ -270,6 +288,11 @@ def _bridge_rule(network: NetworkRecord) -> BridgeRule:
         unprotected=tuple(v for v, mode in modes.items() if mode == "nat-unprotected"),
         snat=tuple(map(ip_address, filter(None, (network.snat_ipv4, network.snat_ipv6)))),
     )
+
+
+def is_guarded(network: NetworkRecord) -> bool:
+    """Whether its containers may use no addresses but their own."""
+    return parse_truth(network.options, OPTION_ANTI_SPOOFING, default=True)
 
 
 def _endpoint_rule(network: NetworkRecord, endpoint: Endpoint) -> EndpointRule:

@@ -28,6 +28,7 @@ OPTION_INHIBIT_IPV4 = _BRIDGE + "inhibit_ipv4"
 OPTION_GATEWAY_MODE = _BRIDGE + "gateway_mode_ipv"
 OPTION_SNAT = "com.docker.network.host_ipv"
 OPTION_MTU = "com.docker.network.driver.mtu"
+OPTION_ANTI_SPOOFING = "estiba.anti-spoofing"
 OPTION_PREFIX = "com.docker.network.container_iface_prefix"
 _GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 _MIN_MTU, _MIN_MTU_IPV6, _MAX_MTU = 68, 1280, 65535
@@ -73,6 +74,7 @@ def plan_bridge(
     Raises InvalidArgument or Forbidden.
     """
     options = spec.options
+    parse_truth(options, OPTION_ANTI_SPOOFING, default=True)
     modes = {version: _gateway_mode(options, version, spec.internal) for version in (4, 6)}
     record = plan_addresses(network_id, spec, created_ns=created_ns, pools=pools, taken=taken)
     return msgspec.structs.replace(

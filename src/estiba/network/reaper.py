@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection
 from estiba.kernel import rtnetlink
 from estiba.kernel.conntrack import forget_udp_flows
 from estiba.kernel.netlink import NetlinkError, NetlinkSocket
+from estiba.model.errors import EstibaError
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +42,10 @@ class Reaper:
                     raise
 
         self._add(delete)
+
+    def then(self, job: Callable[[], object]) -> None:
+        """Done when all jobs so far are."""
+        self._add(lambda _: job())
 
     def forget_udp_flows(self, ports: Collection[int]) -> None:
         """For flows that began under other rules, which would go on to where those led.
@@ -85,5 +90,5 @@ class Reaper:
             while (job := self._jobs.get()) is not None:
                 try:
                     job(handle)
-                except OSError as error:
+                except (OSError, EstibaError) as error:
                     _log.warning("cannot clear away: %s", error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from estiba.model.errors import InvalidArgument
 from estiba.network.hostports import ANY_ADDRESS
@@ -43,20 +43,14 @@ class PortRule:
     port: int
 
     @property
-    def _is_anywhere(self) -> bool:
-        return self.host_ip == ANY_ADDRESS
+    def is_anywhere(self) -> bool:
+        return self.host_ip in (ANY_ADDRESS, "::")
 
     @property
-    def map(self) -> str:
-        return "published" if self._is_anywhere else "published_at"
-
-    @property
-    def key(self) -> str:
-        where = "" if self._is_anywhere else f"{self.host_ip} . "
-        return f"{where}{self.protocol} . {self.host_port}"
-
-    def __str__(self) -> str:
-        return f"{self.key} : {self.address} . {self.port}"
+    def key(self) -> tuple[str, ...]:
+        """What is looked up; one container has it at a time."""
+        where = () if self.is_anywhere else (str(ip_address(self.host_ip)),)
+        return (*where, self.protocol, str(self.host_port))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,260 +1,200 @@
-"""The engine's nftables table: translation of published ports, masquerading, isolation.
+"""The engine's firewall: sole writer of its two nftables tables (see `layout`).
 
-One table of family inet for each engine, so that two engines and a genuine dockerd live side
-by side. The chains never change; bridges and published ports are elements of sets and maps,
-so that publishing a port costs one element, whatever else is published.
-
-    guard         nobody outside reaches the host's loopback, although bridges route it
-    prerouting    published port at an address of the host → container
-    output        the same for the host's own programs, 127.0.0.1 included
-    forward       what belongs to a connection that was let pass; then what the policies say;
-                  within a bridge if its containers may talk; into one only to published ports;
-                  nothing crosses the edge of an internal network
-    policies      of whoever makes policies (`PolicySource`); accept and drop are final
-    postrouting   containers leave with the host's address; a container that reaches a
-                  neighbour by a published port does so with the bridge's, or the answer would
-                  go past the translation
+It remembers what the tables hold. Adding and removing a bridge, an endpoint or a port changes
+elements of sets, in one transaction; the tables are written anew when the engine starts, and
+when somebody else has changed them.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Iterable
 
 from estiba.kernel.nft import Nft, RulesetWatch
-from estiba.model.errors import EstibaError, NotFound
+from estiba.model.errors import EstibaError, Internal, NotFound
+from estiba.network.firewall import standin
 from estiba.network.firewall.coexist import Admission
-from estiba.network.firewall.policy import NO_POLICY, PolicySource, PolicyText
+from estiba.network.firewall.contents import Change, Contents
+from estiba.network.firewall.elements import change
+from estiba.network.firewall.hostpolicy import HostPolicy
+from estiba.network.firewall.policy import NO_POLICY, PolicySource
 from estiba.network.firewall.rules import BridgeRule, EndpointRule, PortRule
+from estiba.network.firewall.writer import Writer
 
 _log = logging.getLogger(__name__)
+_CHANGES_CHAINS = re.compile(r"\b(rule|chain|table)\b")
 
 
 class Firewall:
-    """Sole writer of one table. It remembers what the table holds and can write it anew."""
+    """Any method may be called from any thread; each is one transaction."""
 
-    def __init__(self, table: str, nft: Nft | None = None) -> None:
+    def __init__(self, table: str, nft: Nft | None = None, *, obey_host: bool = True) -> None:
+        """`obey_host`: what the host's input policy refuses is not opened by publishing.
+
+        Raises Unavailable when nftables is not installed.
+        """
         self.table = table
         self._nft = nft or Nft()
+        self._writer = Writer(self._nft, table)
         self._admission = Admission(self._nft, table)
+        self._host = HostPolicy(table, obey=obey_host)
         self._watch: RulesetWatch | None = None
         self.lock = threading.RLock()
         """Held over every change; a `PolicySource` guards with it what `render` reads."""
 
         self._policy: PolicySource | None = None
-        self._bridges: dict[str, BridgeRule] = {}
-        self._ports: dict[tuple[str, str], PortRule] = {}
-        self._endpoints: dict[str, EndpointRule] = {}
+        self._contents = Contents()
+        self._is_whole = False
+
+    # -- the engine's life -----------------------------------------------------------------
 
     def start(self, bridges: Iterable[BridgeRule]) -> None:
-        """Writes a table without ports, unless an earlier engine left one: then its ports go on
+        """Writes tables without ports, unless an earlier engine left some: then its ports go on
         working until `adopt` says which are still wanted.
         """
+        standin.add_route()
         with self.lock:
-            self._bridges = {rule.bridge: rule for rule in bridges}
-            self._watch = RulesetWatch(self._heal)
-            self._ensure_present()
-
-    def close(self) -> None:
-        """Lets go of the table and leaves it in force."""
-        self._stop_watching()
-        self._nft.close()
+            for rule in bridges:
+                self._contents.put_bridge(rule)
+            self._watch = RulesetWatch(self._settle, self._host.tick_s)
+            self._host.read()
+            if self._writer.is_there():
+                self._admission.ensure(self._contents.bridges)
+            else:
+                self._rewrite()
 
     def adopt(self, endpoints: Iterable[EndpointRule], ports: Iterable[PortRule]) -> None:
-        """Writes the whole table with these endpoints and ports too, in one transaction."""
+        """Writes the whole tables with these endpoints and ports too, in one transaction."""
         with self.lock:
-            self._endpoints.update({rule.link: rule for rule in endpoints})
-            self._ports.update({(r.map, r.key): r for r in ports if r.address.version == 4})
-            self._rebuild()
+            for endpoint in endpoints:
+                self._contents.put_endpoint(endpoint)
+            self._contents.put_ports(ports)
+            self._is_whole = True
+            self._rewrite()
+
+    def close(self) -> None:
+        """Lets go of the tables and leaves them in force."""
+        self._stop_watching()
+        self._host.close()
+        self._nft.close()
+
+    def delete(self) -> None:
+        """Deletes everything that is the firewall's, the administrator's chains too; none is no
+        error.
+        """
+        self._stop_watching()
+        with self.lock:
+            self._contents = Contents()
+            self._admission.ensure(())
+            self._writer.delete()
+            tables = self._nft.list_json("list tables inet")
+            if not any(entry["table"]["name"].startswith("estiba_") for entry in tables):
+                standin.delete_route()
+
+    # -- elements --------------------------------------------------------------------------
 
     def add_bridge(self, rule: BridgeRule) -> None:
         with self.lock:
-            self._bridges[rule.bridge] = rule
-            self._rebuild()
+            self._change(self._contents.put_bridge(rule))
+            self._admission.ensure(self._contents.bridges)
 
     def remove_bridge(self, bridge: str) -> None:
+        """One that is gone is no error."""
         with self.lock:
-            if self._bridges.pop(bridge, None) is not None:
-                self._rebuild()
+            self._change(self._contents.drop_bridge(bridge))
+            self._admission.ensure(self._contents.bridges)
 
     def admit(self, endpoint: EndpointRule) -> None:
-        """Lets what comes from a container's link pass as far as its addresses are its own."""
-        with self.lock:
-            self._endpoints[endpoint.link] = endpoint
+        """Lets what comes from a container's link pass as far as its addresses are its own.
 
-    def dismiss(self, link: str) -> None:
-        """Forgets a container's link; one that is gone is no error."""
+        Called before the link is there, so that no packet precedes the rule.
+        """
         with self.lock:
-            self._endpoints.pop(link, None)
+            self._change(self._contents.put_endpoint(endpoint))
+
+    def admitted(self, link: str) -> EndpointRule | None:
+        """The very rule that was admitted last."""
+        return self._contents.endpoints.get(link)
+
+    def dismiss(self, link: str, rule: EndpointRule | None = None) -> None:
+        """Forgets a container's link once that is gone; none is no error.
+
+        With `rule` only if no later one was admitted for a link of that name.
+        """
+        with self.lock:
+            if rule is None or self._contents.endpoints.get(link) is rule:
+                self._change(self._contents.drop_endpoint(link))
 
     def exchange(self, gone: Iterable[PortRule], new: Iterable[PortRule]) -> None:
         """Takes translations away and adds others, in one transaction.
 
-        Those that are gone already are no error; a table that somebody flushed is written anew.
+        Those that are gone already are no error; tables that somebody flushed are written anew.
         """
-        added = [rule for rule in new if rule.address.version == 4]
         with self.lock:
-            known = [rule for rule in gone if self._ports.get((rule.map, rule.key)) == rule]
-            for rule in known:
-                del self._ports[(rule.map, rule.key)]
-            self._ports.update({(rule.map, rule.key): rule for rule in added})
-            where = f"element inet {self.table}"
-            commands = [f"delete {where} {rule.map} {{ {rule.key} }}" for rule in known]
-            commands += [f"add {where} {rule.map} {{ {rule} }}" for rule in added]
-            self._change(commands)
+            went, _ = self._contents.drop_ports(gone)
+            replaced, came = self._contents.put_ports(new)
+            self._change((went + replaced, came))
+
+    # -- policies --------------------------------------------------------------------------
 
     def set_policy(self, source: PolicySource) -> None:
-        """Whoever writes the chain `policies`; before `start`."""
+        """Whoever writes the chains `policies`; before `start`."""
         self._policy = source
 
     def change(self, commands: str) -> None:
         """Executes commands of a policy's maker in one transaction, all or nothing.
 
-        They name the table as `inet <self.table>`. When they meet something that is not there,
-        the whole table is written anew with what `PolicySource.render` says by then: change the
-        state first, then the table. Raises Internal for commands that nftables refuses.
+        They name the tables as `inet <self.table>` and `bridge <self.table>`. When they meet
+        something that is not there, both tables are written anew with what
+        `PolicySource.render` says by then: change the state first, then the table. Raises
+        Internal for commands that nftables refuses.
         """
+        if not commands.strip():
+            return
         with self.lock:
-            self._change((commands,))
+            try:
+                self._nft.run(commands)
+            except NotFound:
+                self._rewrite()
+                return
+            if _CHANGES_CHAINS.search(commands):
+                self._writer.remember()
 
-    def delete(self) -> None:
-        """Deletes the table; none is no error."""
-        self._stop_watching()
-        with self.lock:
-            self._bridges, self._ports, self._endpoints = {}, {}, {}
-            self._admission.ensure(())
-            self._nft.run(f"add table inet {self.table}\ndelete table inet {self.table}\n")
+    # -- the tables ------------------------------------------------------------------------
+
+    def _change(self, what: Change) -> None:
+        commands = change(self.table, *what)
+        if not commands:
+            return
+        try:
+            self._nft.run(commands)
+        except (NotFound, Internal) as error:
+            _log.info("the table %s is not as it was left, and written anew: %s", self.table, error)
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        policy = self._policy.render() if self._policy is not None else NO_POLICY
+        self._writer.rewrite(self._contents, policy, self._host.text)
+        self._admission.ensure(self._contents.bridges)
+
+    def _settle(self) -> None:
+        """Another program changed the ruleset: its own firewall perhaps, or ours."""
+        try:
+            commands = self._host.reread()
+            with self.lock:
+                if self._is_whole and not self._writer.is_intact(self._contents):
+                    _log.warning("another program changed the table %s: restored", self.table)
+                    self._rewrite()
+                elif commands:
+                    self._nft.run(commands)
+                    self._writer.remember()
+                self._admission.ensure(self._contents.bridges)
+        except EstibaError as error:
+            _log.warning("cannot restore the table %s: %s", self.table, error)
 
     def _stop_watching(self) -> None:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
-
-    def _change(self, commands: Iterable[str]) -> None:
-        batch = "\n".join(commands)
-        if not batch:
-            return
-        try:
-            self._nft.run(batch)
-        except NotFound:
-            self._rebuild()
-
-    def _heal(self) -> None:
-        """Another program changed the ruleset: `nft flush ruleset` takes everyone's tables."""
-        try:
-            with self.lock:
-                self._ensure_present()
-        except EstibaError as error:
-            _log.warning("cannot restore the table %s: %s", self.table, error)
-
-    def _ensure_present(self) -> None:
-        try:
-            self._nft.list_json(f"list table inet {self.table}")
-            self._admission.ensure(self._bridges)
-        except NotFound:
-            self._rebuild()
-
-    def _rebuild(self) -> None:
-        name = f"inet {self.table}"
-        policy = self._policy.render() if self._policy is not None else NO_POLICY
-        table = render_table(self.table, self._bridges.values(), self._ports.values(), policy)
-        self._nft.run(f"add table {name}\ndelete table {name}\n{table}")
-        self._admission.ensure(self._bridges)
-
-
-def render_table(
-    table: str,
-    bridges: Iterable[BridgeRule],
-    ports: Iterable[PortRule],
-    policy: PolicyText = NO_POLICY,
-) -> str:
-    """The whole table in the nft language."""
-    rules = list(bridges)
-    by_map: dict[str, list[str]] = {"published": [], "published_at": []}
-    for port in ports:
-        by_map[port.map].append(str(port))
-    return _TABLE.format(
-        table=table,
-        bridges=_elements(f'"{rule.bridge}"' for rule in rules),
-        talking=_elements(f'"{rule.bridge}" . "{rule.bridge}"' for rule in rules if rule.icc),
-        internal=_elements(f'"{rule.bridge}"' for rule in rules if rule.internal),
-        own=_elements(
-            f'"{rule.bridge}" . {subnet}'
-            for rule in rules
-            for subnet in rule.subnets
-            if subnet.version == 4
-        ),
-        leaving=_elements(
-            str(subnet)
-            for rule in rules
-            if rule.masquerade and not rule.internal
-            for subnet in rule.subnets
-            if subnet.version == 4
-        ),
-        published=_elements(by_map["published"]),
-        published_at=_elements(by_map["published_at"]),
-        policy=f"{policy.sets}\n{policy.chains}",
-    )
-
-
-def _elements(members: Iterable[str]) -> str:
-    joined = ", ".join(members)
-    return f"elements = {{ {joined} }}" if joined else ""
-
-
-_TABLE = """\
-table inet {table} {{
-  set bridges {{ type ifname; {bridges}; }}
-  set talking {{ type ifname . ifname; {talking}; }}
-  set internal {{ type ifname; {internal}; }}
-  set own {{ type ifname . ipv4_addr; flags interval; {own}; }}
-  set leaving {{ type ipv4_addr; flags interval; {leaving}; }}
-  map published {{
-    type inet_proto . inet_service : ipv4_addr . inet_service; {published};
-  }}
-  map published_at {{
-    type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; {published_at};
-  }}
-
-  {policy}
-
-  chain guard {{
-    type filter hook prerouting priority raw; policy accept;
-    iifname != "lo" ip daddr 127.0.0.0/8 drop
-    iifname @bridges ip saddr 127.0.0.0/8 drop
-  }}
-  chain prerouting {{
-    type nat hook prerouting priority dstnat; policy accept;
-    fib daddr type local jump publish
-  }}
-  chain output {{
-    type nat hook output priority -100; policy accept;
-    fib daddr type local jump publish
-  }}
-  chain publish {{
-    dnat ip to ip daddr . meta l4proto . th dport map @published_at
-    dnat ip to meta l4proto . th dport map @published
-  }}
-  chain forward {{
-    type filter hook forward priority filter; policy accept;
-    ct state established,related accept
-    jump policies
-    iifname . oifname @talking accept
-    iifname @internal drop
-    oifname @internal drop
-    oifname @bridges jump inbound
-  }}
-  chain inbound {{
-    ct status dnat accept
-    drop
-  }}
-  chain postrouting {{
-    type nat hook postrouting priority srcnat; policy accept;
-    oifname . ip saddr @own ct status dnat masquerade
-    oifname . ip saddr @own accept
-    oifname @bridges ip saddr 127.0.0.0/8 masquerade
-    ip saddr @leaving masquerade
-  }}
-}}
-"""

@@ -1,0 +1,33 @@
+"""The address that stands in for ::1 (see `layout`), routed to the host itself."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from ipaddress import IPv6Address
+
+from estiba.kernel import rtnetlink
+from estiba.kernel.netlink import NetlinkError, NetlinkSocket, Request
+from estiba.network.firewall.layout import STAND_IN
+
+_NO_IPV6 = (errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL)
+
+
+def add_route() -> None:
+    """A host without IPv6 has no ::1 either. Raises NetlinkError."""
+    _execute(rtnetlink.add_local_route, harmless=_NO_IPV6)
+
+
+def delete_route() -> None:
+    """None is no error."""
+    _execute(rtnetlink.delete_local_route, harmless=(*_NO_IPV6, errno.ESRCH))
+
+
+def _execute(make: Callable[[int, IPv6Address], Request], *, harmless: tuple[int, ...]) -> None:
+    with NetlinkSocket() as handle:
+        loopback = rtnetlink.get_link(handle, "lo").index
+        try:
+            handle.execute(make(loopback, IPv6Address(STAND_IN)))
+        except NetlinkError as error:
+            if error.errno not in harmless:
+                raise
