@@ -79,11 +79,13 @@ def decide_creation(
     defaults: Defaults,
     find: Callable[[str], ContainerRecord],
     find_image: FindImage,
+    driver_of: Callable[[str], str],
 ) -> tuple[ContainerRecord, list[str]]:
     """The record of the new container, and warnings for the user.
 
-    `find` and `find_image` resolve other containers and images named in the request. Raises
-    InvalidArgument for what makes no sense, NotFound for a container that does not exist.
+    `find` and `find_image` resolve other containers and images named in the request, `driver_of`
+    says which driver a volume has. Raises InvalidArgument for what makes no sense, NotFound for a
+    container that does not exist.
     """
     check_config(request.config)
     host = _inherit(request.host_config, defaults)
@@ -116,6 +118,7 @@ def decide_creation(
             host,
             find=find,
             find_image=find_image,
+            driver_of=driver_of,
             new_name=new_id,
             data_root=defaults.data_root,
             read_only_recursive=request.read_only_recursive,

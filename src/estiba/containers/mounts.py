@@ -6,13 +6,21 @@ A name of 64 hex digits is an anonymous volume, made for this container.
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
 
-from estiba.containers.idmaps import ANNOTATION, parse_annotation, parse_idmap
+from estiba.containers.binds import (
+    MAX_PATH,
+    PROPAGATIONS,
+    NewName,
+    anonymous,
+    check_volume_name,
+    destination_of,
+    parse_bind,
+)
+from estiba.containers.idmaps import ANNOTATION, parse_annotation
 from estiba.containers.record import ContainerRecord, MountPlan
 from estiba.model.container import BindOptions, Config, HostConfig, Mount
 from estiba.model.digest import Digest
@@ -20,32 +28,6 @@ from estiba.model.errors import InvalidArgument
 from estiba.runtime.mounts import tmpfs as check_tmpfs
 from estiba.runtime.mounts import tmpfs_mount
 
-_PROC_FILES = frozenset(
-    f"/proc/{name}"
-    for name in (
-        "cpuinfo", "diskstats", "loadavg", "meminfo", "net/dev", "slabinfo", "stat", "swaps",
-        "sys/crypto/fips_enabled", "sys/kernel/ns_last_pid", "uptime",
-    )
-)  # fmt: skip
-"""What may be mounted over, for programs that show a container its share (runc's list)."""
-
-_MAX_PATH = 4095
-_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
-_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_BIND_MODES = {
-    "ro": "access",
-    "rw": "access",
-    "z": "label",
-    "Z": "label",
-    "nocopy": "copy",
-    "consistent": "consistency",
-    "cached": "consistency",
-    "delegated": "consistency",
-    "default": "consistency",
-    "idmap": "idmap",
-    **dict.fromkeys(_PROPAGATIONS, "propagation"),
-}
-"""Option of a bind → its kind; a bind may have one of each kind."""
 _OPTIONS_OF = {
     "bind_options": "bind",
     "volume_options": "volume",
@@ -64,7 +46,6 @@ class SourceImage(Protocol):
     def layers(self) -> list[Digest]: ...
 
 
-NewName = Callable[[], str]
 FindImage = Callable[[str], SourceImage]
 
 
@@ -74,17 +55,18 @@ def plan_mounts(
     *,
     find: Callable[[str], ContainerRecord],
     find_image: FindImage,
+    driver_of: Callable[[str], str],
     new_name: NewName,
     data_root: str,
     read_only_recursive: bool = True,
 ) -> list[MountPlan]:
     """All mounts of a new container, one for each destination.
 
-    `find` resolves the containers of `volumes_from`, `find_image` images to mount. Raises
-    InvalidArgument for a mount that makes no sense and for two mounts at one place.
+    `find` resolves the containers of `volumes_from`, `find_image` images to mount, `driver_of`
+    X
     """
     plans: dict[str, MountPlan] = {}
-    tmpfs = {_destination(path) for path in host.tmpfs}
+    tmpfs = {destination_of(path) for path in host.tmpfs}
     for path, options in host.tmpfs.items():
         check_tmpfs(path, options)
     for source in host.volumes_from:
@@ -92,6 +74,7 @@ def plan_mounts(
             plans[plan.destination] = plan
     explicit = [parse_bind(bind, new_name, driver=host.volume_driver) for bind in host.binds]
     explicit += [_from_mount(mount, new_name, find_image) for mount in host.mounts]
+    explicit = [_with_driver(plan, driver_of) for plan in explicit]
     explicit = [_settled(plan, data_root, read_only_recursive) for plan in explicit]
     seen: set[str] = set()
     for plan in explicit:
@@ -104,11 +87,17 @@ def plan_mounts(
         seen.add(plan.destination)
         plans[plan.destination] = plan
     for destination in config.volumes:
-        path = _destination(destination)
+        path = destination_of(destination)
         if path not in plans and path not in tmpfs:
-            plans[path] = _anonymous(path, new_name)
+            plans[path] = anonymous(path, new_name)
     _map_owners(plans, parse_annotation(host.annotations))
     return sorted(plans.values(), key=lambda plan: plan.destination)
+
+
+def _with_driver(plan: MountPlan, driver_of: Callable[[str], str]) -> MountPlan:
+    if plan.type != "volume" or plan.driver:
+        return plan
+    return msgspec.structs.replace(plan, driver=driver_of(plan.name))
 
 
 def _map_owners(plans: dict[str, MountPlan], wanted: Mapping[str, str]) -> None:
@@ -121,77 +110,9 @@ def _map_owners(plans: dict[str, MountPlan], wanted: Mapping[str, str]) -> None:
         plans[destination] = msgspec.structs.replace(plan, idmap=idmap)
 
 
-def parse_bind(text: str, new_name: NewName, *, driver: str = "") -> MountPlan:
-    """One entry of HostConfig.Binds: `[source:]destination[:options]`.
-
-    Raises InvalidArgument in Docker's words.
-    """
-    parts = text.split(":")
-    if len(parts) > 3 or not all(parts[:2]):
-        raise InvalidArgument(f"invalid volume specification: '{text}'")
-    if len(parts) == 1:
-        return _anonymous(_destination(parts[0]), new_name)
-    source, destination = parts[0], _destination(parts[1])
-    options = _bind_options(parts[2] if len(parts) == 3 else "", text)
-    mode = ",".join(options.values())
-    rw = options.get("access") != "ro"
-    idmap = options["idmap"].partition("=")[2] if "idmap" in options else None
-    if source.startswith("/"):
-        _refuse("copy" in options, text, "bind", "VolumeOptions")
-        return MountPlan(
-            type="bind",
-            source=posixpath.normpath(source),
-            destination=destination,
-            mode=mode,
-            rw=rw,
-            propagation=options.get("propagation", ""),
-            create_source=True,
-            idmap=idmap,
-        )
-    _refuse("propagation" in options, text, "volume", "BindOptions")
-    _check_volume_name(source)
-    return MountPlan(
-        type="volume",
-        name=source,
-        destination=destination,
-        driver=driver or "local",
-        mode=mode or "z",
-        rw=rw,
-        no_copy="copy" in options,
-        idmap=idmap,
-    )
-
-
-def _bind_options(words: str, text: str) -> dict[str, str]:
-    """By kind, in the order given."""
-    options: dict[str, str] = {}
-    for word in filter(None, words.split(",")):
-        kind = _BIND_MODES.get(word.partition("=")[0] if word.startswith("idmap=") else word)
-        if kind == "idmap":
-            parse_idmap(word.partition("=")[2])
-        if kind is None or kind in options:
-            raise InvalidArgument(f"invalid mode: {words} in '{text}'")
-        options[kind] = word
-    return options
-
-
-def _refuse(given: bool, text: str, kind: str, field: str) -> None:
-    if given:
-        raise InvalidArgument(
-            f"invalid volume specification: '{text}': invalid mount config for type "
-            f'"{kind}": field {field} must not be specified'
-        )
-
-
-def _anonymous(destination: str, new_name: NewName) -> MountPlan:
-    return MountPlan(
-        type="volume", name=new_name(), destination=destination, driver="local", anonymous=True
-    )
-
-
 def _from_mount(mount: Mount, new_name: NewName, find_image: FindImage) -> MountPlan:
     _check_mount(mount)
-    destination = _destination(mount.target)
+    destination = destination_of(mount.target)
     if mount.type == "bind":
         return _bind_mount(mount, destination)
     if mount.type == "image":
@@ -209,7 +130,7 @@ def _from_mount(mount: Mount, new_name: NewName, find_image: FindImage) -> Mount
         type="volume",
         name=mount.source or new_name(),
         destination=destination,
-        driver=(driver.name if driver else "") or "local",
+        driver=driver.name if driver else "",
         driver_options=driver.options if driver else {},
         labels=options.labels if options else {},
         mode="z",
@@ -246,7 +167,7 @@ def _check_mount(mount: Mount) -> None:
 def _check_volume_mount(mount: Mount, invalid: str) -> None:
     path = mount.volume_options.subpath if mount.volume_options else ""
     if mount.source:
-        _check_volume_name(mount.source)
+        check_volume_name(mount.source)
     elif path:
         raise InvalidArgument(f"{invalid}must not set Subpath when using anonymous volumes")
     elif mount.read_only:
@@ -257,8 +178,8 @@ def _check_volume_mount(mount: Mount, invalid: str) -> None:
 def _check_subpath(path: str, what: str, owner: str) -> None:
     if path.startswith("/") or ".." in path.split("/"):
         raise InvalidArgument(f"{what} must be a relative path within the {owner}")
-    if "\0" in path or len(path.encode()) > _MAX_PATH:
-        raise InvalidArgument(f"{what} has bad characters or is over {_MAX_PATH} bytes long")
+    if "\0" in path or len(path.encode()) > MAX_PATH:
+        raise InvalidArgument(f"{what} has bad characters or is over {MAX_PATH} bytes long")
 
 
 def _image_mount(mount: Mount, destination: str, image: SourceImage) -> MountPlan:
@@ -281,7 +202,7 @@ def _bind_mount(mount: Mount, destination: str) -> MountPlan:
             f"'{mount.source}' mount path must be absolute"
         )
     options = mount.bind_options or BindOptions()
-    if options.propagation and options.propagation not in _PROPAGATIONS:
+    if options.propagation and options.propagation not in PROPAGATIONS:
         raise InvalidArgument(
             'invalid mount config for type "bind": invalid propagation mode: '
             f"{options.propagation[:32]}"
@@ -335,42 +256,11 @@ def _overlap(one: str, other: str) -> bool:
 
 def _inherited(text: str, find: Callable[[str], ContainerRecord]) -> Iterable[MountPlan]:
     name, _, mode = text.partition(":")
+    if not name:
+        raise InvalidArgument("volumes-from specification cannot be an empty string")
     if mode not in ("", "ro", "rw", "z", "Z"):
         raise InvalidArgument(f"invalid mode: {mode}: use ro or rw with volumes-from")
     for plan in find(name).mounts:
         if plan.type in ("volume", "bind", "image"):
             rw = plan.rw and mode != "ro"
             yield msgspec.structs.replace(plan, rw=rw, no_copy=True, anonymous=False)
-
-
-def _destination(path: str) -> str:
-    if not path.startswith("/"):
-        raise InvalidArgument(
-            f"invalid mount config: invalid mount path: '{path}' mount path must be absolute"
-        )
-    # POSIX lets two leading slashes stand; here they are one place with one.
-    normal = "/" + posixpath.normpath(path).lstrip("/")
-    if normal == "/":
-        raise InvalidArgument("invalid specification: destination can't be '/'")
-    if normal.startswith("/proc/") and normal not in _PROC_FILES:
-        raise InvalidArgument(
-            f"invalid mount config: {normal} cannot be mounted because it is inside /proc"
-        )
-    if "\0" in normal or len(normal) > _MAX_PATH:
-        raise InvalidArgument(
-            f"invalid mount config: bad characters or over {_MAX_PATH} in the path"
-        )
-    return normal
-
-
-def _check_volume_name(name: str) -> None:
-    if len(name) == 1:
-        raise InvalidArgument(
-            "volume name is too short, names should be at least two alphanumeric characters"
-        )
-    if not _VOLUME_NAME.fullmatch(name) or len(name) > 255:
-        raise InvalidArgument(
-            f'"{name[:64]}" includes invalid characters for a local volume name, only '
-            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host '
-            "directory, use absolute path"
-        )

@@ -15,6 +15,7 @@ from estiba.containers.hostfiles import NAMES, HostFiles
 from estiba.containers.pins import open_below, pin
 from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord, MountPlan
+from estiba.kernel.confined import exists_in_root, opened_root
 from estiba.kernel.mounts import MountFlag, is_mounted, mount, peers_of, unmount
 from estiba.model.container import OF_CONTAINER
 from estiba.model.digest import Digest
@@ -46,18 +47,33 @@ class Sources:
     def needs_rootfs(self, record: ContainerRecord) -> bool:
         return any(plan.type == "volume" and not plan.no_copy for plan in record.mounts)
 
-    def prepare(self, record: ContainerRecord, rootfs: Path) -> None:
+    def make(self, record: ContainerRecord, rootfs: Path) -> None:
         """Makes volumes and missing bind sources, and fills empty volumes from the image.
 
-        Raises InvalidArgument for a source that does not exist.
+        A volume that gets nothing from the image is not mounted: its server may be away until
+        the start. Raises InvalidArgument for a source that does not exist.
         """
         for plan in record.mounts:
             if plan.type == "volume":
-                self._prepare_volume(plan, rootfs, record.id)
+                self._make_volume(plan)
+                if _fills(plan, rootfs):
+                    self._use_volume(plan, rootfs, record.id)
             elif plan.type == "bind":
                 _prepare_bind(plan)
 
-    def _prepare_volume(self, plan: MountPlan, rootfs: Path, user: str) -> None:
+    def prepare(self, record: ContainerRecord, rootfs: Path) -> None:
+        """As `make`, and mounts all volumes.
+
+        Raises InvalidArgument for a source that does not exist, and what mounting raises.
+        """
+        for plan in record.mounts:
+            if plan.type == "volume":
+                self._make_volume(plan)
+                self._use_volume(plan, rootfs, record.id)
+            elif plan.type == "bind":
+                _prepare_bind(plan)
+
+    def _make_volume(self, plan: MountPlan) -> None:
         self.volumes.create(
             plan.name,
             driver=plan.driver,
@@ -65,6 +81,8 @@ class Sources:
             labels=plan.labels,
             anonymous=plan.anonymous,
         )
+
+    def _use_volume(self, plan: MountPlan, rootfs: Path, user: str) -> None:
         self.volumes.mount(plan.name, user=user)
         if not plan.no_copy and rootfs.is_dir():
             self.volumes.fill(plan.name, rootfs, plan.destination)
@@ -212,6 +230,13 @@ class Sources:
                 )
             return path
         return None
+
+
+def _fills(plan: MountPlan, rootfs: Path) -> bool:
+    if plan.no_copy or not rootfs.is_dir():
+        return False
+    with opened_root(rootfs) as root:
+        return exists_in_root(root, plan.destination)
 
 
 def _prepare_bind(plan: MountPlan) -> None:

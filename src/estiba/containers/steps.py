@@ -77,8 +77,11 @@ class Networking(Protocol):
 class MountSources(Protocol):
     """Where the data of a container's mounts lies on the host; all methods block."""
 
-    def prepare(self, record: ContainerRecord, rootfs: Path) -> None:
+    def make(self, record: ContainerRecord, rootfs: Path) -> None:
         """Makes volumes and missing bind sources; fills empty volumes from the image."""
+
+    def prepare(self, record: ContainerRecord, rootfs: Path) -> None:
+        """As `make`, and mounts the volumes."""
 
     def needs_rootfs(self, record: ContainerRecord) -> bool:
         """Whether `prepare` reads the image."""
@@ -130,7 +133,7 @@ class KernelSteps:
                 rootfs.mkdir(parents=True, exist_ok=True)
                 self.snapshots.mount(record.id, rootfs)
                 ensure_working_directory(rootfs, workdir)
-            self.sources.prepare(record, rootfs)
+            self.sources.make(record, rootfs)
         finally:
             self.sources.release(record)
             self.snapshots.unmount(rootfs)

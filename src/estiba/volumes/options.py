@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from estiba.kernel.mounts import MountFlag, mount, unmount
-from estiba.model.errors import FailedPrecondition, InvalidArgument
+from estiba.model.errors import FailedPrecondition, Internal, InvalidArgument
 from estiba.volumes.backing import DATA, BackingKind
 
 _SET = {
@@ -91,7 +91,7 @@ class VolumeMount:
             self.resolved()._mount(target)
         except OSError as error:
             unmount(target)
-            raise FailedPrecondition(
+            raise Internal(
                 f"error while mounting volume '{target}': failed to mount local volume: "
                 f"mount {self.device}:{target}{self._shown_data()}: {self._reason(error)}"
             ) from None

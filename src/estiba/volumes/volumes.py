@@ -116,12 +116,15 @@ class Volumes:
         Raises InvalidArgument, NotFound for another driver, Conflict for other options.
         """
         driver = driver or LOCAL
-        made_by = self.driver(driver)
         marked = dict(labels or {})
         if anonymous or not name:
             marked[ANONYMOUS_LABEL] = ""
         name = name or self._make_name()
         check_name(name)
+        try:
+            made_by = self.driver(driver)
+        except NotFound as error:
+            raise NotFound(f"create {name}: {error.message}") from error
         if driver == LOCAL:
             self.check_options(name, options or {})
         with self.locked(name):
@@ -162,6 +165,11 @@ class Volumes:
         """All, by name."""
         with self._lock:
             return sorted(self._records.values(), key=lambda record: record.name)
+
+    def driver_of(self, name: str) -> str:
+        """The driver of the volume of that name, or the one that would make it."""
+        record = self._records.get(name)
+        return record.driver if record else LOCAL
 
     def path(self, name: str) -> Path:
         """The directory that containers mount. Raises NotFound."""
@@ -368,8 +376,8 @@ def check_name(name: str) -> None:
     if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
         raise InvalidArgument(
             f'create {name[:64]}: "{name[:64]}" includes invalid characters for a local volume '
-            'name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed, two to 255. If you intended to '
-            "pass a host directory, use absolute path"
+            'name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a '
+            "host directory, use absolute path"
         )
 
 

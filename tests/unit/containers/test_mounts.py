@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from tests.support.records import make_record
 
-from estiba.containers.mounts import parse_bind, plan_mounts
+from estiba.containers.binds import parse_bind
+from estiba.containers.mounts import plan_mounts
 from estiba.containers.record import ContainerRecord, MountPlan
 from estiba.model.container import (
     BindOptions,
@@ -53,6 +54,7 @@ def planned(
         host or HostConfig(),
         find=find,
         find_image=find_image,
+        driver_of=lambda name: "local",
         new_name=lambda: f"new{next(numbers)}",
         data_root="/var/lib/estiba",
     )
@@ -87,9 +89,7 @@ def planned(
         ),
         (
             "data:/var/lib/data",
-            MountPlan(
-                type="volume", name="data", destination="/var/lib/data", driver="local", mode="z"
-            ),
+            MountPlan(type="volume", name="data", destination="/var/lib/data", mode="z"),
         ),
         (
             "data:/d:ro,nocopy",
@@ -97,7 +97,6 @@ def planned(
                 type="volume",
                 name="data",
                 destination="/d",
-                driver="local",
                 mode="ro,nocopy",
                 rw=False,
                 no_copy=True,

@@ -196,6 +196,7 @@ class ContainerCommands:
             defaults=self.defaults,
             find=self._named_in_request,
             find_image=self._image_to_mount,
+            driver_of=self.specs.sources.volumes.driver_of,
         )
         warnings += self.specs.profile(record.host_config).warnings
         warnings += await run_blocking(list, self.specs.sources.warnings(record))
