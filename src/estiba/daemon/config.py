@@ -43,8 +43,8 @@ _NAMES_IN_FILE = {
 _WITHOUT_EFFECT = frozenset(
     """
     api-cors-header bridge-accept-fwmark cgroup-parent-mode containerd
-    default-cgroupns-mode default-ipc-mode exec-opts experimental features fixed-cidr-v6 ip-forward
-    ip6tables iptables ipv6 live-restore oom-score-adjust selinux-enabled shutdown-timeout
+    default-cgroupns-mode default-ipc-mode exec-opts experimental features
+    ip6tables iptables live-restore oom-score-adjust selinux-enabled shutdown-timeout
     storage-driver storage-opts userland-proxy userland-proxy-path
     """.split()
 )
@@ -74,6 +74,10 @@ class DaemonConfig:
     bridge: str = "estiba0"
     bip: str = ""
     fixed_cidr: str = ""
+    fixed_cidr_v6: str = ""
+    bip6: str = ""
+    ipv6: bool = False
+    ip_forward: bool = True
     mtu: int = 1500
     icc: bool = True
     ip_masquerade: bool = True
@@ -123,6 +127,17 @@ def parser() -> argparse.ArgumentParser:
     add("-b", "--bridge", metavar="NAME", help="the default bridge, made if absent")
     add("--bip", metavar="CIDR", help="address and subnet of the default bridge")
     add("--fixed-cidr", metavar="CIDR", help="part of the subnet that containers get")
+    add(
+        "--ipv6",
+        type=_boolean,
+        metavar="BOOL",
+        nargs="?",
+        const=True,
+        help="the default bridge has IPv6",
+    )
+    add("--bip6", metavar="CIDR", help="IPv6 address and subnet of the default bridge")
+    add("--fixed-cidr-v6", metavar="CIDR", help="IPv6 subnet, or its part that containers get")
+    add("--ip-forward", type=_boolean, metavar="BOOL", help="let the host forward packets")
     add("--mtu", type=int, help="MTU of the default bridge")
     add("--default-address-pool", action="append", metavar="base=CIDR,size=N")
     add("--icc", type=_boolean, metavar="BOOL", help="containers may talk to one another")
@@ -283,6 +298,7 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         options = {**DEFAULT_LOG_OPTIONS, **options}
     bip = text("bip", "")
     _check_interface(bip, "bip")
+    _check_interface(text("bip6", ""), "bip6")
     runtimes = {
         name: Path(item) for name, item in (_pair(r, "runtime") for r in many("add-runtime"))
     }
@@ -296,6 +312,10 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         bridge=text("bridge", "estiba0"),
         bip=bip,
         fixed_cidr=text("fixed-cidr", ""),
+        fixed_cidr_v6=text("fixed-cidr-v6", ""),
+        bip6=text("bip6", ""),
+        ipv6=flag("ipv6", False),
+        ip_forward=flag("ip-forward", True),
         mtu=int(text("mtu", "1500")),
         icc=flag("icc", True),
         ip_masquerade=flag("ip-masq", True),
@@ -367,8 +387,17 @@ def _pool(text: str) -> tuple[str, int]:
     match = _POOL.fullmatch(text)
     if match is None:
         raise InvalidArgument(f"invalid address pool {text!r}: expected base=10.0.0.0/8,size=24")
-    _check_interface(match[1], "default-address-pool")
-    return match[1], int(match[2])
+    size = int(match[2])
+    try:
+        base = ipaddress.ip_network(match[1])
+    except ValueError as error:
+        raise InvalidArgument(f"invalid address pool {text!r}: {error}") from None
+    if not base.prefixlen <= size <= base.max_prefixlen - 2:
+        raise InvalidArgument(
+            f"invalid address pool {text!r}: the size is the prefix of each network, "
+            f"from {base.prefixlen} to {base.max_prefixlen - 2} here"
+        )
+    return match[1], size
 
 
 def _ulimit(text: str) -> Ulimit:

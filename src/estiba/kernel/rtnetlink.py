@@ -5,6 +5,7 @@ Numbers are those of linux/if_link.h, if_addr.h and rtnetlink.h.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import struct
@@ -14,6 +15,7 @@ from estiba.kernel.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
     NLM_F_REPLACE,
+    NetlinkError,
     NetlinkSocket,
     Request,
     attribute,
@@ -48,7 +50,8 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _RTA_MULTIPATH, _RTA_VIA, _RTA_NH_ID = 9, 18, 30
-_RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 254, 3, 0, 1
+_RT_TABLE_MAIN, _RTPROT_BOOT, _RTN_UNICAST = 254, 3, 1
+_RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
 _RT_TABLE_LOCAL, _RTN_LOCAL = 255, 2
 
 _LINK = struct.Struct("=BxHiII")
@@ -149,9 +152,9 @@ def add_vlan(name: str, *, parent: int, tag: int) -> Request:
 
 
 def add_local_pair(name: str, peer: str) -> Request:
-    """A veth pair with both ends here and up: the first is a link that leads nowhere."""
-    there = _link_header(flags=IFF_UP) + text(_IFLA_IFNAME, peer)
-    body = _link_header(flags=IFF_UP) + text(_IFLA_IFNAME, name)
+    """A veth pair with both ends here; once both are up, one is a link that leads nowhere."""
+    there = _link_header() + text(_IFLA_IFNAME, peer)
+    body = _link_header() + text(_IFLA_IFNAME, name)
     body += nested(
         _IFLA_LINKINFO,
         text(_IFLA_INFO_KIND, "veth"),
@@ -280,6 +283,33 @@ def _local_route(index: int, address: Address) -> bytes:
     header = (length, 0, 0, _RT_TABLE_LOCAL, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_LOCAL, 0)
     body = _ROUTE.pack(_family(address), *header)
     return body + attribute(_RTA_DST, address.packed) + u32(_RTA_OIF, index)
+
+
+def set_direct_route(index: int, version: int) -> Request:
+    """Makes the link itself the default route of a family: all the world is on it."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    scope = _RT_SCOPE_LINK if version == 4 else _RT_SCOPE_UNIVERSE
+    body = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, scope, _RTN_UNICAST, 0)
+    return Request(
+        _RTM_NEWROUTE,
+        NLM_F_CREATE | NLM_F_REPLACE,
+        body + u32(_RTA_OIF, index),
+        f"set default route of IPv{version} by link {index}",
+    )
+
+
+def has_kind(handle: NetlinkSocket, kind: str) -> bool:
+    """Whether the kernel can make links of a kind that needs a parent, `macvlan` for example.
+
+    It is asked for one without a parent, which it refuses as invalid if it knows the kind, and
+    loads the module for it first.
+    """
+    body = _link_header() + nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, kind))
+    try:
+        handle.execute(Request(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"probe {kind}"))
+    except NetlinkError as error:
+        return error.errno != errno.EOPNOTSUPP
+    return True
 
 
 def get_link(handle: NetlinkSocket, name: str) -> Link:

@@ -21,7 +21,7 @@ from estiba.network.driver import Attachment, new_endpoint
 from estiba.network.endpointopts import link_local_addresses, setup_of
 from estiba.network.firewall.rules import BridgeRule, EndpointRule, PortRule
 from estiba.network.firewall.table import Firewall
-from estiba.network.ipam import AddressPool, Taken
+from estiba.network.ipam import AddressPool
 from estiba.network.links import HostLinks, enable_forwarding
 from estiba.network.mac import check_mac, random_mac
 from estiba.network.plan import (
@@ -31,7 +31,7 @@ from estiba.network.plan import (
     plan_bridge,
     plan_default_bridge,
 )
-from estiba.network.pools import parse_subnet
+from estiba.network.pools import parse_subnet, taken_by
 from estiba.network.publish import Publisher
 from estiba.network.reaper import Reaper
 from estiba.network.record import Endpoint, NetworkRecord, NetworkSpec, PortRequest, link_name
@@ -127,7 +127,7 @@ class BridgeDriver:
         self.firewall.remove_bridge(network.bridge)
         failpoint.hit("network.bridge-dismissed")
         if network.owns_bridge:
-            self._links.delete_bridge(network.bridge)
+            self._links.delete(network.bridge)
 
     def drain(self) -> None:
         self._reaper.drain()
@@ -144,6 +144,8 @@ class BridgeDriver:
     # -- endpoints -------------------------------------------------------------------------
 
     def connect(self, network: NetworkRecord, attachment: Attachment) -> Endpoint:
+        if network.id not in self._live:
+            self.ensure(network)
         live = self._live[network.id]
         settings = attachment.settings
         before = attachment.before
@@ -253,15 +255,6 @@ class BridgeDriver:
         """Deletes the pairs on the engine's bridges that no endpoint has."""
         wanted = {endpoint.host_interface for endpoint in endpoints}
         self._links.reap_pairs({live.index for live in self._live.values()}, wanted)
-
-
-def taken_by(networks: Iterable[NetworkRecord]) -> list[Taken]:
-    """The address pools of networks."""
-    return [
-        Taken(parse_subnet(pool.subnet), f"network {network.name}")
-        for network in networks
-        for pool in network.pools
-    ]
 
 
 def _bridge_addresses(network: NetworkRecord) -> list[Interface]:

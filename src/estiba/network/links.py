@@ -49,6 +49,10 @@ class HostLinks:
     def has(self, name: str) -> bool:
         return self.find(name) is not None
 
+    def can_make(self, kind: str) -> bool:
+        """Whether the kernel has links of that kind."""
+        return rtnetlink.has_kind(self._host, kind)
+
     def addresses_of(self, name: str) -> list[Interface]:
         """None for a link that is not there."""
         link = self.find(name)
@@ -103,7 +107,7 @@ class HostLinks:
             if link == index and address not in kept and not address.ip.is_link_local:
                 self.execute(rtnetlink.delete_address(index, address))
 
-    def delete_bridge(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         """Waits until it is gone; one that is gone is no error."""
         link = self.find(name)
         if link is not None:

@@ -6,6 +6,7 @@ and is never held over work in the kernel.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ import msgspec
 
 from estiba.kernel import failpoint, rtnetlink
 from estiba.model.container import EndpointSettings
-from estiba.model.errors import AlreadyExists, Forbidden, InvalidArgument, NotFound
+from estiba.model.errors import AlreadyExists, EstibaError, Forbidden, InvalidArgument, NotFound
 from estiba.model.ids import new_id, short
 from estiba.network import sandbox
 from estiba.network.bridge import BridgeDriver
@@ -31,6 +32,8 @@ from estiba.network.driver import (
 from estiba.network.firewall.rules import check_interface_name, table_name
 from estiba.network.firewall.table import Firewall
 from estiba.network.ipam import with_defaults
+from estiba.network.macvlan import ParentDriver
+from estiba.network.parents import IPVLAN, MACVLAN
 from estiba.network.plan import NetworkConfig
 from estiba.network.record import (
     KIND,
@@ -45,6 +48,8 @@ from estiba.network.record import (
 from estiba.network.roster import Roster, default_routes
 from estiba.network.sandbox import Sandboxes
 from estiba.store import Store, Transaction
+
+_log = logging.getLogger(__name__)
 
 PREDEFINED = ("bridge", "host", "none")
 
@@ -75,6 +80,8 @@ class Networks:
         plain = HostDriver()
         self._drivers: dict[str, Driver] = {
             "bridge": self._bridges,
+            "macvlan": ParentDriver(MACVLAN, pools),
+            "ipvlan": ParentDriver(IPVLAN, pools),
             "host": plain,
             "null": plain,
         }
@@ -97,9 +104,21 @@ class Networks:
             if stored.get(record.id) != record:
                 self._save(record)
             self._records[record.id] = record
-            self._drivers[record.driver].ensure(record)
+            self._restore_network(record)
         for driver in self._each_driver():
             driver.start()
+
+    def _restore_network(self, record: NetworkRecord) -> None:
+        """One that the host cannot make any more does not keep the others from working."""
+        driver = self._drivers.get(record.driver)
+        try:
+            if driver is None:
+                raise NotFound(f"there is no driver {record.driver}")
+            driver.ensure(record)
+        except (EstibaError, OSError) as error:
+            if record.predefined:
+                raise
+            _log.warning("network %s is out of order: %s", record.name, error)
 
     def restore(self, endpoints: Iterable[Endpoint]) -> None:
         """Takes over the endpoints of containers that outlived an earlier engine."""

@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_network
 
 from estiba.model.errors import Forbidden, InvalidArgument
 from estiba.network.ipam import AddressPool, Network, Taken, choose_subnet
-from estiba.network.record import IpamConfig
+from estiba.network.record import IpamConfig, NetworkRecord
 
 _MAX_POOLS = 64
 _MAX_AUXILIARY = 1024
@@ -94,6 +94,15 @@ def parse_subnet(text: str) -> Network:
 def parse_range(text: str) -> Network:
     """Raises InvalidArgument for what is no CIDR block."""
     return _parse_block(text, "ip-range")
+
+
+def taken_by(networks: Iterable[NetworkRecord]) -> list[Taken]:
+    """The pools of networks that exist."""
+    return [
+        Taken(parse_subnet(pool.subnet), f"network {network.name}")
+        for network in networks
+        for pool in network.pools
+    ]
 
 
 def _check_overlap(subnet: Network, taken: Iterable[Taken]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from estiba.kernel import failpoint, rtnetlink
-from estiba.kernel.netlink import NetlinkSocket
-from estiba.kernel.netns import ensure_netns, remove_netns, run_in_netns
+from estiba.kernel.netlink import NetlinkError, NetlinkSocket
+from estiba.kernel.netns import ensure_netns, is_netns, remove_netns, run_in_netns
 from estiba.kernel.rtnetlink import Address, Interface
 from estiba.model.errors import InvalidArgument
 
@@ -61,6 +62,9 @@ class Setup:
     gateways: tuple[Address, ...] = ()
     """Of the default routes, at most one a family."""
 
+    direct: tuple[int, ...] = ()
+    """Families whose default route is the interface itself, without a gateway."""
+
     sysctls: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -83,11 +87,44 @@ def _configure(setup: Setup) -> None:
         requests = [rtnetlink.add_address(index, address) for address in setup.addresses]
         requests.append(rtnetlink.set_link(name, up=True))
         requests += [rtnetlink.set_default_route(index, gateway) for gateway in setup.gateways]
+        requests += [rtnetlink.set_direct_route(index, version) for version in setup.direct]
         handle.execute(*requests)
     for key, value in setup.sysctls.items():
         # The name of an interface may have dots itself.
         parts = (part.replace(".", "/") for part in key.split(f".{name}."))
         _set(f"/{name}/".join(parts), key, value)
+
+
+def remove_interface(sandbox: Path, interface: str, kind: str) -> None:
+    """Deletes a link of that kind; a sandbox or link that is gone is no error."""
+
+    def inside() -> None:
+        with NetlinkSocket() as handle:
+            try:
+                link = rtnetlink.get_link(handle, interface)
+                if link.kind == kind:
+                    handle.execute(rtnetlink.delete_link(link.index))
+            except NetlinkError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+
+    if is_netns(sandbox):
+        run_in_netns(sandbox, inside)
+
+
+def counters(sandbox: Path, interface: str) -> rtnetlink.Counters | None:
+    """None for a link that is not there."""
+
+    def inside() -> rtnetlink.Counters | None:
+        with NetlinkSocket() as handle:
+            try:
+                return rtnetlink.get_link(handle, interface).counters
+            except NetlinkError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+                return None
+
+    return run_in_netns(sandbox, inside) if is_netns(sandbox) else None
 
 
 def set_default_route(sandbox: Path, interface: str, gateway: Address) -> None:

@@ -295,8 +295,8 @@ def test_requests_that_make_no_sense(host: Host) -> None:
     create = host.networks.create
     with pytest.raises(Forbidden, match="not permitted on predefined bridge network"):
         create(NetworkSpec(name="bridge"))
-    with pytest.raises(NotFound, match="could not find plugin macvlan"):
-        create(NetworkSpec(name="x1", driver="macvlan"))
+    with pytest.raises(NotFound, match="could not find plugin weave"):
+        create(NetworkSpec(name="x1", driver="weave"))
     with pytest.raises(InvalidArgument, match="IPv4 or IPv6 must be enabled"):
         create(NetworkSpec(name="x1", enable_ipv4=False))
     with pytest.raises(Forbidden, match="Pool overlaps"):
