@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from estiba.kernel.libc import check, libc
@@ -61,3 +63,20 @@ def exchange(one: Path, other: Path) -> None:
     names = os.fsencode(one), os.fsencode(other)
     result = libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
     check(result, f"exchange {one} and {other}")
+
+
+def data_parts(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """From where to where the file of `size` bytes is no hole; all of it where nobody can say."""
+    offset = 0
+    while offset < size:
+        try:
+            start = os.lseek(fd, offset, os.SEEK_DATA)
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole follows
+                return
+            if error.errno != errno.EINVAL:
+                raise
+            start, end = offset, size
+        yield start, min(end, size)
+        offset = end

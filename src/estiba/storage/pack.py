@@ -11,13 +11,16 @@ import errno
 import os
 import stat
 from collections.abc import Collection, Iterator
+from itertools import islice
 
+from estiba.kernel.files import data_parts
 from estiba.kernel.trees import walk
 from estiba.storage.tar import BLOCK, Kind
-from estiba.storage.tarheader import END, KINDS, Member, header
+from estiba.storage.tarheader import END, KINDS, Member, header, sparse_map
 from estiba.storage.unpack import OPAQUE_XATTR
 
 _CHUNK = 1 << 20
+_MAX_PARTS = 1 << 14
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SKIPPED_XATTRS = ("trusted.", "system.", "user.overlay.", "security.selinux")
@@ -28,7 +31,7 @@ Inode = tuple[int, int]
 class Packer:
     """Makes the members of one archive; remembers inodes to write hard links.
 
-    With `newest_ns` no member's time is later.
+    With `newest_ns` no member's time is later. With `sparse` holes are no content.
     """
 
     def __init__(
@@ -37,10 +40,12 @@ class Packer:
         overlay_upper: bool = False,
         without: Collection[str] = (),
         newest_ns: int | None = None,
+        sparse: bool = False,
     ) -> None:
         self._is_upper = overlay_upper
         self._without = without
         self._newest_ns = newest_ns
+        self._sparse = sparse
         self._seen: dict[Inode, str] = {}
 
     def tree(self, directory: int, prefix: str) -> Iterator[bytes]:
@@ -121,8 +126,12 @@ class Packer:
                 return
             member = self._member(path, status, Kind.FILE)
             member.size = status.st_size
-            yield header(member, _xattrs(fd))
-            yield from _content(fd, status.st_size)
+            parts = _parts(fd, status) if self._sparse else None
+            yield header(member, _xattrs(fd), sparse=parts)
+            if parts is None:
+                yield from _content(fd, status.st_size)
+            else:
+                yield from _sparse_content(fd, parts)
         finally:
             os.close(fd)
 
@@ -153,13 +162,41 @@ class Packer:
 
 def _content(fd: int, size: int) -> Iterator[bytes]:
     """Exactly `size` bytes and the padding: a file that shrinks meanwhile ends in zeros."""
+    yield from _exactly(fd, size)
+    if size % BLOCK:
+        yield bytes(-size % BLOCK)
+
+
+def _exactly(fd: int, size: int) -> Iterator[bytes]:
     remaining = size
     while remaining:
         piece = os.read(fd, min(_CHUNK, remaining)) or bytes(min(_CHUNK, remaining))
         remaining -= len(piece)
         yield piece
-    if size % BLOCK:
-        yield bytes(-size % BLOCK)
+
+
+def _parts(fd: int, status: os.stat_result) -> list[tuple[int, int]] | None:
+    """Offsets and lengths of what is no hole; None for a file without holes worth telling."""
+    size = status.st_size
+    if status.st_blocks * BLOCK >= size:
+        return None
+    parts = [(start, end - start) for start, end in islice(data_parts(fd, size), _MAX_PARTS)]
+    if len(parts) == _MAX_PARTS or parts == [(0, size)]:
+        return None
+    if not parts or sum(parts[-1]) < size:
+        parts.append((size, 0))  # GNU tar's mark of a hole at the end
+    return parts
+
+
+def _sparse_content(fd: int, parts: list[tuple[int, int]]) -> Iterator[bytes]:
+    yield sparse_map(parts)
+    total = 0
+    for start, length in parts:
+        os.lseek(fd, start, os.SEEK_SET)
+        yield from _exactly(fd, length)
+        total += length
+    if total % BLOCK:
+        yield bytes(-total % BLOCK)
 
 
 def _xattrs(fd: int) -> dict[bytes, bytes]:

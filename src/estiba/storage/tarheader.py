@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from estiba.storage.tar import BLOCK, Kind
@@ -53,9 +53,29 @@ class Member:
     device: tuple[int, int] | None = None
 
 
-def header(member: Member, xattrs: Mapping[bytes, bytes] | None = None) -> bytes:
-    """All that stands before the member's content."""
+def sparse_map(parts: Sequence[tuple[int, int]]) -> bytes:
+    """What stands before the parts (offset, length) of a sparse file (GNU tar, format 1.0)."""
+    text = b"%d\n" % len(parts) + b"".join(b"%d\n%d\n" % part for part in parts)
+    return text + bytes(-len(text) % BLOCK)
+
+
+def header(
+    member: Member,
+    xattrs: Mapping[bytes, bytes] | None = None,
+    *,
+    sparse: Sequence[tuple[int, int]] | None = None,
+) -> bytes:
+    """All that stands before the member's content.
+
+    With `sparse` the content is the map of these parts, and the parts one after another.
+    """
     pax = {XATTR + name: value for name, value in xattrs.items()} if xattrs else {}
+    if sparse is not None:
+        pax[b"GNU.sparse.major"], pax[b"GNU.sparse.minor"] = b"1", b"0"
+        pax[b"GNU.sparse.name"] = member.name
+        pax[b"GNU.sparse.realsize"] = b"%d" % member.size
+        size = len(sparse_map(sparse)) + sum(length for _, length in sparse)
+        member = replace(member, size=size)
     uid, gid = _fitting(pax, b"uid", member.uid), _fitting(pax, b"gid", member.gid)
     size = _fitting(pax, b"size", member.size, _MAX_NUMBER)
     mtime, fraction = divmod(member.mtime_ns, _SECOND)

@@ -14,6 +14,8 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
+from estiba.kernel.files import data_parts
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY_BYTES = 1 << 30
 _FICLONE = 0x40049409
@@ -141,26 +143,9 @@ def _copy_data(origin: int, copy: int, size: int) -> None:
     except OSError as error:
         if error.errno not in _CANNOT_SHARE:
             raise
-    for start, end in _data_parts(origin, size):
+    for start, end in data_parts(origin, size):
         _copy_part(origin, copy, start, end)
     os.ftruncate(copy, size)
-
-
-def _data_parts(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """What of the file is no hole."""
-    offset = 0
-    while offset < size:
-        try:
-            start = os.lseek(fd, offset, os.SEEK_DATA)
-            end = os.lseek(fd, start, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole follows
-                return
-            if error.errno != errno.EINVAL:
-                raise
-            start, end = offset, size
-        yield start, min(end, size)
-        offset = end
 
 
 def _copy_part(origin: int, copy: int, start: int, end: int) -> None:

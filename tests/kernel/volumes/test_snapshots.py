@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import signal
-import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.support.daemon import wait_until
 from tests.support.leaks import HostState, assert_clean
-from tests.support.stored import killed, opened
+from tests.support.stored import KINDS, assert_tree, killed, opened, write_tree
 
 from estiba.kernel.loop import attached, is_attached
 from estiba.kernel.mounts import mount, unmount
@@ -25,13 +24,6 @@ from estiba.volumes.volumes import Volumes
 from estiba.volumes.whole import held, rename
 
 pytestmark = pytest.mark.kernel
-
-KINDS: dict[str, dict[str, str]] = {
-    "plain": {},
-    "sized": {"size": "24m"},
-    "fscrypt": {"size": "24m", "encrypted": ""},
-    "gocryptfs": {"encrypted": "gocryptfs"},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -45,53 +37,6 @@ def no_leaks(tmp_path: Path) -> Iterator[None]:
 def volumes(tmp_path: Path) -> Iterator[Volumes]:
     with opened(tmp_path) as volumes:
         yield volumes
-
-
-def write_tree(root: Path) -> None:
-    """One of each kind that a file can be."""
-    (root / "sub").mkdir()
-    (root / "sub").chmod(0o1770)
-    (root / "file").write_bytes(b"data" * 1000)
-    (root / "file").chmod(0o4711)
-    os.chown(root / "file", 1234, 4321)
-    (root / "file").chmod(0o4711)
-    os.setxattr(root / "file", "user.note", b"kept")
-    os.link(root / "file", root / "sub" / "same")
-    (root / "link").symlink_to("../../../etc/passwd")
-    os.mkfifo(root / "pipe", 0o640)
-    os.mknod(root / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    with (root / "holes").open("wb") as file:
-        file.seek(4 << 20)
-        file.write(b"after the hole")
-        file.truncate(8 << 20)
-    os.utime(root / "file", ns=(1_000_000_001, 1_234_567_890_123_456_789))
-    os.utime(root / "sub", ns=(1, 987_654_321_000_000_007))
-    root.chmod(0o750)
-    os.chown(root, 99, 98)
-
-
-def assert_tree(root: Path, *, holes: bool = True) -> None:
-    assert sorted(os.listdir(root)) == ["file", "holes", "link", "null", "pipe", "sub"]
-    status = (root / "file").stat()
-    assert (root / "file").read_bytes() == b"data" * 1000
-    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o4711, 1234, 4321)
-    assert status.st_mtime_ns == 1_234_567_890_123_456_789
-    assert os.getxattr(root / "file", "user.note") == b"kept"
-    assert (root / "sub" / "same").stat().st_ino == status.st_ino
-    assert (root / "sub").stat().st_mtime_ns == 987_654_321_000_000_007
-    assert stat.S_IMODE((root / "sub").stat().st_mode) == 0o1770
-    assert os.readlink(root / "link") == "../../../etc/passwd"
-    assert stat.S_ISFIFO((root / "pipe").stat().st_mode)
-    assert (root / "null").stat().st_rdev == os.makedev(1, 3)
-    sparse = (root / "holes").stat()
-    assert sparse.st_size == 8 << 20
-    with (root / "holes").open("rb") as file:
-        file.seek((4 << 20) - 1)
-        assert file.read(16) == b"\0after the hole\0"
-    if holes:
-        assert sparse.st_blocks * 512 < 1 << 20, "holes stay holes"
-    top = root.stat()
-    assert (top.st_uid, top.st_gid, stat.S_IMODE(top.st_mode)) == (99, 98, 0o750)
 
 
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
