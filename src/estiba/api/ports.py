@@ -315,6 +315,22 @@ class Networks(Protocol):
     async def prune(self, filters: Filters) -> Json: ...
 
 
+class Policies(Protocol):
+    """Who may talk to whom: the engine's own operations beside those of networks."""
+
+    async def explain(self, source: str, target: str) -> Json: ...
+
+    async def graph(self, form: str) -> Json | str: ...
+
+    async def show(self, ref: str) -> Json: ...
+
+    async def set(self, ref: str, text: str) -> None: ...
+
+    async def remove(self, ref: str) -> None: ...
+
+    async def set_egress(self, container: str, text: str) -> list[str]: ...
+
+
 class Volumes(Protocol):
     async def list_all(self, filters: Filters) -> Json: ...
 
@@ -344,6 +360,7 @@ class Backends:
     builds: Builds
     system: System
     networks: Networks
+    policies: Policies
     volumes: Volumes
     cgroup_v2: bool
     """Whether the host has version 2 alone: old versions of the API had other defaults on 1."""

@@ -24,6 +24,12 @@ MIN_API_VERSION = "1.24"
 _VERSION = re.compile(r"/v([0-9.]{1,32})(/.*)")
 _OWN = """\
 Container\tPOST\t/containers/{id}/logs/truncate\tContainerLogsTruncate\t204,404,500
+Network\tGET\t/networks/explain\tNetworkExplain\t200,400,404,500
+Network\tGET\t/networks/graph\tNetworkGraph\t200,400,500
+Network\tGET\t/networks/{id}/policy\tNetworkPolicy\t200,404,500
+Network\tPUT\t/networks/{id}/policy\tNetworkPolicySet\t200,400,404,412,500
+Network\tDELETE\t/networks/{id}/policy\tNetworkPolicyDelete\t204,404,500
+Container\tPUT\t/containers/{id}/egress\tContainerEgress\t200,400,404,412,500
 Build\tGET\t/build/outputs/{id}\tBuildOutput\t200,404,500
 Build\tPOST\t/build/agents/{id}\tBuildAgent\t101,404,500
 """

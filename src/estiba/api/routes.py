@@ -9,6 +9,7 @@ from estiba.api.routes_builds import BuildRoutes
 from estiba.api.routes_containers import ContainerRoutes
 from estiba.api.routes_execs import ExecRoutes
 from estiba.api.routes_images import ImageRoutes
+from estiba.api.routes_policies import PolicyRoutes
 from estiba.api.routes_streams import StreamRoutes
 from estiba.api.routes_system import NetworkRoutes, SystemRoutes, VolumeRoutes
 
@@ -24,5 +25,6 @@ def build_router(backends: Backends) -> Router:
     BuildRoutes(backends).register(router)
     SystemRoutes(backends).register(router)
     NetworkRoutes(backends).register(router)
+    PolicyRoutes(backends).register(router)
     VolumeRoutes(backends).register(router)
     return router

@@ -162,6 +162,16 @@ class Actor:
                 await self._world.controls.update(updated, resources)
             await self._journal.commit(updated, "update")
 
+    async def annotate(self, name: str, value: str) -> None:
+        """Sets an annotation, or takes it away if `value` is empty."""
+        async with self._lock:
+            host = self.record.host_config
+            others = {key: text for key, text in host.annotations.items() if key != name}
+            annotations = {**others, name: value} if value else others
+            host = msgspec.structs.replace(host, annotations=annotations)
+            updated = msgspec.structs.replace(self.record, host_config=host)
+            await self._journal.commit(updated, "update")
+
     async def remove(self, *, force: bool = False, volumes: bool = False) -> None:
         """Removes the container and what it owns.
 

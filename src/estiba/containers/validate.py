@@ -16,6 +16,8 @@ from estiba.containers.restart import check_policy
 from estiba.containers.signals import parse_signal
 from estiba.model.container import OF_CONTAINER, Config, HostConfig
 from estiba.model.errors import InvalidArgument
+from estiba.network.policy.egress import OPTION as EGRESS
+from estiba.network.policy.egress import parse_egress
 from estiba.network.resolv import parse_extra_host
 
 LOG_DRIVERS = ("json-file", "local", "journald", "syslog", "none")
@@ -90,6 +92,7 @@ def check_host(host: HostConfig, facts: HostFacts) -> None:
         raise InvalidArgument(
             "invalid Annotations: the empty string is not permitted as an annotation key"
         )
+    check_egress(host.annotations.get(EGRESS, ""), host.network_mode)
     if ".." in host.cgroup_parent.split("/") or not host.cgroup_parent.isprintable():
         raise InvalidArgument(f"invalid cgroup parent: {host.cgroup_parent[:64]!r}")
     for address in host.dns:
@@ -208,3 +211,13 @@ def _check_address(text: str, what: str) -> None:
         ipaddress.ip_address(text)
     except ValueError:
         raise InvalidArgument(f"invalid {what}: {text[:64]!r} is not an IP address") from None
+
+
+def check_egress(text: str, network_mode: str) -> None:
+    """Raises InvalidArgument for a list that cannot be read, or that could not be kept."""
+    kind = network_mode.partition(":")[0]
+    if parse_egress(text) is not None and kind in ("host", "container"):
+        raise InvalidArgument(
+            f"{EGRESS}: a container with --network {network_mode} has no network of its own that "
+            "could be confined: use a bridge network"
+        )

@@ -43,6 +43,8 @@ from estiba.model.image import Platform
 from estiba.network.ipam import AddressPool
 from estiba.network.networks import Networks
 from estiba.network.plan import NetworkConfig
+from estiba.network.policy.egress import OPTION as EGRESS
+from estiba.network.policy.policies import Facts, Policies
 from estiba.runtime.conmon import Conmon
 from estiba.runtime.crun import CrunState
 from estiba.runtime.oci import OciRuntime
@@ -77,6 +79,7 @@ class Core:
     snapshots: SnapshotStore
     volumes: Volumes
     networks: Networks
+    policies: Policies
     sources: Sources
     specs: SpecMaker
     controls: KernelControls
@@ -122,7 +125,8 @@ def build_core(config: DaemonConfig) -> Core:
     volumes = Volumes(
         config.data_root / "volumes", store, kinds=[stored_kind(config.data_root / "keys")]
     )
-    networks = Networks(_network_config(config), store)
+    policies = Policies(store, lambda container_id: _policy_facts(engine, container_id))
+    networks = Networks(_network_config(config), store, (policies,))
 
     def find(ref: str) -> ContainerRecord:
         return engine.find(ref).record
@@ -192,6 +196,7 @@ def build_core(config: DaemonConfig) -> Core:
         snapshots=snapshots,
         volumes=volumes,
         networks=networks,
+        policies=policies,
         sources=sources,
         specs=specs,
         controls=controls,
@@ -205,6 +210,15 @@ def build_core(config: DaemonConfig) -> Core:
         pruner=pruner,
         builds=UnderWay(),
     )
+
+
+def _policy_facts(engine: Engine, container_id: str) -> Facts:
+    """What policies ask of a container; steps of builds are none."""
+    actor = engine.actors.get(container_id)
+    if actor is None:
+        return Facts()
+    record = actor.record
+    return Facts(record.config.labels, record.host_config.annotations.get(EGRESS, ""))
 
 
 def _build_engine(

@@ -48,6 +48,7 @@ class Daemon:
         self.core.build_cache.open()
         self.core.images.open()
         self.core.volumes.start()
+        self.core.policies.bind(self.core.networks.firewall)
         self.core.networks.start()
 
     def _sweep(self, live: set[str]) -> None:
@@ -74,6 +75,7 @@ class Daemon:
         await self.core.builds.close()
         await self.core.engine.close()
         await run_blocking(self.core.networks.stop)
+        await run_blocking(self.core.policies.close)
         await run_blocking(self.core.store.close)
 
 

@@ -22,6 +22,7 @@ from estiba.daemon.adapters.containers import ContainerCommands, ContainerQuerie
 from estiba.daemon.adapters.execs import ExecStreams
 from estiba.daemon.adapters.images import ImageQueries
 from estiba.daemon.adapters.networks import NetworkAdapter
+from estiba.daemon.adapters.policies import PolicyAdapter
 from estiba.daemon.adapters.registries import Registries
 from estiba.daemon.adapters.stats import StatsReader
 from estiba.daemon.adapters.streams import ContainerStreams
@@ -87,6 +88,7 @@ def _backends(core: Core) -> Backends:
         registries=registries,
         builds=_builds(core, registries),
         system=_system(core, image_queries),
+        policies=PolicyAdapter(core.policies, core.networks, core.engine),
         networks=NetworkAdapter(core.networks),
         volumes=VolumeAdapter(core.volumes, engine),
         cgroup_v2=core.facts.cgroup_v2,

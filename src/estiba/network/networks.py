@@ -124,12 +124,13 @@ class Networks:
         """Takes over the endpoints of containers that outlived an earlier engine."""
         live = list(endpoints)
         self._roster.put(live)
-        for driver in self._each_driver():
-            driver.adopt([one for one in live if self._drivers.get(one.driver) is driver])
         known = self._records
         pairs = [(known[each.network_id], each) for each in live if each.network_id in known]
+        # First: the firewall is written anew with what the policies say of these endpoints.
         for observer in self._observers:
             observer.adopted(pairs)
+        for driver in self._each_driver():
+            driver.adopt([one for one in live if self._drivers.get(one.driver) is driver])
 
     def sweep(self, live_container_ids: Iterable[str]) -> None:
         """Removes sandboxes, links and rules of this engine that no live container has."""

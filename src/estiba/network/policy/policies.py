@@ -1,0 +1,418 @@
+"""The policies in force: who is connected, what is said of them, and the ruleset made of both.
+
+Memory is the truth. Every change computes the whole content and writes the difference in one
+transaction; when the firewall writes its table anew it asks for all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import socket
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from estiba.kernel import failpoint
+from estiba.kernel.nflog import PacketLog
+from estiba.kernel.nft import Nft
+from estiba.model.errors import Conflict, EstibaError, FailedPrecondition, Unavailable
+from estiba.model.event import Event, EventType
+from estiba.network.firewall.policy import PolicyText
+from estiba.network.firewall.table import Firewall
+from estiba.network.policy import carried
+from estiba.network.policy.compile import Compiled, Point, compile_state
+from estiba.network.policy.denials import Denials
+from estiba.network.policy.egress import OPTION, Address, parse_egress
+from estiba.network.policy.members import Member, NetworkView, State, member_of, view_of
+from estiba.network.policy.names import Names
+from estiba.network.policy.rules import OPEN, NetworkPolicy, parse_policy
+from estiba.network.policy.ruleset import difference, render
+from estiba.network.record import Endpoint, NetworkRecord
+from estiba.store import Store, Transaction
+
+_log = logging.getLogger(__name__)
+
+KIND = "policy"
+_GROUPS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the engine knows of a container beyond its endpoints; `egress` as it was written."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    egress: str = ""
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    """A policy in its own language, so that the record outlives changes of classes."""
+
+    lines: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What one rule has met at one container."""
+
+    point: Point
+    packets: int
+    size_bytes: int
+
+
+class Policies:
+    """Observer of endpoints, source of the firewall's chains, judge of names.
+
+    `bind` it to the firewall before that starts. All methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        facts: Callable[[str], Facts] = lambda container_id: Facts(),
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._facts = facts
+        self._nft = Nft()
+        self._log: PacketLog | None = None
+        self._networks: dict[str, NetworkRecord] = {}
+        self._policies: dict[str, NetworkPolicy] = {}
+        self._members: dict[tuple[str, str], Member] = {}
+        self._leaving: set[tuple[str, str]] = set()
+        """Members whose links may still be there: they stay guarded until they are gone."""
+
+        self._names = Names(clock)
+        self._counts: dict[str, tuple[int, int]] = {}
+        self._compiled = Compiled()
+        self._is_swept = False
+
+    # -- life --------------------------------------------------------------------------------
+
+    def bind(self, firewall: Firewall) -> None:
+        """Reads what is stored, and becomes the firewall's source of policies.
+
+        A record that cannot be read closes its network.
+        """
+        self._firewall = firewall
+        self._names.table = firewall.table
+        for record in self._store.load(KIND):
+            try:
+                stored = msgspec.json.decode(record.body, type=_Stored)
+                self._policies[record.id] = parse_policy("\n".join(stored.lines))
+            except (msgspec.MsgspecError, EstibaError) as error:
+                _log.error("the policy of network %s is closed: %s", record.id, error)
+                self._policies[record.id] = NetworkPolicy(closed=True)
+        self._log = self._open_log(firewall.table)
+        self._compiled = self._compile(State())
+        firewall.set_policy(self)
+
+    def _open_log(self, table: str) -> PacketLog | None:
+        denials = Denials(self.point, self._name_of, self._emit)
+        first = 1000 + int(hashlib.sha256(table.encode()).hexdigest()[:4], 16) % 60000
+        try:
+            return PacketLog(range(first, first + _GROUPS), denials.seen)
+        except (Unavailable, OSError) as error:
+            _log.warning("packets that policies deny are counted, but not logged: %s", error)
+            return None
+
+    def close(self) -> None:
+        """Lets go of the ruleset and leaves it in force."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+        self._nft.close()
+
+    # -- endpoints ---------------------------------------------------------------------------
+
+    def joined(self, network: NetworkRecord, endpoint: Endpoint) -> None:
+        """Raises FailedPrecondition where a policy could not be kept."""
+        with self._firewall.lock:
+            self._note(network, endpoint)
+            self._apply()
+        failpoint.hit("network.policy-applied")
+
+    def left(self, endpoint: Endpoint) -> None:
+        """It stays guarded: its link is there, and a renamed one comes back at once."""
+        with self._firewall.lock:
+            key = endpoint.container_id, endpoint.network_id
+            if key in self._members:
+                self._purge()
+                self._leaving.add(key)
+                self._apply()
+
+    def adopted(self, endpoints: Sequence[tuple[NetworkRecord, Endpoint]]) -> None:
+        """Before the firewall writes its table anew; what an earlier engine's knows is kept."""
+        with self._firewall.lock:
+            for network, endpoint in endpoints:
+                try:
+                    self._note(network, endpoint)
+                except EstibaError as error:
+                    _log.error("container %s: %s", endpoint.container_name, error)
+            state = self.state()
+            self._compiled = self._compile(state)
+            self._names.settle(state)
+            self._names.recall(state, self._nft)
+
+    def removed(self, network: NetworkRecord) -> None:
+        with self._firewall.lock:
+            gone = [key for key in self._members if key[1] == network.id]
+            for key in gone:
+                self._forget(key)
+            if gone:
+                self._apply()
+            self._networks.pop(network.id, None)
+            known = self._policies.pop(network.id, None)
+        if known is not None:
+            self._store.commit_blocking(lambda tx: tx.delete(KIND, network.id), durable=True)
+
+    def _note(self, network: NetworkRecord, endpoint: Endpoint) -> None:
+        if network.driver == "null":
+            return
+        facts = self._facts(endpoint.container_id)
+        member = member_of(network, endpoint, facts.labels, parse_egress(facts.egress))
+        self._check(network, member)
+        if not member.link:
+            return
+        self._networks[network.id] = network
+        self._purge(member)
+        self._members[member.key] = member
+
+    def _check(self, network: NetworkRecord, member: Member) -> None:
+        """Raises FailedPrecondition or Conflict where a policy could not be kept."""
+        view = self._view(network)
+        if not (view.policy.guards or view.egress is not None or member.egress is not None):
+            return
+        if not (member.link and network.bridge):
+            raise FailedPrecondition(
+                f"network {network.name} ({network.driver}) does not pass the engine's firewall, "
+                f"so that the policy of {member.name} could not be kept: use a bridge network"
+            )
+        for other in self._members.values():
+            same = other.network_id == member.network_id and other.mac == member.mac
+            if same and other.key != member.key and other.key not in self._leaving:
+                raise Conflict(
+                    f"container {other.name} has the MAC address {member.mac} too, so that the "
+                    f"policy of {member.name} could not be kept: give it another"
+                )
+
+    def _purge(self, heir: Member | None = None) -> None:
+        """Forgets members whose links are gone, or whose addresses another has by now."""
+        for key in list(self._leaving):
+            member = self._members[key]
+            if heir is not None and heir.key == key:
+                self._leaving.discard(key)
+            elif not _has_link(member.link) or (heir is not None and _inherits(heir, member)):
+                self._forget(key)
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        self._leaving.discard(key)
+        del self._members[key]
+        if not any(other[0] == key[0] for other in self._members):
+            self._names.forget(key[0])
+
+    # -- what is said ------------------------------------------------------------------------
+
+    def policy(self, network_id: str) -> NetworkPolicy:
+        return self._policies.get(network_id, OPEN)
+
+    def set_policy(self, network: NetworkRecord, policy: NetworkPolicy) -> None:
+        """In force, and kept, when this returns; OPEN takes it away.
+
+        Raises FailedPrecondition for a network that does not pass the firewall.
+        """
+        if policy != OPEN and not network.bridge:
+            raise FailedPrecondition(
+                f"network {network.name} ({network.driver}) does not pass the engine's firewall: "
+                "policies need a bridge network"
+            )
+        with self._firewall.lock:
+            before = self.policy(network.id)
+            self._put(network.id, policy)
+            try:
+                self._apply()
+                failpoint.hit("network.policy-set")
+                self._store.commit_blocking(lambda tx: _write(tx, network, policy), durable=True)
+            except BaseException:
+                self._put(network.id, before)
+                with contextlib.suppress(EstibaError):
+                    self._apply()
+                raise
+
+    def _put(self, network_id: str, policy: NetworkPolicy) -> None:
+        if policy == OPEN:
+            self._policies.pop(network_id, None)
+        else:
+            self._policies[network_id] = policy
+
+    def refresh(self, container_id: str) -> None:
+        """The container's labels or its list have changed. Raises as `joined` does."""
+        facts = self._facts(container_id)
+        egress = parse_egress(facts.egress)
+        with self._firewall.lock:
+            mine = {key: m for key, m in self._members.items() if key[0] == container_id}
+            for key, member in mine.items():
+                self._members[key] = replace(member, labels=facts.labels, egress=egress)
+            try:
+                self._apply()
+            except BaseException:
+                self._members.update(mine)
+                raise
+
+    def state(self) -> State:
+        with self._firewall.lock:
+            views = {network.id: self._view(network) for network in self._networks.values()}
+            return State(views, tuple(self._members.values()))
+
+    def overview(self, networks: Sequence[NetworkRecord], endpoints: Sequence[Endpoint]) -> State:
+        """All of them, guarded or not: what `explain` looks at."""
+        records = {network.id: network for network in networks}
+        members = []
+        for endpoint in endpoints:
+            if not endpoint.host_interface or endpoint.network_id not in records:
+                continue
+            facts = self._facts(endpoint.container_id)
+            egress = parse_egress(facts.egress)
+            network = records[endpoint.network_id]
+            members.append(member_of(network, endpoint, facts.labels, egress))
+        with self._firewall.lock:
+            return State({n.id: self._view(n) for n in networks}, tuple(members))
+
+    def view(self, network: NetworkRecord) -> NetworkView:
+        """The network with what is said of it."""
+        return self._view(network)
+
+    def _view(self, network: NetworkRecord) -> NetworkView:
+        policy = self.policy(network.id)
+        text = network.options.get(OPTION, "") if policy.egress is None else policy.egress
+        return view_of(network, policy, parse_egress(text))
+
+    # -- names -------------------------------------------------------------------------------
+
+    def watches(self, container_id: str) -> bool:
+        """Its list, or its networks': its questions must be seen."""
+        if parse_egress(self._facts(container_id).egress) is not None:
+            return True
+        return self._names.is_watched(container_id)
+
+    def allows(self, container_id: str, name: str) -> bool:
+        """A name outside may be asked for if the container's list and its networks' have it."""
+        return self._names.allows(container_id, name)
+
+    def answered(
+        self, container_id: str, name: str, addresses: Sequence[Address], ttl_s: int
+    ) -> None:
+        """Lets the addresses through before the container hears of them. Raises Internal."""
+        if not self._names.is_watched(container_id):
+            return
+        with self._firewall.lock:
+            commands = self._names.learn(
+                self.state(), self._compiled, container_id, name, addresses, ttl_s
+            )
+            if commands:
+                self._firewall.change("\n".join(commands))
+
+    def known(self, container_id: str, host: str) -> Collection[Address]:
+        """Addresses that the container was told for a name or a pattern of its list."""
+        with self._firewall.lock:
+            return self._names.known(container_id, host)
+
+    # -- the ruleset -------------------------------------------------------------------------
+
+    def _compile(self, state: State) -> Compiled:
+        return compile_state(state, self._log.group if self._log is not None else 0)
+
+    def _apply(self) -> None:
+        """Writes what differs. Call it with the lock held."""
+        state = self.state()
+        before, now = self._compiled, self._compile(state)
+        table = self._firewall.table
+        commands = difference(before.inet, now.inet, f"inet {table}")
+        commands += difference(before.bridge, now.bridge, f"bridge {table}")
+        self._compiled = now
+        self._names.settle(state)
+        commands += self._names.fill(state, before, now)
+        commands += self._litter()
+        if not commands:
+            return
+        try:
+            self._firewall.change("\n".join(commands))
+        except BaseException:
+            self._compiled = before
+            raise
+
+    def _litter(self) -> list[str]:
+        """Counters of containers that left while no engine ran; looked for once."""
+        if self._is_swept:
+            return []
+        self._is_swept = True
+        known = {point.counter for point in self._compiled.points.values()}
+        return [
+            f"delete counter {family} {self._firewall.table} {name}"
+            for family in carried.FAMILIES
+            for name in carried.counters(self._nft, self._firewall.table, (family,))
+            if name.startswith("policy_x_") and name not in known
+        ]
+
+    def render(self) -> PolicyText:
+        """All of it, with counters as they stood and answers that are awaited."""
+        table = self._firewall.table
+        self._counts.update(carried.counters(self._nft, table))
+        known = {point.counter for point in self._compiled.points.values()}
+        self._counts = {name: count for name, count in self._counts.items() if name in known}
+        flows = carried.flows(self._nft, table)
+        sets, chains = render(self._compiled.inet, self._counts, self._names.elements(self.state()))
+        bridge_sets, bridge_chains = render(self._compiled.bridge, {}, flows)
+        return PolicyText(sets, chains, bridge_sets, bridge_chains)
+
+    # -- what was met ------------------------------------------------------------------------
+
+    def counts(self) -> list[Count]:
+        """All rules that are in force, and what they have met since the container joined."""
+        with self._firewall.lock:
+            points = [
+                point
+                for point in self._compiled.points.values()
+                if point.member.key not in self._leaving
+            ]
+            found = carried.counters(self._nft, self._firewall.table)
+        zero = (0, 0)
+        return [Count(point, *found.get(point.counter, zero)) for point in points]
+
+    def point(self, tag: str) -> Point | None:
+        """The rule that a logged packet names."""
+        return self._compiled.points.get(tag)
+
+    def _name_of(self, address: Address) -> str:
+        members = list(self._members.values())
+        return next((member.name for member in members if address in member.addresses), "")
+
+    def _emit(self, event: Event) -> None:
+        with contextlib.suppress(EstibaError):
+            self._store.commit_blocking(lambda tx: tx.add_event(event))
+
+
+def _has_link(name: str) -> bool:
+    try:
+        return bool(socket.if_nametoindex(name))
+    except OSError:
+        return False
+
+
+def _inherits(heir: Member, member: Member) -> bool:
+    if heir.network_id != member.network_id:
+        return False
+    return heir.mac == member.mac or bool(set(heir.addresses) & set(member.addresses))
+
+
+def _write(tx: Transaction, network: NetworkRecord, policy: NetworkPolicy) -> None:
+    if policy == OPEN:
+        tx.delete(KIND, network.id)
+    else:
+        tx.put(KIND, network.id, msgspec.json.encode(_Stored(policy.lines())))
+    attributes = {"name": network.name, "type": network.driver}
+    tx.add_event(Event(EventType.NETWORK, "policy", network.id, attributes))
