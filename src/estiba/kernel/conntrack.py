@@ -30,19 +30,20 @@ _HEADER = struct.Struct("=BBH")
 
 
 def forget_udp_flows(ports: Collection[int]) -> int:
-    """Forgets the IPv4 UDP flows that went to one of `ports` at first; returns how many.
+    """Forgets the UDP flows that went to one of `ports` at first; returns how many.
 
     Raises NetlinkError.
     """
-    header = _HEADER.pack(socket.AF_INET, 0, 0)
+    everything = _HEADER.pack(socket.AF_UNSPEC, 0, 0)
     count = 0
     with NetlinkSocket(NETLINK_NETFILTER) as handle:
-        for entry in handle.dump(Request(_IPCTNL_MSG_CT_GET, 0, header, "list flows")):
+        for entry in handle.dump(Request(_IPCTNL_MSG_CT_GET, 0, everything, "list flows")):
             attributes = parse_attributes(entry, _HEADER.size)
             original = attributes[_CTA_TUPLE_ORIG]
             if _udp_destination(original) not in ports:
                 continue
-            body = header + attribute(_CTA_TUPLE_ORIG | NLA_F_NESTED, original)
+            # Each entry says of which family it is, and is deleted as one of that.
+            body = entry[: _HEADER.size] + attribute(_CTA_TUPLE_ORIG | NLA_F_NESTED, original)
             for kind in (_CTA_ID, _CTA_ZONE):
                 if kind in attributes:
                     body += attribute(kind, attributes[kind])

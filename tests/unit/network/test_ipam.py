@@ -1,19 +1,26 @@
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from estiba.model.errors import Forbidden, InvalidArgument, Unavailable
-from estiba.network.ipam import DEFAULT_POOLS, AddressPool, Allocator, choose_subnet
+from estiba.network.ipam import (
+    DEFAULT_POOLS,
+    AddressPool,
+    Allocator,
+    Network,
+    choose_subnet,
+    with_defaults,
+)
 
 SUBNET = IPv4Network("10.0.0.0/29")
 GATEWAY = IPv4Address("10.0.0.1")
 
 
-def allocator(subnet: IPv4Network = SUBNET, **more: object) -> Allocator:
+def allocator(subnet: Network = SUBNET, **more: object) -> Allocator:
     return Allocator(subnet, gateway=subnet[1], **more)  # type: ignore[arg-type]
 
 
@@ -88,3 +95,63 @@ def test_the_first_subnet_that_overlaps_nothing() -> None:
     assert str(choose_subnet(pools, [IPv4Network("10.9.0.0/23")])) == "10.9.2.0/24"
     with pytest.raises(InvalidArgument, match="widen --default-address-pool"):
         choose_subnet(pools, [IPv4Network("10.0.0.0/8")])
+
+
+def test_ipv6_subnets_are_never_walked() -> None:
+    """The first free one among 2^56, behind a thousand that are taken."""
+    pool = AddressPool(IPv6Network("fd00::/8"), 64)
+    taken: list[Network] = [IPv6Network((0xFD << 120 | n << 64, 64)) for n in range(1000)]
+    taken += [IPv4Network("0.0.0.0/0"), IPv6Network("2001:db8::/32")]
+    assert str(choose_subnet([pool], taken, 6)) == "fd00:0:0:3e8::/64"
+    huge = IPv6Network("fd00::/16")
+    assert str(choose_subnet([pool], [*taken, huge], 6)) == "fd01::/64"
+
+
+def test_ipv6_addresses_come_in_order_without_broadcast() -> None:
+    pool = allocator(IPv6Network("fd00::/126"))
+    assert [str(pool.allocate(owner)) for owner in "ab"] == ["fd00::2", "fd00::3"]
+    with pytest.raises(Unavailable, match="no available IPv6 addresses"):
+        pool.allocate("c")
+    wide = allocator(IPv6Network("fd00::/64"))
+    for number in range(500):
+        wide.allocate(str(number))
+    assert str(wide.allocate("next")) == "fd00::1f6"
+
+
+def test_each_engine_has_a_unique_local_prefix_of_its_own() -> None:
+    def prefix(engine_id: str) -> str:
+        (pool,) = (one for one in with_defaults((), engine_id) if one.base.version == 6)
+        assert (pool.size, pool.base.prefixlen) == (64, 48)
+        return str(pool.base)
+
+    assert prefix("one") == prefix("one") != prefix("two")
+    assert prefix("one").startswith("fd")
+
+
+def test_pools_that_are_given_take_the_place_of_those_of_their_family() -> None:
+    six = AddressPool(IPv6Network("fd12::/48"), 64)
+    assert with_defaults([six], "x") == (six, *DEFAULT_POOLS)
+    four = AddressPool(IPv4Network("10.0.0.0/8"), 24)
+    assert [pool.base.version for pool in with_defaults([four], "x")] == [4, 6]
+
+
+@given(
+    st.integers(0, 8),
+    st.lists(st.tuples(st.integers(0, 255), st.integers(0, 8)), max_size=20),
+)
+def test_what_is_chosen_is_the_first_that_is_free(size: int, blocks: list[tuple[int, int]]) -> None:
+    base = IPv4Network("10.0.0.0/24")
+    taken: list[Network] = [
+        IPv4Network((0x0A000000 | number & -(1 << (8 - bits)), 24 + bits))
+        for number, bits in blocks
+    ]
+    free = [
+        subnet
+        for subnet in base.subnets(new_prefix=24 + size)
+        if not any(subnet.overlaps(other) for other in taken)
+    ]
+    try:
+        chosen: Network | None = choose_subnet([AddressPool(base, 24 + size)], taken)
+    except InvalidArgument:
+        chosen = None
+    assert chosen == (free[0] if free else None)
