@@ -85,20 +85,21 @@ class LocalDriver:
         backing = choose(self._kinds, options)
         directory = self.directory(name)
         is_new = not directory.exists()
-        if options:
-            directory.mkdir(mode=0o701, exist_ok=True)
-            write_atomic(directory / _OPTIONS, json.dumps(dict(options)).encode())
-        self._make_directories(name)
-        failpoint.hit("volumes.directory-made")
-        if backing is not None:
-            try:
+        try:
+            if options:
+                directory.mkdir(mode=0o701, exist_ok=True)
+                write_atomic(directory / _OPTIONS, json.dumps(dict(options)).encode())
+            self._make_directories(name)
+            failpoint.hit("volumes.directory-made")
+            if backing is not None:
                 backing.make(directory)
-            except Exception:
-                if is_new:
+        except Exception:
+            if is_new:
+                if backing is not None:
                     backing.unmount(directory)
-                    discard_key(directory)
-                    remove_tree(directory)
-                raise
+                discard_key(directory)
+                remove_tree(directory)
+            raise
         self._options[name] = dict(options)
 
     @contextmanager

@@ -87,13 +87,14 @@ class VolumeMount:
         target = directory / DATA
         if os.path.ismount(target):
             return
+        asked = self.resolved()
         try:
-            self.resolved()._mount(target)
+            asked._mount(target)
         except OSError as error:
             unmount(target)
             raise Internal(
                 f"error while mounting volume '{target}': failed to mount local volume: "
-                f"mount {self.device}:{target}{self._shown_data()}: {self._reason(error)}"
+                f"mount {asked.device}:{target}{asked._shown_data()}: {asked._reason(error)}"
             ) from None
 
     def _mount(self, target: Path) -> None:

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 
 from estiba.kernel import failpoint
-from estiba.kernel.trees import remove_tree
+from estiba.kernel.trees import discard_tree, remove_tree
 from estiba.volumes.copying import copy_attributes, copy_tree
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -35,6 +35,10 @@ def populate(volume: Path, source: int) -> bool:
     target = os.open(staging, _DIRECTORY)
     try:
         copy_tree(source, target)
+    except OSError:
+        # On a disk that is full, what was copied gives back its room.
+        discard_tree(staging)
+        raise
     finally:
         os.close(target)
     failpoint.hit("volumes.copied")

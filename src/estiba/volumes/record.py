@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
 
+from estiba.model.errors import Conflict, InvalidArgument
 from estiba.model.event import Event, EventType
 
 KIND = "volume"
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_MAX_NAME = 255
 
 
 class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,3 +48,32 @@ def volume_event(
     `snapshot-remove`, `rename`, `backup` and `restore`."""
     told = {"driver": record.driver, **(attributes or {})}
     return Event(EventType.VOLUME, action, record.name, told)
+
+
+def check_name(name: str) -> None:
+    """Raises InvalidArgument in Docker's words."""
+    if len(name) == 1:
+        raise InvalidArgument(
+            f"create {name}: volume name is too short, names should be at least two "
+            "alphanumeric characters"
+        )
+    if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
+        raise InvalidArgument(
+            f'create {name[:64]}: "{name[:64]}" includes invalid characters for a local volume '
+            'name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a '
+            "host directory, use absolute path"
+        )
+
+
+def check_same(existing: VolumeRecord, driver: str, options: Mapping[str, str]) -> None:
+    """Raises Conflict when the volume that there is differs from one that is asked for."""
+    if existing.driver != driver:
+        raise Conflict(
+            f"create {existing.name}: conflict: a volume of that name already exists with driver "
+            f"{existing.driver}: choose another name"
+        )
+    if options and dict(options) != existing.options:
+        raise Conflict(
+            f"create {existing.name}: conflict: a volume of that name has other options: "
+            "remove it or choose another name"
+        )

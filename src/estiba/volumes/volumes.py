@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +31,8 @@ from estiba.volumes.record import (
     ANONYMOUS_LABEL,
     KIND,
     VolumeRecord,
+    check_name,
+    check_same,
     decode,
     encode,
     volume_event,
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
 
 HOLDER = "held-"
 """Begins the names of users that are work of the engine and no containers."""
-
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_MAX_NAME = 255
 
 
 class Volumes:
@@ -130,8 +128,9 @@ class Volumes:
         with self.locked(name):
             existing = self._records.get(name)
             if existing is not None:
-                _check_same(existing, driver, options or {})
+                check_same(existing, driver, options or {})
                 return existing
+            is_new = made_by is self.local and not self.local.directory(name).exists()
             made_by.create(name, options or {})
             failpoint.hit("volumes.made")
             record = VolumeRecord(
@@ -141,7 +140,13 @@ class Volumes:
                 labels=marked,
                 options=dict(options or {}),
             )
-            self.add(record, "create")
+            try:
+                self.add(record, "create")
+            except Exception:
+                if is_new:
+                    self.local.remove(name)
+                    self.local.purge(name)
+                raise
         return record
 
     def check_options(self, name: str, options: Mapping[str, str]) -> None:
@@ -364,31 +369,3 @@ class Volumes:
         with self._lock:
             del self._records[record.name]
             self._users.pop(record.name, None)
-
-
-def check_name(name: str) -> None:
-    """Raises InvalidArgument in Docker's words."""
-    if len(name) == 1:
-        raise InvalidArgument(
-            f"create {name}: volume name is too short, names should be at least two "
-            "alphanumeric characters"
-        )
-    if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
-        raise InvalidArgument(
-            f'create {name[:64]}: "{name[:64]}" includes invalid characters for a local volume '
-            'name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a '
-            "host directory, use absolute path"
-        )
-
-
-def _check_same(existing: VolumeRecord, driver: str, options: Mapping[str, str]) -> None:
-    if existing.driver != driver:
-        raise Conflict(
-            f"create {existing.name}: conflict: a volume of that name already exists with driver "
-            f"{existing.driver}: choose another name"
-        )
-    if options and dict(options) != existing.options:
-        raise Conflict(
-            f"create {existing.name}: conflict: a volume of that name has other options: "
-            "remove it or choose another name"
-        )

@@ -17,8 +17,8 @@ from estiba.kernel import failpoint
 from estiba.model.errors import AlreadyExists, Conflict, InvalidArgument
 from estiba.model.ids import new_id
 from estiba.volumes.driver import LOCAL
-from estiba.volumes.record import VolumeRecord
-from estiba.volumes.volumes import HOLDER, Volumes, check_name
+from estiba.volumes.record import VolumeRecord, check_name
+from estiba.volumes.volumes import HOLDER, Volumes
 
 
 @contextmanager
