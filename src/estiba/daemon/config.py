@@ -20,6 +20,7 @@ from estiba.distribution.settings import RegistrySettings
 from estiba.model.container import HostConfig, LogConfig, Ulimit
 from estiba.model.errors import InvalidArgument
 from estiba.model.sizes import parse_bytes
+from estiba.plugins.places import Places
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class DaemonConfig:
     tls: TlsConfig | None = None
     allow_insecure_tcp: bool = False
     registries: RegistrySettings = field(default_factory=RegistrySettings)
+    plugin_places: Places = field(default_factory=Places)
     max_concurrent_downloads: int = 3
     max_concurrent_uploads: int = 5
     labels: list[str] = field(default_factory=list)
@@ -179,6 +181,8 @@ def parser() -> argparse.ArgumentParser:
         help="asked before the registry HOST (default docker.io, * for all) in pulls",
     )
     add("--registry-certs-dir", action="append", type=Path, metavar="DIR")
+    add("--plugin-socket-dir", action="append", type=Path, metavar="DIR")
+    add("--plugin-spec-dir", action="append", type=Path, metavar="DIR")
     add("--max-concurrent-downloads", type=int, metavar="N", help="layers of pulls (default 3)")
     add("--max-concurrent-uploads", type=int, metavar="N", help="layers of pushes (default 5)")
     add("--max-download-attempts", type=int, metavar="N", help="of one request (default 5)")
@@ -328,6 +332,7 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         tls=_tls(merged),
         allow_insecure_tcp=flag("allow-insecure-tcp", False),
         registries=registry_settings(merged),
+        plugin_places=_plugin_places(many("plugin-socket-dir"), many("plugin-spec-dir")),
         max_concurrent_downloads=max(1, int(text("max-concurrent-downloads", "3"))),
         max_concurrent_uploads=max(1, int(text("max-concurrent-uploads", "5"))),
         labels=many("label"),
@@ -343,6 +348,15 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         log_level="debug" if merged.get("debug") else text("log-level", "info"),
         allowed_hosts=many("allow-host"),
         build_cache_bytes=_build_cache_bytes(merged.get("builder")),
+    )
+
+
+def _plugin_places(sockets: list[str], specs: list[str]) -> Places:
+    """Folders that are given stand instead of the usual ones of their kind."""
+    usual = Places()
+    return Places(
+        sockets=tuple(map(Path, sockets)) or usual.sockets,
+        specs=tuple(map(Path, specs)) or usual.specs,
     )
 
 

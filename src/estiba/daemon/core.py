@@ -45,6 +45,7 @@ from estiba.network.networks import Networks
 from estiba.network.plan import NetworkConfig
 from estiba.network.policy.egress import OPTION as EGRESS
 from estiba.network.policy.policies import Facts, Policies
+from estiba.plugins.registry import Registry
 from estiba.runtime.conmon import Conmon
 from estiba.runtime.crun import CrunState
 from estiba.runtime.oci import OciRuntime
@@ -55,6 +56,7 @@ from estiba.storage.snapshots import SnapshotStore
 from estiba.storage.unpack import Limits
 from estiba.storage.workspaces import Workspaces
 from estiba.store import EventBus, Store
+from estiba.volumes.remote import PluginDrivers
 from estiba.volumes.stored import stored_kind
 from estiba.volumes.volumes import Volumes
 
@@ -77,6 +79,7 @@ class Core:
     limits: Limits
     images: Images
     snapshots: SnapshotStore
+    plugins: Registry
     volumes: Volumes
     networks: Networks
     policies: Policies
@@ -122,8 +125,12 @@ def build_core(config: DaemonConfig) -> Core:
         return snapshots.used_layers() | workspaces.used_layers() | build_cache.layers_kept()
 
     images = Images(layers, content, store, used_layers, platform)
+    plugins = Registry(config.plugin_places)
     volumes = Volumes(
-        config.data_root / "volumes", store, kinds=[stored_kind(config.data_root / "keys")]
+        config.data_root / "volumes",
+        store,
+        kinds=[stored_kind(config.data_root / "keys")],
+        drivers=PluginDrivers(plugins),
     )
     policies = Policies(store, lambda container_id: _policy_facts(engine, container_id))
     networks = Networks(_network_config(config), store, (policies,))
@@ -194,6 +201,7 @@ def build_core(config: DaemonConfig) -> Core:
         limits=limits,
         images=images,
         snapshots=snapshots,
+        plugins=plugins,
         volumes=volumes,
         networks=networks,
         policies=policies,

@@ -37,6 +37,7 @@ from estiba.daemon.identity import engine_id
 from estiba.daemon.lifecycle import Daemon
 from estiba.http1.tls import tls_context
 from estiba.model.errors import InvalidArgument
+from estiba.plugins.registry import NETWORK, VOLUME
 from estiba.storage.snapshots import DRIVER
 
 
@@ -135,7 +136,8 @@ def _system(core: Core, image_queries: ImageQueries) -> System:
             images=len(core.images.list_all()),
             event_listeners=core.bus.subscriber_count,
             tasks=len(asyncio.all_tasks()),
-            networks=["bridge", "host", "null"],
+            networks=["bridge", "host", "null", *core.plugins.names(NETWORK)],
+            volume_drivers=["local", *core.plugins.names(VOLUME)],
             warnings=host_warnings(core.config, core.facts),
             security_options=_security_options(core.config),
             runtimes={name: str(path) for name, path in runtimes.items()},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import threading
 import time
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from estiba.volumes.backing import BackingKind
 
+_log = logging.getLogger(__name__)
 HOLDER = "held-"
 """Begins the names of users that are work of the engine and no containers."""
 
@@ -66,6 +68,7 @@ class Volumes:
         self._lock = threading.Lock()
         self._records: dict[str, VolumeRecord] = {}
         self._users: dict[str, set[str]] = {}
+        self._is_restored = False
         self._by_name: dict[str, threading.Lock] = {}
 
     def start(self) -> None:
@@ -190,26 +193,40 @@ class Volumes:
         driver = self.driver(self.get(name).driver)
         with self.locked(name):
             users = self._users.setdefault(name, set())
+            if user in users and driver is not self.local:
+                return Path(driver.path(name))
             path = driver.mount(name, user)
             users.add(user)
         return path
 
     def release(self, name: str, *, user: str) -> None:
         """Undoes `mount`, of the local driver when nobody else uses the volume; harmless twice,
-        or without it."""
+        or without it. A plugin that fails is told of in the log: a container's end is not held
+        up by it."""
         record = self._records.get(name)
         if record is None:
             return
-        driver = self.driver(record.driver)
         with self.locked(name):
             users = self._users.get(name, set())
+            # Of what was mounted before the engine started over, `restore` tells only the live.
+            is_mounted = user in users or not self._is_restored
             users.discard(user)
-            if driver is not self.local or not users:
-                driver.unmount(name, user)
+            if record.driver == LOCAL:
+                if not users:
+                    self.local.unmount(name, user)
+            elif is_mounted:
+                self._unmount_remote(record, user)
+
+    def _unmount_remote(self, record: VolumeRecord, user: str) -> None:
+        try:
+            self.driver(record.driver).unmount(record.name, user)
+        except EstibaError as error:
+            _log.warning("volume %s may still be mounted by its plugin: %s", record.name, error)
 
     def restore(self, users: Mapping[str, Iterable[str]]) -> None:
         """Who uses which volume, as an engine finds it that starts over live containers."""
         self._users = {name: set(ids) for name, ids in users.items()}
+        self._is_restored = True
         for record in self.volumes():
             if record.driver == LOCAL:
                 self.release(record.name, user="")

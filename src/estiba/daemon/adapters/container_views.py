@@ -113,7 +113,8 @@ def mount_view(plan: MountPlan, paths: Paths) -> Json:
         view["Name"] = plan.name
     if plan.type == "volume":
         view["Name"] = plan.name
-        view["Source"] = str(paths.data_root / "volumes" / plan.name / "_data")
+        if plan.driver == "local":
+            view["Source"] = str(paths.data_root / "volumes" / plan.name / "_data")
         view["Driver"] = plan.driver
     return view
 

@@ -46,6 +46,7 @@ class EngineFacts:
     event_listeners: int
     tasks: int
     networks: list[str]
+    volume_drivers: list[str]
     warnings: list[str]
     security_options: list[str]
     runtimes: Mapping[str, str]
@@ -114,7 +115,7 @@ def info_view(
         "DriverStatus": engine.storage_status,
         "DockerRootDir": str(config.data_root),
         "Plugins": {
-            "Volume": ["local"],
+            "Volume": engine.volume_drivers,
             "Network": engine.networks,
             "Authorization": None,
             "Log": sorted(LOG_DRIVERS),

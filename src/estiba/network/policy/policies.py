@@ -141,8 +141,8 @@ class Policies:
         with self._firewall.lock:
             key = endpoint.container_id, endpoint.network_id
             if key in self._members:
-                self._purge()
                 self._leaving.add(key)
+                self._purge()
                 self._apply()
 
     def adopted(self, endpoints: Sequence[tuple[NetworkRecord, Endpoint]]) -> None:

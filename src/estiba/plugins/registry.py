@@ -1,0 +1,130 @@
+"""All plugins that the engine knows: found by name, greeted once, asked for by what they do.
+
+A plugin is made known by the first who asks for it by name (a process of its own, in one of the
+`Places`), or by the engine that runs it itself (`register`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from estiba.model.errors import FailedPrecondition, NotFound
+from estiba.plugins.client import Client, Patience
+from estiba.plugins.places import Address, Places
+
+VOLUME = "VolumeDriver"
+NETWORK = "NetworkDriver"
+IPAM = "IpamDriver"
+
+_ACTIVATION_S = 30.0
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a plugin says of itself in `Plugin.Activate`."""
+
+    implements: list[str] = msgspec.field(default_factory=list, name="Implements")
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """One that has been greeted. `find_path` makes a path of the host of one that it tells."""
+
+    name: str
+    client: Client
+    implements: frozenset[str]
+    find_path: Callable[[str], str] = str
+
+
+class Registry:
+    """Made once an engine; any thread."""
+
+    def __init__(
+        self,
+        places: Places | None = None,
+        patience: Patience | None = None,
+        *,
+        activation_s: float = _ACTIVATION_S,
+    ) -> None:
+        self._places = places or Places()
+        self._patience = patience or Patience()
+        self._activation_s = activation_s
+        self._lock = threading.Lock()
+        self._known: dict[str, Plugin] = {}
+        self._managed: dict[str, Plugin] = {}
+        self._greeting: dict[str, threading.Lock] = {}
+
+    def get(self, name: str, kind: str, *, is_query: bool = False) -> Plugin:
+        """The plugin, greeted: it is waited for as Docker does, unless for a query.
+
+        Raises NotFound when there is none, FailedPrecondition when it does something else,
+        Unavailable when it does not answer.
+        """
+        with self._lock:
+            found = self._find_managed(name) or self._known.get(name)
+            greeting = self._greeting.setdefault(name, threading.Lock())
+        if found is None:
+            with greeting:
+                found = self._known.get(name) or self._greet(name, is_query)
+                with self._lock:
+                    self._known[name] = found
+        if kind not in found.implements:
+            raise FailedPrecondition(
+                f"plugin {name} does not implement the requested driver: it is no {kind}"
+            )
+        return found
+
+    def active(self, kind: str) -> Mapping[str, Plugin]:
+        """By name those that have been greeted already."""
+        with self._lock:
+            everyone = {**self._known, **self._managed}
+        return {name: plugin for name, plugin in everyone.items() if kind in plugin.implements}
+
+    def names(self, kind: str) -> list[str]:
+        """Of those that have been greeted, for `info`."""
+        return sorted(self.active(kind))
+
+    def forget(self, name: str) -> None:
+        """The next who asks looks for it anew."""
+        with self._lock:
+            self._known.pop(name, None)
+
+    def register(
+        self,
+        name: str,
+        address: Address,
+        implements: frozenset[str],
+        find_path: Callable[[str], str] = str,
+    ) -> None:
+        """A plugin that the engine runs itself."""
+        client = Client(name, address, self._patience)
+        with self._lock:
+            self._managed[name] = Plugin(name, client, implements, find_path)
+
+    def unregister(self, name: str) -> None:
+        with self._lock:
+            self._managed.pop(name, None)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a plugin of that name, or a file that says where it listens."""
+        with self._lock:
+            if self._find_managed(name) or name in self._known:
+                return True
+        try:
+            self._places.find(name)
+        except NotFound:
+            return False
+        return True
+
+    def _find_managed(self, name: str) -> Plugin | None:
+        """A tag that is not given is `latest`."""
+        return self._managed.get(name) or self._managed.get(f"{name}:latest")
+
+    def _greet(self, name: str, is_query: bool) -> Plugin:
+        client = Client(name, self._places.find(name), self._patience)
+        away_s = 0.0 if is_query else self._activation_s
+        manifest = client.call("Plugin.Activate", None, Manifest, away_s=away_s, is_query=is_query)
+        return Plugin(name, client, frozenset(manifest.implements))

@@ -1,0 +1,268 @@
+"""A plugin is a stranger: whatever it does, a call ends in time and says why."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.support.daemon import wait_until
+
+from estiba.model.errors import EstibaError, FailedPrecondition, Internal, NotFound, Unavailable
+from estiba.plugins.client import MAX_ANSWER_BYTES, Client, NotServed, Patience, PluginError
+from estiba.plugins.places import Address, Places
+from estiba.plugins.registry import NETWORK, VOLUME, Registry
+
+QUICK = Patience(call_s=0.3, query_s=0.2, away_s=0.3, turn_s=0.1, first_pause_s=0.02, silence_s=0.5)
+Answer = Callable[[socket.socket, bytes], None]
+
+
+class Thing(msgspec.Struct):
+    mountpoint: str = msgspec.field(default="", name="Mountpoint")
+
+
+class Raw:
+    """A plugin that answers with bytes."""
+
+    def __init__(self, path: Path, says: bytes = b"{}") -> None:
+        self.path = path
+        self.requests: list[bytes] = []
+        self.says(says)
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(str(path))
+        self.server.listen(32)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self.server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += connection.recv(65536)
+            self.requests.append(request)
+            try:
+                self.answer(connection, request)
+            except OSError:
+                pass
+
+    def says(self, body: bytes, status: int = 200) -> None:
+        head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        self.answer = lambda connection, request: connection.sendall(head + body)
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Iterator[Raw]:
+    made = Raw(tmp_path / "raw.sock")
+    yield made
+    made.server.shutdown(socket.SHUT_RDWR)
+    made.server.close()
+
+
+@pytest.fixture
+def client(raw: Raw) -> Client:
+    return Client("raw", Address(path=str(raw.path)), QUICK)
+
+
+def test_a_call_is_json_over_post_as_the_protocol_says(raw: Raw, client: Client) -> None:
+    raw.says(b'{"Mountpoint": "/x", "Err": ""}')
+    assert client.call("VolumeDriver.Path", {"Name": "v"}, Thing).mountpoint == "/x"
+    (request,) = raw.requests
+    assert request.startswith(b"POST /VolumeDriver.Path HTTP/1.1\r\n")
+    assert b"Accept: application/vnd.docker.plugins.v1.1+json\r\n" in request
+    assert request.endswith(b'{"Name":"v"}')
+
+
+def test_what_the_plugin_says_is_told(raw: Raw, client: Client) -> None:
+    raw.says(b'{"Err": "no room"}')
+    with pytest.raises(PluginError, match="no room"):
+        client.call("VolumeDriver.Create", {}, Thing)
+    raw.says(b'{"Err": "no room"}', 500)
+    with pytest.raises(PluginError, match=r"plugin raw: VolumeDriver.Create: no room"):
+        client.call("VolumeDriver.Create", {}, Thing)
+    raw.says(b"404 page\x1b[31m not found", 404)
+    with pytest.raises(NotServed, match=r"404 page \[31m not found"):
+        client.call("VolumeDriver.Create", {}, Thing)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"Mountpoint": 7}',
+        b'["Mountpoint"]',
+        b"not JSON",
+        b"\xff\xfe",
+        b'{"Mountpoint": "' + b"[" * 10,
+        b'{"Status": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    ],
+)
+def test_an_answer_of_the_wrong_form_is_an_error(raw: Raw, client: Client, body: bytes) -> None:
+    raw.says(body)
+    with pytest.raises(Internal, match="not what the protocol says"):
+        client.call("VolumeDriver.Path", {}, Thing)
+
+
+def _wait(over: threading.Event, at_most_s: float = 20) -> None:
+    over.wait(at_most_s)
+
+
+def _endless(connection: socket.socket, request: bytes) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    for _ in range(100):
+        connection.sendall(b" " * (1 << 20))
+
+
+def _dripping(connection: socket.socket, request: bytes) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    for _ in range(1000):
+        connection.sendall(b" ")
+        _wait(threading.Event(), 0.05)
+
+
+def _endless_head(connection: socket.socket, request: bytes) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    for number in range(100_000):
+        connection.sendall(b"X-%d: y\r\n" % number)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda connection, request: None, "broke off"),
+        (lambda connection, request: _wait(threading.Event(), 3), "no answer in time"),
+        (lambda connection, request: connection.sendall(b"\0\1\2garbage\r\n\r\n"), "raw"),
+        (
+            lambda connection, request: connection.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}"
+            ),
+            "broke off",
+        ),
+        (_endless, f"larger than {MAX_ANSWER_BYTES}"),
+        (_dripping, "no answer in time"),
+        (_endless_head, "headers"),
+    ],
+)
+def test_one_that_misbehaves_is_left_in_time(
+    raw: Raw, client: Client, answer: Answer, words: str
+) -> None:
+    raw.answer = answer
+    begin = time.monotonic()
+    with pytest.raises(Unavailable, match=words):
+        client.call("VolumeDriver.Mount", {}, Thing)
+    assert time.monotonic() - begin < 2.0
+    assert len(raw.requests) == 1, "what may have begun is not asked again"
+
+
+def test_one_that_is_away_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "late.sock"
+    client = Client("late", Address(path=str(path)), QUICK)
+    with pytest.raises(Unavailable, match="nobody listens at unix://"):
+        client.call("VolumeDriver.Mount", {}, Thing)
+    found: list[str] = []
+
+    def ask() -> None:
+        found.append(client.call("VolumeDriver.Mount", {}, Thing, away_s=20).mountpoint)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    late = Raw(path, b'{"Mountpoint": "/late"}')
+    thread.join(20)
+    assert found == ["/late"]
+    late.server.close()
+
+
+def test_calls_that_are_not_answered_hold_few_threads(raw: Raw, client: Client) -> None:
+    """Twenty callers of one plugin that hangs: most of them are sent away at once."""
+    over = threading.Event()
+    raw.answer = lambda connection, request: _wait(over)
+    failures: list[str] = []
+
+    def ask() -> None:
+        try:
+            client.call("VolumeDriver.Mount", {}, Thing, timeout_s=10)
+        except EstibaError as error:
+            failures.append(str(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(failures) == 14, what="those without a turn", deadline_s=5)
+    assert all("6 calls wait for it" in words for words in failures)
+    over.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_queries_go_on_without_one_that_hangs(raw: Raw, client: Client) -> None:
+    raw.answer = lambda connection, request: _wait(threading.Event(), 1)
+    with pytest.raises(Unavailable):
+        client.call("VolumeDriver.Get", {}, Thing, is_query=True)
+    for _ in range(50):
+        with pytest.raises(Unavailable, match="no answer in time"):
+            client.call("VolumeDriver.Get", {}, Thing, is_query=True)
+    assert len(raw.requests) == 1
+    raw.says(b"{}")
+    wait_until(lambda: _is_answered(client), what="it to be asked again", deadline_s=5)
+
+
+def _is_answered(client: Client) -> bool:
+    try:
+        client.call("VolumeDriver.Get", {}, Thing, is_query=True)
+    except Unavailable:
+        return False
+    return True
+
+
+# -- the registry ------------------------------------------------------------------------------
+
+
+def test_a_plugin_is_greeted_once_and_known_by_what_it_does(tmp_path: Path) -> None:
+    raw = Raw(tmp_path / "blue.sock")
+    raw.says(b'{"Implements": ["VolumeDriver"]}')
+    registry = Registry(Places((tmp_path,), ()), QUICK)
+    assert not registry.active(VOLUME)
+    assert registry.get("blue", VOLUME).name == "blue"
+    assert registry.get("blue", VOLUME) is registry.get("blue", VOLUME)
+    assert list(registry.active(VOLUME)) == ["blue"]
+    assert len(raw.requests) == 1
+    assert raw.requests[0].startswith(b"POST /Plugin.Activate ")
+    with pytest.raises(FailedPrecondition, match="does not implement"):
+        registry.get("blue", NETWORK)
+    with pytest.raises(NotFound, match='plugin "red" not found'):
+        registry.get("red", VOLUME)
+    raw.server.close()
+
+
+def test_greeting_one_that_hangs_does_not_keep_others_waiting(tmp_path: Path) -> None:
+    slow, quick = Raw(tmp_path / "slow.sock"), Raw(tmp_path / "quick.sock")
+    over = threading.Event()
+    slow.answer = lambda connection, request: _wait(over)
+    quick.says(b'{"Implements": ["VolumeDriver"]}')
+    patience = replace(QUICK, call_s=10.0)
+    registry = Registry(Places((tmp_path,), ()), patience)
+
+    def ask() -> None:
+        with pytest.raises(Unavailable):
+            registry.get("slow", VOLUME)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    wait_until(lambda: slow.requests, what="the slow one to be greeted")
+    begin = time.monotonic()
+    registry.get("quick", VOLUME)
+    assert time.monotonic() - begin < 1.0
+    over.set()
+    thread.join()
+    slow.server.close()
+    quick.server.close()
