@@ -1,7 +1,8 @@
 """A machine in memory: kernel resources that outlive an engine, and engines that can die.
 
 `Kernel` is what stays when a process is killed: resources by container, programs, volumes.
-`FakeWorld` is one engine's hands in it (`containers.ports.Steps` and `Controls`). Every effect
+`FakeWorld` is one engine's hands in it (`containers.ports.Steps`, `Connecting` and
+`Controls`). Every effect
 passes a numbered point at which a test lets the call fail or the whole engine die; a dead
 engine can do nothing any more, however its code reacts.
 """
@@ -20,10 +21,11 @@ from estiba.containers.attach import Console
 from estiba.containers.engine import Engine
 from estiba.containers.health import RunProbe
 from estiba.containers.ports import BroughtUp, Exit, Paths
-from estiba.containers.record import ContainerRecord, Process
+from estiba.containers.record import AttachedNetwork, ContainerRecord, Process
 from estiba.containers.world import World
 from estiba.model.container import PortBinding, Resources
 from estiba.model.errors import Internal
+from estiba.network.record import Endpoint, NetworkRecord
 from estiba.store import EventBus, Intent, Record, Store, Transaction
 
 T = TypeVar("T")
@@ -67,6 +69,12 @@ class Kernel:
     resources: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     runs: dict[str, Run] = field(default_factory=dict)
     volumes: set[str] = field(default_factory=set)
+    networks: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Names of the networks that a container is plugged into."""
+
+    ports: dict[str, list[str]] = field(default_factory=dict)
+    """Published ports of a container."""
+
     ignores_sigterm: bool = False
     freezer_holds_kill: bool = False
     """As cgroup v1 does: a frozen program dies of SIGKILL only when it thaws."""
@@ -151,8 +159,11 @@ class FakeWorld:
         self._make(record, "bring_up", "network")
         self._make(record, "bring_up", "process")
         run = self.kernel.new_run(record.id)
+        self.kernel.networks[record.id] = {net.network for net in record.networks}
+        self.kernel.ports[record.id] = list(record.host_config.port_bindings)
+        networks = [_plugged(record, net) for net in record.networks]
         ports = {"80/tcp": [PortBinding(host_ip="0.0.0.0", host_port="49153")]}
-        return BroughtUp(run.process, run.process, networks=record.networks, ports=ports)
+        return BroughtUp(run.process, run.process, networks=networks, ports=ports)
 
     async def release(self, record: ContainerRecord) -> None:
         self.calls.append(f"release {record.name}")
@@ -167,6 +178,8 @@ class FakeWorld:
             run.thaw()
             run.end(137)
         self._drop(record, "tear_down", "network")
+        self.kernel.networks.pop(record.id, None)
+        self.kernel.ports.pop(record.id, None)
         self._drop(record, "tear_down", "mount")
 
     def watch_memory(self, record: ContainerRecord, killed: Callable[[], None]) -> None:
@@ -190,6 +203,45 @@ class FakeWorld:
         for name in record.anonymous_volumes:
             self.point("remove_volumes")
             self.kernel.volumes.discard(name)
+
+    # -- Connecting ------------------------------------------------------------------------
+
+    def find(self, reference: str) -> NetworkRecord:
+        name = reference.removeprefix("id-")
+        return NetworkRecord(id=f"id-{name}", name=name, driver="bridge", created_ns=0)
+
+    async def join(self, record: ContainerRecord, net: AttachedNetwork) -> list[AttachedNetwork]:
+        self.point("join.plugged")
+        self.kernel.networks[record.id].add(net.network)
+        self.point("join.told")
+        return [*record.networks, _plugged(record, net)]
+
+    async def leave(self, record: ContainerRecord, net: AttachedNetwork) -> list[AttachedNetwork]:
+        self.point("leave.unplugged")
+        self.kernel.networks[record.id].discard(net.network)
+        self.point("leave.told", can_fail=False)
+        return [other for other in record.networks if other.network != net.network]
+
+    async def publish(self, record: ContainerRecord) -> list[AttachedNetwork]:
+        self.point("publish")
+        self.kernel.ports[record.id] = list(record.host_config.port_bindings)
+        self.point("published")
+        return record.networks
+
+    async def rename(self, record: ContainerRecord, name: str) -> list[AttachedNetwork]:
+        return record.networks
+
+    async def restore(self, record: ContainerRecord) -> None:
+        self.point("restore.networks")
+        self.kernel.networks[record.id] = {net.network for net in record.networks}
+        self.point("restore.ports")
+        self.kernel.ports[record.id] = list(record.host_config.port_bindings)
+
+    async def tell_linking(self, parents: list[ContainerRecord]) -> None:
+        self.point("tell")
+
+    async def forget_link(self, record: ContainerRecord, names: str) -> None:
+        self.point("forget link")
 
     # -- Controls --------------------------------------------------------------------------
 
@@ -225,6 +277,19 @@ class FakeWorld:
             return self.probe_code, f"code {self.probe_code}"
 
         return run
+
+
+def _plugged(record: ContainerRecord, net: AttachedNetwork) -> AttachedNetwork:
+    endpoint = Endpoint(
+        id=f"{record.name} on {net.network}",
+        network_id=f"id-{net.network}",
+        network_name=net.network,
+        driver="bridge",
+        container_id=record.id,
+        container_name=record.name,
+        requested=net.requested,
+    )
+    return AttachedNetwork(network=net.network, requested=net.requested, endpoint=endpoint)
 
 
 class MortalStore:
@@ -281,5 +346,7 @@ class Machine:
         store = Store.open(self.directory / "estiba.db", EventBus(asyncio.get_running_loop()))
         paths = Paths(self.directory / "data", self.directory / "run")
         mortal: Any = MortalStore(store, world)
-        engine = Engine(World(mortal, paths, world, world, world.probe, world.remove_volumes))
+        engine = Engine(
+            World(mortal, paths, world, world, world, world.probe, world.remove_volumes)
+        )
         return Boot(engine, world, store)

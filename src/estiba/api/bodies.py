@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 
 from estiba.api.context import Context, decode
-from estiba.model.container import Config, HostConfig, NetworkingConfig, Resources
+from estiba.model.container import Config, HostConfig, NetworkingConfig, PortBinding, Resources
 from estiba.model.errors import InvalidArgument
 
 _PIDS_UPDATE_SINCE = (1, 40)
 _PRIVATE_IPC_SINCE = (1, 40)
 _PRIVATE_CGROUPS_SINCE = (1, 41)
 _MANY_ENDPOINTS_SINCE = (1, 44)
+_ENDPOINT_MAC_SINCE = (1, 44)
 _MAX_SIDE = 65535
 _CREATE_PARTS = ("HostConfig", "NetworkingConfig")
 
@@ -38,6 +39,8 @@ def decode_create(
         raise InvalidArgument(
             f"Container cannot be created with multiple network endpoints: {names}"
         )
+    if version < _ENDPOINT_MAC_SINCE:
+        networking = _without_macs(networking)
     known_elsewhere = {"hostconfig", "networkingconfig"}
     unknown = [field for field in unknown if field.lower() not in known_elsewhere]
     unknown += [f"HostConfig.{field}" for field in unknown_host]
@@ -53,6 +56,25 @@ def decode_update(body: dict[str, Any], version: tuple[int, int]) -> tuple[Resou
     elif resources.pids_limit is not None and resources.pids_limit < 0:
         resources = msgspec.structs.replace(resources, pids_limit=0)
     return resources, unknown
+
+
+def _without_macs(networking: NetworkingConfig) -> NetworkingConfig:
+    """Old versions knew the container's address alone, and ignored those of endpoints."""
+    return NetworkingConfig(
+        endpoints_config={
+            name: msgspec.structs.replace(settings, mac_address="")
+            for name, settings in networking.endpoints_config.items()
+        }
+    )
+
+
+def decode_ports(body: dict[str, Any], name: str) -> dict[str, list[PortBinding]]:
+    """Takes a field out of the body that has the form of HostConfig.PortBindings.
+
+    It is the engine's own: what Docker's clients send has no such field.
+    """
+    host, _ = decode({"PortBindings": pop_field(body, name) or {}}, HostConfig)
+    return host.port_bindings
 
 
 def _as_of(host: HostConfig, version: tuple[int, int], *, cgroup_v2: bool) -> HostConfig:

@@ -16,6 +16,7 @@ from estiba.model.container import (
     EndpointSettings,
     HostConfig,
     NetworkingConfig,
+    PortBinding,
     ProcessSpec,
     Resources,
     RestartPolicy,
@@ -113,6 +114,14 @@ class ContainerCommands(Protocol):
     async def update(
         self, ref: str, resources: Resources, policy: RestartPolicy | None
     ) -> list[str]: ...
+
+    async def publish(
+        self,
+        ref: str,
+        added: dict[str, list[PortBinding]],
+        removed: dict[str, list[PortBinding]],
+    ) -> None:
+        """Publishes ports, and takes back others; what is up keeps those that stay."""
 
     async def resize(self, ref: str, height: int, width: int) -> None: ...
 
@@ -302,7 +311,7 @@ class Builds(Protocol):
 class Networks(Protocol):
     async def list_all(self, filters: Filters) -> list[Json]: ...
 
-    async def inspect(self, ref: str, *, verbose: bool) -> Json: ...
+    async def inspect(self, ref: str, *, verbose: bool, scope: str = "") -> Json: ...
 
     async def create(self, body: Json) -> Json: ...
 

@@ -47,8 +47,9 @@ class Operation:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """Names of images and plugins may hold slashes; other parameters may not."""
+        """Names of images, plugins and linked containers may hold slashes; others may not."""
         wide = "{name}" in self.path and self.tag in ("Image", "Plugin", "Distribution")
+        wide = wide or self.id in ("ContainerDelete", "ContainerInspect")
         parts = re.split(r"\{(\w+)\}", self.path)
         expression = "".join(
             re.escape(part) if index % 2 == 0 else f"(?P<{part}>{'.+' if wide else '[^/]+'})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from estiba.api.bodies import decode_create, decode_update, pop_field
+from estiba.api.bodies import decode_create, decode_ports, decode_update, pop_field
 from estiba.api.context import Context, answer, decode, empty, first, json_lines, stream
 from estiba.api.ports import Backends
 from estiba.api.router import Router
@@ -15,6 +15,12 @@ from estiba.model.ids import check_name
 
 _RECURSIVE_READ_ONLY_SINCE = (1, 44)
 _ANNOTATIONS_LISTED_SINCE = (1, 46)
+_NO_CONTAINER_MAC_SINCE = (1, 44)
+_DNS_NAMES_APART_SINCE = (1, 45)
+_OLD_MAC = (
+    "The container-wide MacAddress field is now deprecated. It should be specified in "
+    "EndpointsConfig instead."
+)
 
 
 class ContainerRoutes:
@@ -61,7 +67,8 @@ class ContainerRoutes:
         return answer(listed)
 
     async def inspect(self, context: Context) -> HttpResponse:
-        return answer(await self._queries.inspect(context.id, size=context.flag("size")))
+        view = await self._queries.inspect(context.id, size=context.flag("size"))
+        return answer(_inspect_as_of(view, context.version))
 
     async def top(self, context: Context) -> HttpResponse:
         return answer(await self._queries.top(context.id, context.text("ps_args")))
@@ -98,6 +105,8 @@ class ContainerRoutes:
             networking,
             read_only_recursive=context.version >= _RECURSIVE_READ_ONLY_SINCE,
         )
+        if config.mac_address and context.version >= _NO_CONTAINER_MAC_SINCE:
+            warnings = [_OLD_MAC, *warnings]
         warnings = [*warnings, *(f"Unknown field ignored: {field}" for field in unknown)]
         return answer({"Id": container_id, "Warnings": warnings}, 201)
 
@@ -135,8 +144,11 @@ class ContainerRoutes:
     async def update(self, context: Context) -> HttpResponse:
         body = await context.json()
         policy_body = pop_field(body, "RestartPolicy")
+        added, removed = (decode_ports(body, name) for name in ("PublishAdd", "PublishRemove"))
         resources, unknown = decode_update(body, context.version)
         policy = decode(policy_body, RestartPolicy, "RestartPolicy")[0] if policy_body else None
+        if added or removed:
+            await self._commands.publish(context.id, added, removed)
         warnings = await self._commands.update(context.id, resources, policy)
         warnings = [*warnings, *(f"Unknown field ignored: {field}" for field in unknown)]
         return answer({"Warnings": warnings})
@@ -152,6 +164,19 @@ class ContainerRoutes:
 
     async def prune(self, context: Context) -> HttpResponse:
         return answer(await self._commands.prune(context.filters()))
+
+
+def _inspect_as_of(view: dict[str, Any], version: tuple[int, int]) -> dict[str, Any]:
+    """Old versions had the MAC address in Config, and the short id among the aliases."""
+    networks = view["NetworkSettings"]["Networks"]
+    if version < _NO_CONTAINER_MAC_SINCE:
+        main = networks.get(view["HostConfig"]["NetworkMode"], {})
+        view["Config"]["MacAddress"] = main.get("MacAddress", "")
+    for name, endpoint in networks.items() if version < _DNS_NAMES_APART_SINCE else ():
+        if name not in ("bridge", "host", "none"):
+            short = view["Id"][:12]
+            endpoint["Aliases"] = [*(endpoint["Aliases"] or []), short]
+    return view
 
 
 def _stop_options(context: Context) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from estiba.api.bodies import pop_field
 from estiba.api.context import Context, answer, decode, empty, head_first, json_lines, stream
 from estiba.api.ports import Backends
 from estiba.api.router import Router
@@ -69,6 +72,13 @@ _ONLY_ANONYMOUS_SINCE = (1, 42)
 """Before, a prune of volumes took named ones too."""
 
 
+class _Connection(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """The body of connect and disconnect, but for the endpoint's settings."""
+
+    container: str = ""
+    force: bool = False
+
+
 class NetworkRoutes:
     """Registers itself with a router."""
 
@@ -91,8 +101,11 @@ class NetworkRoutes:
         return answer(await self._networks.list_all(context.filters()))
 
     async def inspect(self, context: Context) -> HttpResponse:
-        found = await self._networks.inspect(context.id, verbose=context.flag("verbose"))
-        return answer(found)
+        return answer(
+            await self._networks.inspect(
+                context.id, verbose=context.flag("verbose"), scope=context.text("scope")
+            )
+        )
 
     async def create(self, context: Context) -> HttpResponse:
         return answer(await self._networks.create(await context.json()), 201)
@@ -103,15 +116,15 @@ class NetworkRoutes:
 
     async def connect(self, context: Context) -> HttpResponse:
         body = await context.json()
-        settings, _ = decode(body.get("EndpointConfig") or {}, EndpointSettings, "EndpointConfig")
-        await self._networks.connect(context.id, str(body.get("Container", "")), settings)
+        given = pop_field(body, "EndpointConfig") or {}
+        settings, _ = decode(given, EndpointSettings, "EndpointConfig")
+        wanted, _ = decode(body, _Connection)
+        await self._networks.connect(context.id, wanted.container, settings)
         return empty(200)
 
     async def disconnect(self, context: Context) -> HttpResponse:
-        body = await context.json()
-        await self._networks.disconnect(
-            context.id, str(body.get("Container", "")), force=bool(body.get("Force"))
-        )
+        wanted, _ = decode(await context.json(), _Connection)
+        await self._networks.disconnect(context.id, wanted.container, force=wanted.force)
         return empty(200)
 
     async def prune(self, context: Context) -> HttpResponse:

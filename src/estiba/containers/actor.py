@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from estiba.containers.connections import Connections
 from estiba.containers.endings import GRACE_AFTER_KILL_S, Endings, overdue
 from estiba.containers.journal import Journal
 from estiba.containers.limits import updated as with_update
@@ -39,6 +40,7 @@ class Actor:
         self.runs = Runs(
             self._journal, world, self._lock, self.endings, remove_if_owed=self._remove_if_owed
         )
+        self.connections = Connections(self._journal, world, self._lock)
         self._removal = Waiters()
         self._restarts_under_way = 0
 
@@ -149,6 +151,12 @@ class Actor:
             old = self.record.name
             renamed = msgspec.structs.replace(self.record, name=name)
             await self._journal.commit(renamed, "rename", attributes={"oldName": f"/{old}"})
+            if renamed.state.is_up:
+                # Its names on networks follow from the record's; the next start has them anyway.
+                networks = await self._world.connecting.rename(renamed, name)
+                await self._journal.commit(
+                    msgspec.structs.replace(renamed, networks=networks), None
+                )
             return old
 
     async def update(self, resources: Resources, policy: RestartPolicy | None) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -17,61 +16,142 @@ from estiba.model.container import (
     HostConfig,
     NetworkingConfig,
 )
-from estiba.model.errors import InvalidArgument
+from estiba.model.errors import EstibaError, InvalidArgument
+from estiba.network.endpointopts import (
+    OPTION_IFNAME,
+    OPTION_SYSCTLS,
+    endpoint_sysctls,
+    interface_name,
+    link_local_addresses,
+)
 from estiba.network.mac import check_mac
+from estiba.network.record import NetworkRecord
+
+FindMaybe = Callable[[str], NetworkRecord | None]
+"""A network by name or id; None when there is none (yet)."""
 
 _PREDEFINED = ("bridge", "host", "none")
-_SYSCTLS = "com.docker.network.endpoint.sysctls"
-_SYSCTL = re.compile(r"(net\.(?:ipv4|ipv6|mpls)\.[\w.]+\.)IFNAME(\.[\w.]+)=([^,\s]+)")
+_KNOWN_OPTIONS = (OPTION_SYSCTLS, OPTION_IFNAME)
+_OWN_DRIVERS = ("bridge", "host", "null")
 
 
 def plan_networks(
-    config: Config, host: HostConfig, networking: NetworkingConfig
+    config: Config,
+    host: HostConfig,
+    networking: NetworkingConfig,
+    find: FindMaybe = lambda _name: None,
 ) -> list[AttachedNetwork]:
     """The networks to join at start; a shared or absent network joins none.
 
-    Raises InvalidArgument for settings that no network takes.
+    One that does not exist yet is looked for at the start. Raises InvalidArgument for settings
+    that no network takes.
     """
     mode = host.network_mode
-    wanted = dict(networking.endpoints_config)
-    if "default" in wanted:
-        wanted.setdefault("bridge", wanted.pop("default"))
     if config.network_disabled:
         mode = "none"
+    wanted = _by_name(networking, find)
     if mode.startswith(OF_CONTAINER):
         if wanted:
             raise InvalidArgument(
                 "conflicting options: a container that shares another's network joins no networks"
             )
         return []
-    first = wanted.pop(mode, EndpointSettings())
-    if config.mac_address and not first.mac_address:
-        first = msgspec.structs.replace(first, mac_address=config.mac_address)
-    if wanted and mode in ("host", "none"):
+    main = _name_of(mode, find)
+    first = wanted.pop(main, None)
+    if wanted and main in ("host", "none"):
         raise InvalidArgument(
-            f"conflicting options: network mode {mode} and networks {', '.join(wanted)}"
+            f"conflicting options: network mode {main} and networks {', '.join(wanted)}"
         )
-    chosen = {mode: first, **wanted}
+    chosen = wanted if wanted and first is None else {main: first or EndpointSettings(), **wanted}
+    if config.mac_address:
+        chosen[main] = _with_mac(chosen.get(main), config.mac_address)
     for name, settings in chosen.items():
-        _check(name, settings)
+        check_endpoint(name, settings, find(name))
+    _check_interfaces(chosen)
     return [AttachedNetwork(network=name, requested=spec) for name, spec in chosen.items()]
 
 
-def _check(name: str, settings: EndpointSettings) -> None:
-    check_mac(settings.mac_address)
-    if name in _PREDEFINED and settings.aliases:
+def _by_name(networking: NetworkingConfig, find: FindMaybe) -> dict[str, EndpointSettings]:
+    wanted: dict[str, EndpointSettings] = {}
+    for reference, settings in networking.endpoints_config.items():
+        name = _name_of(reference, find)
+        if name in wanted:
+            raise InvalidArgument(f'network "{name}" is specified multiple times')
+        wanted[name] = settings
+    return wanted
+
+
+def _name_of(reference: str, find: FindMaybe) -> str:
+    """The network's name, where there is one of that name or id."""
+    if reference in ("", "default"):
+        return "bridge"
+    found = find(reference)
+    return found.name if found is not None else reference
+
+
+def _with_mac(settings: EndpointSettings | None, mac: str) -> EndpointSettings:
+    """The container-wide address is the main network's."""
+    if settings is None:
         raise InvalidArgument(
-            f"invalid config for network {name}: invalid endpoint settings: network-scoped "
-            "alias is supported only for containers in user defined networks"
+            "unable to migrate container-wide settings to endpoint: HostConfig.NetworkMode must "
+            "match the identity of a network in NetworkSettings.Networks"
         )
-    endpoint_sysctls(settings, "eth0")
+    if settings.mac_address not in ("", mac):
+        raise InvalidArgument(
+            "the container-wide MAC address must match the endpoint-specific MAC address for the "
+            "main network, or be left empty"
+        )
+    return msgspec.structs.replace(settings, mac_address=mac)
+
+
+def check_endpoint(name: str, settings: EndpointSettings, network: NetworkRecord | None) -> None:
+    """Raises InvalidArgument with all that is wrong about an endpoint's settings."""
+    wrong = list(_faults(name, settings, network))
+    if wrong:
+        raise InvalidArgument(
+            f"invalid config for network {name}: invalid endpoint settings:\n" + "\n".join(wrong)
+        )
+
+
+def _faults(name: str, settings: EndpointSettings, network: NetworkRecord | None) -> Iterator[str]:
+    if name in _PREDEFINED and settings.aliases:
+        yield "network-scoped alias is supported only for containers in user defined networks"
     ipam = settings.ipam_config or EndpointIpamConfig()
     for version, text in ((4, ipam.ipv4_address), (6, ipam.ipv6_address)):
-        if text and not _is_address(text, version):
-            raise InvalidArgument(
-                f"invalid config for network {name}: invalid endpoint settings: "
-                f"invalid IPv{version} address: {text[:64]}"
-            )
+        if not text:
+            continue
+        if not _is_address(text, version):
+            yield f"invalid IPv{version} address: {text[:64]}"
+        elif network is not None and not network.predefined:
+            yield from _out_of_place(text, network)
+    for check in (
+        lambda: check_mac(settings.mac_address),
+        lambda: endpoint_sysctls(settings, "eth0"),
+        lambda: interface_name(settings),
+        lambda: link_local_addresses(ipam),
+    ):
+        try:
+            check()
+        except EstibaError as error:
+            yield error.message
+
+
+def _out_of_place(text: str, network: NetworkRecord) -> Iterator[str]:
+    """Only subnets that a user chose are there again after the network was made anew."""
+    address = ipaddress.ip_address(text)
+    subnets = [
+        ipaddress.ip_network(pool.subnet, strict=False)
+        for pool in network.asked_pools
+        if pool.subnet
+    ]
+    subnets = [subnet for subnet in subnets if subnet.version == address.version]
+    if not subnets:
+        yield (
+            "user specified IP address is supported only when connecting to networks with user "
+            "configured subnets"
+        )
+    elif not any(address in subnet for subnet in subnets):
+        yield f"no configured subnet or ip-range contain the IP address {text}"
 
 
 def _is_address(text: str, version: int) -> bool:
@@ -81,35 +161,25 @@ def _is_address(text: str, version: int) -> bool:
         return False
 
 
-def endpoint_sysctls(settings: EndpointSettings, interface: str) -> dict[str, str]:
-    """The kernel's settings for an interface, from the endpoint's driver options.
-
-    Raises InvalidArgument for one that does not name the interface as IFNAME.
-    """
-    found = {}
-    for text in filter(None, settings.driver_opts.get(_SYSCTLS, "").split(",")):
-        match = _SYSCTL.fullmatch(text)
-        if match is None:
+def _check_interfaces(chosen: dict[str, EndpointSettings]) -> None:
+    users: dict[str, str] = {}
+    for network, settings in chosen.items():
+        name = interface_name(settings)
+        if name and name in users:
             raise InvalidArgument(
-                f"invalid {_SYSCTLS}: {text[:64]!r}: use for example "
-                "net.ipv4.conf.IFNAME.log_martians=1"
+                f"invalid config for network {network}: invalid endpoint settings:\n"
+                f"interface name {name} is that of the network {users[name]}: choose another one"
             )
-        found[f"{match[1]}{interface}{match[2]}"] = match[3]
-    return found
+        users[name] = network
 
 
-def attachment_warnings(networks: list[AttachedNetwork]) -> Iterator[str]:
+def attachment_warnings(networks: list[AttachedNetwork], find: FindMaybe) -> Iterator[str]:
     """What of the endpoints' settings has no effect."""
     for net in networks:
-        settings = net.requested
-        ipam = settings.ipam_config
-        ignored = [name for name in settings.driver_opts if name != _SYSCTLS]
-        if settings.links:
-            ignored.append("Links")
-        if ipam is not None and ipam.link_local_ips:
-            ignored.append("LinkLocalIPs")
-        if ipam is not None and ipam.ipv6_address:
-            ignored.append("IPv6Address")
+        network = find(net.network)
+        if network is None or network.driver not in _OWN_DRIVERS:
+            continue
+        ignored = [name for name in net.requested.driver_opts if name not in _KNOWN_OPTIONS]
         if ignored:
             yield (
                 f"Settings without effect on network {net.network} were discarded: "

@@ -10,9 +10,10 @@ from typing import Protocol
 
 import msgspec
 
-from estiba.containers.attachments import attachment_warnings, plan_networks
+from estiba.containers.attachments import FindMaybe, attachment_warnings, plan_networks
 from estiba.containers.defaults import fill_host, merge_image
 from estiba.containers.hostfacts import HostFacts
+from estiba.containers.links import plan_links
 from estiba.containers.mounts import FindImage, plan_mounts
 from estiba.containers.record import ContainerRecord
 from estiba.containers.unhonoured import warnings_for, without_unhonoured
@@ -26,7 +27,6 @@ from estiba.model.container import (
     Ulimit,
 )
 from estiba.model.digest import Digest
-from estiba.model.errors import EstibaError, InvalidArgument
 from estiba.model.ids import new_id
 from estiba.model.image import ImageProcessConfig
 
@@ -80,18 +80,19 @@ def decide_creation(
     find: Callable[[str], ContainerRecord],
     find_image: FindImage,
     driver_of: Callable[[str], str],
+    find_network: FindMaybe = lambda _name: None,
 ) -> tuple[ContainerRecord, list[str]]:
     """The record of the new container, and warnings for the user.
 
-    `find` and `find_image` resolve other containers and images named in the request, `driver_of`
-    says which driver a volume has. Raises InvalidArgument for what makes no sense, NotFound for a
+    `find…` resolve other containers, images and networks named in the request, `driver_of` says
+    which driver a volume has. Raises InvalidArgument for what makes no sense, NotFound for a
     container that does not exist.
     """
     check_config(request.config)
     host = _inherit(request.host_config, defaults)
     check_host(host, facts)
     check_network_conflicts(request.config, host)
-    _check_links(host, find)
+    links = plan_links(host, find)
     warnings = list(warnings_for(request.config, host, facts))
     host = without_unhonoured(host, facts)
     host = fill_host(host, runtime=defaults.runtime, log=defaults.log, cgroup_v2=facts.cgroup_v2)
@@ -100,8 +101,9 @@ def decide_creation(
     check_config(config)
     if config.working_dir:
         config = msgspec.structs.replace(config, working_dir=normpath(config.working_dir))
-    networks = plan_networks(config, host, request.networking)
-    warnings += attachment_warnings(networks)
+    networks = plan_networks(config, host, request.networking, find_network)
+    config = msgspec.structs.replace(config, mac_address="")
+    warnings += attachment_warnings(networks, find_network)
     container_id = new_id()
     record = ContainerRecord(
         id=container_id,
@@ -124,20 +126,9 @@ def decide_creation(
             read_only_recursive=request.read_only_recursive,
         ),
         networks=networks,
+        links=links,
     )
     return record, warnings
-
-
-def _check_links(host: HostConfig, find: Callable[[str], ContainerRecord]) -> None:
-    """Raises InvalidArgument for a link to a container that does not exist."""
-    for link in host.links:
-        name, _, alias = link.partition(":")
-        if not name or ":" in alias:
-            raise InvalidArgument(f"bad format for links: {link[:128]}: use name or name:alias")
-        try:
-            find(name)
-        except EstibaError as error:
-            raise InvalidArgument(f"could not get container for {name}: {error.message}") from error
 
 
 def _inherit(host: HostConfig, defaults: Defaults) -> HostConfig:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from estiba.containers.actor import Actor
+from estiba.containers.connections import VERB as CONNECTIONS
 from estiba.containers.journal import container_event
 from estiba.containers.record import KIND, ContainerRecord, decode, encode
 from estiba.containers.restart import owes_start
@@ -43,6 +44,7 @@ class Engine:
     def __post_init__(self) -> None:
         self.world.forget = self._forget
         self.world.is_gone = lambda container_id: container_id not in self.actors
+        self.world.linking = self._linking
 
     # -- finding ---------------------------------------------------------------------------
 
@@ -58,6 +60,9 @@ class Engine:
         actor = self.actors.get(self._names.get(reference.removeprefix("/"), ""))
         if actor is not None:
             return actor
+        child = self._by_link(reference)
+        if child is not None:
+            return child
         matches = [key for key in self.actors if key.startswith(reference)] if reference else []
         if len(matches) > 1:
             raise InvalidArgument(f"multiple IDs found with provided prefix: {reference}")
@@ -87,6 +92,47 @@ class Engine:
                 if plan.type == "volume":
                     used.setdefault(plan.name, []).append(record.id)
         return used
+
+    def linked(self, record: ContainerRecord) -> dict[str, ContainerRecord]:
+        """The containers that one is linked to, by alias; those that are gone are left out."""
+        found = ((alias, self.actors.get(child)) for alias, child in record.links.items())
+        return {alias: actor.record for alias, actor in found if actor is not None}
+
+    def aliases(self) -> dict[str, list[str]]:
+        """By container all names that links give it: `/parent/alias`."""
+        found: dict[str, list[str]] = {}
+        for actor in self.actors.values():
+            for alias, child in actor.record.links.items():
+                found.setdefault(child, []).append(f"/{actor.record.name}/{alias}")
+        return found
+
+    def _by_link(self, reference: str) -> Actor | None:
+        """The container that `parent/alias` means."""
+        parent, slash, alias = reference.removeprefix("/").partition("/")
+        actor = self.actors.get(self._names.get(parent, "")) if slash else None
+        return self.actors.get(actor.record.links.get(alias, "")) if actor is not None else None
+
+    async def unlink(self, reference: str) -> None:
+        """Takes a link away that is named as `parent/alias`.
+
+        Raises Conflict for a container's own name, NotFound for what is no link.
+        """
+        parent, slash, alias = reference.removeprefix("/").partition("/")
+        if not slash:
+            self.find(reference)
+            raise Conflict("Conflict, cannot remove the default link name of the container")
+        holder = self.actors.get(self._names.get(parent, ""))
+        if holder is None:
+            raise NotFound(f"Cannot get parent {parent} for link name {reference}")
+        await holder.connections.unlink(alias, self.linked(holder.record).get(alias))
+
+    def _linking(self, container_id: str) -> list[ContainerRecord]:
+        """Containers that are up and linked to that one."""
+        return [
+            actor.record
+            for actor in self.actors.values()
+            if container_id in actor.record.links.values() and actor.record.state.is_up
+        ]
 
     # -- making ----------------------------------------------------------------------------
 
@@ -180,10 +226,8 @@ class Engine:
             self._adopt(row)
         intents = await run_blocking(self.world.store.intents, KIND)
         for intent in intents:
-            try:
-                await self._settle(intent)
-            except (EstibaError, OSError, msgspec.DecodeError):
-                _log.exception("recovery: %s is tried again at the next start", intent.id)
+            if intent.verb != CONNECTIONS:
+                await self._settle_or_log(intent)
         up = [actor for actor in self.actors.values() if actor.record.state.is_up]
         watches = [actor.runs.watch() for actor in up]
         over = [
@@ -192,6 +236,18 @@ class Engine:
         if over:
             await asyncio.wait(over, timeout=_ENDS_TIMEOUT_S)
         return [actor for actor in up if actor.record.state.is_up]
+
+    async def settle_connections(self) -> None:
+        """Finishes or undoes changes of networks that a crash cut off, once those are restored."""
+        for intent in await run_blocking(self.world.store.intents, KIND):
+            if intent.verb == CONNECTIONS:
+                await self._settle_or_log(intent)
+
+    async def _settle_or_log(self, intent: Intent) -> None:
+        try:
+            await self._settle(intent)
+        except (EstibaError, OSError, msgspec.DecodeError):
+            _log.exception("recovery: %s is tried again at the next start", intent.id)
 
     def _adopt(self, row: Record) -> None:
         try:
@@ -218,6 +274,8 @@ class Engine:
             await actor.endings.kill_frozen()
         elif intent.verb in ("pause", "unpause"):
             await actor.thaw(intent.verb)
+        elif intent.verb == CONNECTIONS:
+            await actor.connections.settle(intent)
 
     async def start_owed(self) -> None:
         """Starts what restart policies owe, after the network is up; errors are logged.

@@ -1,24 +1,41 @@
 """The container's /etc/hostname, /etc/hosts and /etc/resolv.conf, kept beside its log.
 
-They are written anew at each start: addresses change, and so does the host's resolver.
+They are written anew at each start: addresses change, and so does the host's resolver. While the
+container runs, /etc/hosts is changed in place, for it is mounted, and what the container's own
+programs wrote there stays.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from estiba.containers.links import link_names, linked_addresses
 from estiba.containers.ports import Paths
 from estiba.containers.record import AttachedNetwork, ContainerRecord
-from estiba.kernel.files import write_atomic
+from estiba.kernel.files import edit_in_place, write_atomic
 from estiba.model.container import OF_CONTAINER
-from estiba.network.resolv import render_hostname, render_hosts, render_resolv_conf
+from estiba.network.record import Endpoint
+from estiba.network.resolv import (
+    HOST_GATEWAY,
+    own_names,
+    parse_extra_host,
+    render_hostname,
+    render_hosts,
+    render_resolv_conf,
+    with_hosts,
+)
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _HOSTS = Path("/etc/hosts")
+_MAX_HOSTS_BYTES = 1 << 20
 NAMES = ("hostname", "hosts", "resolv.conf")
+
+Linked = Callable[[ContainerRecord], dict[str, ContainerRecord]]
+"""The containers that one is linked to, by the alias that it knows them by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +46,8 @@ class HostFiles:
     dns: Sequence[str] = ()
     dns_options: Sequence[str] = ()
     dns_search: Sequence[str] = ()
+    linked: Linked = lambda _record: {}
+    _changing: threading.Lock = field(default_factory=threading.Lock)
 
     def owner(self, record: ContainerRecord) -> str:
         """Whose files these are: those of the container whose network is shared, if any."""
@@ -46,16 +65,17 @@ class HostFiles:
         shares_host = host.network_mode == "host"
         endpoints = [net.endpoint for net in networks if net.endpoint is not None]
         gateway = next((endpoint.gateway for endpoint in endpoints if endpoint.gateway), "")
+        hosts = render_hosts(
+            hostname(record),
+            domainname=record.config.domainname,
+            addresses=_addresses(endpoints),
+            extra_hosts=host.extra_hosts,
+            host_gateway="127.0.0.1" if shares_host else gateway,
+            **({"base": _read(_HOSTS)} if shares_host else {}),
+        )
         texts = {
             "hostname": render_hostname(hostname(record)),
-            "hosts": render_hosts(
-                hostname(record),
-                domainname=record.config.domainname,
-                addresses=[endpoint.ip_address for endpoint in endpoints],
-                extra_hosts=host.extra_hosts,
-                host_gateway="127.0.0.1" if shares_host else gateway,
-                **({"base": _read(_HOSTS)} if shares_host else {}),
-            ),
+            "hosts": with_hosts(hosts, self._links(record)),
             "resolv.conf": render_resolv_conf(
                 _read(_RESOLV_CONF),
                 dns=host.dns or self.dns,
@@ -67,6 +87,50 @@ class HostFiles:
         for name, text in texts.items():
             path = self.paths.state(record.id) / name
             write_atomic(path, text.encode(), mode=0o644, durable=False)
+
+    def update_hosts(
+        self, record: ContainerRecord, networks: list[AttachedNetwork], gone: Sequence[str] = ()
+    ) -> None:
+        """Makes /etc/hosts of a container that is up say where it and its linked ones are.
+
+        `gone` are the names of links that it no longer has. Blocks. Raises OSError.
+        """
+        if self.owner(record) != record.id or record.host_config.network_mode == "host":
+            return
+        endpoints = [net.endpoint for net in networks if net.endpoint is not None]
+        own = own_names(hostname(record), record.config.domainname)
+        wanted = {
+            **{names: [] for names in gone},
+            **self._links(record),
+            own: _addresses(endpoints),
+        }
+        extra = [parse_extra_host(entry) for entry in record.host_config.extra_hosts]
+        kept = [f"{address}\t{name}" for name, address in extra if address != HOST_GATEWAY]
+
+        def edit(old: bytes) -> bytes:
+            text = old.decode(errors="surrogateescape")
+            return with_hosts(text, wanted, kept=kept).encode(errors="surrogateescape")
+
+        with self._changing:
+            edit_in_place(self.path(record, "hosts"), edit, limit=_MAX_HOSTS_BYTES)
+
+    def _links(self, record: ContainerRecord) -> dict[str, list[str]]:
+        """Addresses by the names that links give."""
+        if not record.links:
+            return {}
+        return {
+            link_names(alias, child): linked_addresses(child)
+            for alias, child in self.linked(record).items()
+        }
+
+
+def _addresses(endpoints: Sequence[Endpoint]) -> list[str]:
+    found = [
+        address
+        for endpoint in endpoints
+        for address in (endpoint.ip_address, endpoint.ipv6_address)
+    ]
+    return [address for address in found if address]
 
 
 def hostname(record: ContainerRecord) -> str:

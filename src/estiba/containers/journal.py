@@ -25,10 +25,10 @@ class Journal:
         """Shows what an unfinished change has made; recovery finds that by the intent alone."""
         self.record = record
 
-    async def begin(self, verb: str) -> None:
+    async def begin(self, verb: str, body: bytes = b"{}") -> None:
         """Notes the intent that a later `commit` ends by naming the verb."""
         record = self.record
-        intent = Intent(f"{verb} {record.id}", KIND, record.id, verb)
+        intent = Intent(f"{verb} {record.id}", KIND, record.id, verb, body)
         await self._world.store.commit(lambda tx: tx.add_intent(intent))
 
     async def commit(

@@ -13,6 +13,7 @@ from typing import Protocol
 from estiba.containers.attach import Console
 from estiba.containers.record import AttachedNetwork, ContainerRecord, Process
 from estiba.model.container import PortBinding, Resources
+from estiba.network.record import NetworkRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,37 @@ class Steps(Protocol):
 
     async def open_console(self, record: ContainerRecord) -> Console:
         """Connects to the standard streams of a container that was brought up."""
+
+
+class Connecting(Protocol):
+    """The networks of a container that is up, each change harmless when done twice.
+
+    Each returns the networks that the container has then, with what it was given on them.
+    """
+
+    def find(self, reference: str) -> NetworkRecord:
+        """A network by name or id. Raises NotFound, or InvalidArgument for an ambiguous id."""
+
+    async def join(self, record: ContainerRecord, net: AttachedNetwork) -> list[AttachedNetwork]:
+        """Joins one more network; `restore` undoes what it has done when it raises."""
+
+    async def leave(self, record: ContainerRecord, net: AttachedNetwork) -> list[AttachedNetwork]:
+        """Leaves a network."""
+
+    async def publish(self, record: ContainerRecord) -> list[AttachedNetwork]:
+        """Publishes the ports that the record asks for, and no others."""
+
+    async def rename(self, record: ContainerRecord, name: str) -> list[AttachedNetwork]:
+        """The container is called otherwise."""
+
+    async def restore(self, record: ContainerRecord) -> None:
+        """Makes the kernel agree with the record."""
+
+    async def tell_linking(self, parents: list[ContainerRecord]) -> None:
+        """Containers learn where those that they are linked to are now."""
+
+    async def forget_link(self, record: ContainerRecord, names: str) -> None:
+        """Takes a link's names out of the container's /etc/hosts."""
 
 
 class Controls(Protocol):

@@ -64,6 +64,16 @@ class AttachedNetwork(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: Endpoint | None = None
     """What the container has on the network while it is up."""
 
+    before: Endpoint | None = None
+    """What it had when it was last up: the next run gets the same where it is free."""
+
+    @property
+    def at_rest(self) -> AttachedNetwork:
+        """The same of a container that is not up any more."""
+        return AttachedNetwork(
+            network=self.network, requested=self.requested, before=self.endpoint or self.before
+        )
+
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """`status` is starting, healthy or unhealthy; `log` the newest probe results."""
@@ -94,6 +104,9 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
     mounts: list[MountPlan] = []
     networks: list[AttachedNetwork] = []
+    links: dict[str, str] = {}
+    """Ids of the containers that it is linked to on the default bridge, by alias."""
+
     ports: dict[str, list[PortBinding]] = {}
     """Published ports as bound, kept over a restart so that ephemeral ones stay."""
 
@@ -123,6 +136,11 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     def mounted_layers(self) -> list[Digest]:
         """Layers of images that are mounted in the container, beside its own."""
         return [layer for mount in self.mounts for layer in mount.layers]
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """What it has on its networks while it is up."""
+        return [net.endpoint for net in self.networks if net.endpoint is not None]
 
     @property
     def anonymous_volumes(self) -> list[str]:

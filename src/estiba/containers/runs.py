@@ -115,6 +115,9 @@ class Runs:
             await asyncio.shield(self._undo_start(record, error))
             raise
         self.watch()
+        linking = self._world.linking(record.id)
+        if linking:
+            await self._world.connecting.tell_linking(linking)
         # Whoever attached since the program was released took it for one that does not run.
         with contextlib.suppress(EstibaError):
             await self._connect_clients(self.record)
@@ -243,6 +246,7 @@ class Runs:
             error=outcome.error,
             container=None,
             monitor=None,
+            networks=[net.at_rest for net in record.networks],
         )
         if outcome.oom_killed and not record.oom_killed:
             await self._journal.announce("oom")

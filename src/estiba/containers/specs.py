@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from estiba.containers.attachments import endpoint_sysctls
-from estiba.containers.hostfiles import hostname
+from estiba.containers.hostfiles import Linked, hostname
+from estiba.containers.links import check_links, environment
 from estiba.containers.record import ContainerRecord
 from estiba.containers.sources import Sources
 from estiba.model.container import OF_CONTAINER, HostConfig, ProcessSpec, Ulimit
@@ -38,6 +38,7 @@ class SpecMaker:
     init_path: Path
     can_limit_swap: bool
     default_ulimits: Sequence[Ulimit] = ()
+    linked: Linked = lambda _record: {}
 
     def profile(self, host_config: HostConfig) -> Profile:
         """The isolation of a container. Raises InvalidArgument."""
@@ -54,8 +55,11 @@ class SpecMaker:
 
         Raises InvalidArgument or Conflict for what does not hold at this moment.
         """
-        config = record.config
-        host = _with_interface_sysctls(record)
+        linked = self.linked(record)
+        check_links(record, linked)
+        env = [*environment(record, linked), *record.config.env]
+        config = msgspec.structs.replace(record.config, env=env)
+        host = record.host_config
         user = resolve_user(rootfs, config.user, host.group_add)
         ensure_working_directory(rootfs, config.working_dir)
         return build_spec(
@@ -88,7 +92,11 @@ class SpecMaker:
         return build_process(
             args=wanted.cmd,
             env=build_env(
-                [*record.config.env, *wanted.env],
+                [
+                    *environment(record, self.linked(record)),
+                    *record.config.env,
+                    *wanted.env,
+                ],
                 hostname=hostname(record),
                 tty=wanted.tty,
                 home=user.home,
@@ -125,16 +133,6 @@ class SpecMaker:
                 f"failed to join {kind.upper()} namespace: container {other.id} is not running"
             )
         return namespace_of(other.container.pid, kind)
-
-
-def _with_interface_sysctls(record: ContainerRecord) -> HostConfig:
-    """With the kernel's settings for the interfaces that the container has been given."""
-    host = record.host_config
-    sysctls: dict[str, str] = {}
-    for net in record.networks:
-        if net.endpoint is not None and net.endpoint.interface:
-            sysctls |= endpoint_sysctls(net.requested, net.endpoint.interface)
-    return msgspec.structs.replace(host, sysctls={**sysctls, **host.sysctls}) if sysctls else host
 
 
 def _uts_mode(record: ContainerRecord) -> str:

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import msgspec
 
 from estiba.containers.attach import Console
-from estiba.containers.hostfiles import HostFiles
+from estiba.containers.connections import bound_ports
+from estiba.containers.plugging import Plugging
 from estiba.containers.ports import BroughtUp, Exit, Paths
-from estiba.containers.publishing import port_requests
 from estiba.containers.record import AttachedNetwork, ContainerRecord, Process
 from estiba.kernel import failpoint
 from estiba.kernel.blocking import run_blocking
@@ -27,10 +27,10 @@ from estiba.kernel.cgroup_stats import oom_kills
 from estiba.kernel.inotify import SignWatch
 from estiba.kernel.pidfd import ProcessIdentity
 from estiba.kernel.procfs import end_processes
-from estiba.model.container import OF_CONTAINER, EndpointSettings, PortBinding
+from estiba.model.container import OF_CONTAINER
 from estiba.model.digest import Digest
 from estiba.model.errors import EstibaError
-from estiba.network.record import Endpoint, PortRequest
+from estiba.network.record import NetworkRecord
 from estiba.runtime.bundle import Bundle
 from estiba.runtime.conmon import Conmon
 from estiba.runtime.monitor import MonitorRequest
@@ -51,27 +51,6 @@ class Rootfs(Protocol):
     def unmount(self, target: Path) -> None: ...
 
     def remove(self, key: str) -> None: ...
-
-
-class Networking(Protocol):
-    """The network package; all methods block."""
-
-    def open_sandbox(self, container_id: str) -> Path: ...
-
-    def close_sandbox(self, container_id: str) -> None: ...
-
-    def connect(
-        self,
-        container_id: str,
-        *,
-        container_name: str,
-        network: str,
-        settings: EndpointSettings,
-        ports: list[PortRequest],
-        hostname: str,
-    ) -> Endpoint: ...
-
-    def disconnect(self, container_id: str, endpoint: Endpoint) -> None: ...
 
 
 class MountSources(Protocol):
@@ -102,15 +81,14 @@ BuildSpec = Callable[[ContainerRecord, Path | None, Path], dict[str, Any]]
 
 @dataclass(slots=True)
 class KernelSteps:
-    """`containers.ports.Steps` on the real kernel."""
+    """`containers.ports.Steps` and `Connecting` on the real kernel."""
 
     paths: Paths
     snapshots: Rootfs
-    networks: Networking
+    plugging: Plugging
     sources: MountSources
     monitor: Conmon
     runtimes: Mapping[str, OciRuntime]
-    host_files: HostFiles
     build_spec: BuildSpec
     remove_group: RemoveGroup
     memory_events: MemoryEvents
@@ -180,7 +158,7 @@ class KernelSteps:
             container=_process(monitored.container),
             monitor=_process(monitored.monitor),
             networks=networks,
-            ports=_bound_ports(networks),
+            ports=bound_ports(networks),
         )
 
     def _mount_and_connect(
@@ -193,27 +171,10 @@ class KernelSteps:
         self.sources.prepare(record, bundle.rootfs)
         mode = record.host_config.network_mode
         if mode == "host" or mode.startswith(OF_CONTAINER):
-            return None, self._join(record)
-        sandbox = self.networks.open_sandbox(record.id)
+            return None, self.plugging.join_all(record)
+        sandbox = self.plugging.networks.open_sandbox(record.id)
         failpoint.hit("start.sandbox")
-        return sandbox, self._join(record)
-
-    def _join(self, record: ContainerRecord) -> list[AttachedNetwork]:
-        joined: list[AttachedNetwork] = []
-        requests = port_requests(record)
-        for net in record.networks:
-            endpoint = self.networks.connect(
-                record.id,
-                container_name=record.name,
-                network=net.network,
-                settings=net.requested,
-                ports=requests if not joined else [],
-                hostname=record.config.hostname,
-            )
-            joined.append(
-                AttachedNetwork(network=net.network, requested=net.requested, endpoint=endpoint)
-            )
-        return joined
+        return sandbox, self.plugging.join_all(record)
 
     def _write_bundle(
         self,
@@ -222,7 +183,7 @@ class KernelSteps:
         netns: Path | None,
         bundle: Bundle,
     ) -> None:
-        self.host_files.write(record, networks)
+        self.plugging.host_files.write(record, networks)
         joined = msgspec.structs.replace(record, networks=networks)
         bundle.write(self.build_spec(joined, netns, bundle.rootfs))
 
@@ -233,6 +194,32 @@ class KernelSteps:
 
     async def open_console(self, record: ContainerRecord) -> Console:
         return await self.monitor.attach(Bundle(self.paths.run(record.id)), tty=record.config.tty)
+
+    # -- networks of a container that is up ------------------------------------------------
+
+    def find(self, reference: str) -> NetworkRecord:
+        return self.plugging.networks.network(reference)
+
+    async def join(self, record: ContainerRecord, net: AttachedNetwork) -> list[AttachedNetwork]:
+        return await run_blocking(self.plugging.join, record, net)
+
+    async def leave(self, record: ContainerRecord, net: AttachedNetwork) -> list[AttachedNetwork]:
+        return await run_blocking(self.plugging.leave, record, net)
+
+    async def publish(self, record: ContainerRecord) -> list[AttachedNetwork]:
+        return await run_blocking(self.plugging.publish, record)
+
+    async def rename(self, record: ContainerRecord, name: str) -> list[AttachedNetwork]:
+        return await run_blocking(self.plugging.rename, record, name)
+
+    async def restore(self, record: ContainerRecord) -> None:
+        await run_blocking(self.plugging.restore, record)
+
+    async def tell_linking(self, parents: list[ContainerRecord]) -> None:
+        await run_blocking(self.plugging.tell_linking, parents)
+
+    async def forget_link(self, record: ContainerRecord, names: str) -> None:
+        await run_blocking(self.plugging.forget_link, record, names)
 
     # -- the end of a run ------------------------------------------------------------------
 
@@ -277,10 +264,9 @@ class KernelSteps:
         await run_blocking(self._let_go, record, bundle)
 
     def _let_go(self, record: ContainerRecord, bundle: Bundle) -> None:
-        for net in record.networks:
-            if net.endpoint is not None:
-                self.networks.disconnect(record.id, net.endpoint)
-        self.networks.close_sandbox(record.id)
+        for endpoint in record.endpoints:
+            self.plugging.networks.disconnect(record.id, endpoint)
+        self.plugging.networks.close_sandbox(record.id)
         failpoint.hit("teardown.disconnected")
         self.snapshots.unmount(bundle.rootfs)
         self.sources.release(record)
@@ -301,11 +287,3 @@ class KernelSteps:
 
 def _process(identity: ProcessIdentity) -> Process:
     return Process(pid=identity.pid, start_time=identity.start_time)
-
-
-def _bound_ports(networks: list[AttachedNetwork]) -> dict[str, list[PortBinding]]:
-    bound: dict[str, list[PortBinding]] = {}
-    for net in networks:
-        if net.endpoint is not None:
-            bound.update(net.endpoint.ports)
-    return bound

@@ -110,8 +110,6 @@ def warnings_for(config: Config, host: HostConfig, facts: HostFacts) -> Iterator
         yield "DeviceRequests (GPUs) are not supported and were discarded."
     if host.storage_opt:
         yield "StorageOpt needs project quotas, which this host lacks. Size limit discarded."
-    if host.links:
-        yield "Links are not built yet and were discarded: use a shared network."
     if host.cgroup:
         yield "The field Cgroup is obsolete and was discarded."
     ignored = sorted(_IGNORED_LOG_OPTIONS & set(host.log_config.config))
@@ -177,6 +175,4 @@ def honoured_update(update: Resources, facts: HostFacts) -> Resources:
 
 def without_unhonoured(host: HostConfig, facts: HostFacts) -> HostConfig:
     """`host` without what `warnings_for` said would be discarded."""
-    return msgspec.structs.replace(
-        honoured_limits(host, facts), device_requests=[], storage_opt={}, links=[]
-    )
+    return msgspec.structs.replace(honoured_limits(host, facts), device_requests=[], storage_opt={})

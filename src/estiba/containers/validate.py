@@ -14,7 +14,7 @@ from estiba.containers.limits import check_resources
 from estiba.containers.logdetails import check_details
 from estiba.containers.restart import check_policy
 from estiba.containers.signals import parse_signal
-from estiba.model.container import OF_CONTAINER, Config, HostConfig
+from estiba.model.container import OF_CONTAINER, Config, HostConfig, PortBinding
 from estiba.model.errors import InvalidArgument
 from estiba.network.policy.egress import OPTION as EGRESS
 from estiba.network.policy.egress import parse_egress
@@ -80,10 +80,7 @@ def check_host(host: HostConfig, facts: HostFacts) -> None:
     if host.shm_size < 0:
         raise InvalidArgument("SHM size can not be less than 0")
     for port, bindings in host.port_bindings.items():
-        parse_port(port)
-        for binding in bindings:
-            parse_host_port(binding.host_port)
-            _check_address(binding.host_ip, "host IP of a published port")
+        check_binding(port, bindings)
     for what, words in (("search domain", host.dns_search), ("option", host.dns_options)):
         for word in words:
             if word and not _DNS_WORD.fullmatch(word):
@@ -100,6 +97,14 @@ def check_host(host: HostConfig, facts: HostFacts) -> None:
     for entry in host.extra_hosts:
         parse_extra_host(entry)
     check_log(host)
+
+
+def check_binding(port: str, bindings: list[PortBinding]) -> None:
+    """Raises InvalidArgument for a port that cannot be published so."""
+    parse_port(port)
+    for binding in bindings:
+        parse_host_port(binding.host_port)
+        _check_address(binding.host_ip, "host IP of a published port")
 
 
 def _check_modes(host: HostConfig) -> None:

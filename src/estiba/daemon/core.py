@@ -23,6 +23,7 @@ from estiba.containers.execs import Execs
 from estiba.containers.hostfacts import HostFacts
 from estiba.containers.hostfiles import HostFiles
 from estiba.containers.logkeeper import LogKeeper
+from estiba.containers.plugging import Plugging
 from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord
 from estiba.containers.sources import Sources
@@ -146,7 +147,10 @@ def build_core(config: DaemonConfig) -> Core:
             except (Conflict, NotFound):
                 continue
 
-    host_files = HostFiles(paths, config.dns, config.dns_options, config.dns_search)
+    def linked(record: ContainerRecord) -> dict[str, ContainerRecord]:
+        return engine.linked(record)
+
+    host_files = HostFiles(paths, config.dns, config.dns_options, config.dns_search, linked)
     sources = Sources(paths, volumes, host_files, find, snapshots.mount_layers, snapshots.view)
     specs = SpecMaker(
         host=profiles.read_host(),
@@ -155,23 +159,23 @@ def build_core(config: DaemonConfig) -> Core:
         cgroup_parent=config.cgroup_parent,
         init_path=config.init_path,
         can_limit_swap=Feature.SWAP in facts.features,
+        linked=linked,
     )
     controls = KernelControls(paths, monitor, runtimes, specs)
     steps = KernelSteps(
         paths=paths,
         snapshots=snapshots,
-        networks=networks,
+        plugging=Plugging(networks, host_files),
         sources=sources,
         monitor=monitor,
         runtimes=runtimes,
-        host_files=host_files,
         build_spec=specs.container,
         memory_events=lambda record: hierarchies.memory_events(specs.cgroup(record)),
         oom_counter=lambda record: hierarchies.oom_counter(specs.cgroup(record)),
         signs=SignWatch(),
         remove_group=lambda record: hierarchies.remove(specs.cgroup(record)),
     )
-    world = World(store, paths, steps, controls, controls.probe, remove_volumes)
+    world = World(store, paths, steps, controls, steps, controls.probe, remove_volumes)
     engine = Engine(world)
     cache_mounts = CacheMounts(build_root)
     build_executor = KernelExecutor(

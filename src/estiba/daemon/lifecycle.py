@@ -30,9 +30,10 @@ class Daemon:
         await run_blocking(self._open)
         await self.core.build_executor.sweep()
         up = await self.core.engine.recover()
-        endpoints = [net.endpoint for actor in up for net in actor.record.networks if net.endpoint]
+        endpoints = [endpoint for actor in up for endpoint in actor.record.endpoints]
         await run_blocking(self.core.networks.restore, endpoints)
         await run_blocking(self.core.volumes.restore, self.core.engine.volumes_in_use())
+        await self.core.engine.settle_connections()
         await run_blocking(self._sweep, {actor.record.id for actor in up})
         self.core.engine.world.tasks.spawn(self.core.log_keeper.run(), name="log keeper")
         await self.core.engine.start_owed()

@@ -78,6 +78,7 @@ def _backends(core: Core) -> Backends:
             facts=core.facts,
             defaults=_defaults(config),
             architecture=architecture,
+            networks=core.networks,
         ),
         streams=ContainerStreams(engine, core.paths),
         archives=ContainerArchives(
@@ -90,7 +91,7 @@ def _backends(core: Core) -> Backends:
         builds=_builds(core, registries),
         system=_system(core, image_queries),
         policies=PolicyAdapter(core.policies, core.networks, core.engine),
-        networks=NetworkAdapter(core.networks),
+        networks=NetworkAdapter(core.networks, engine),
         volumes=VolumeAdapter(core.volumes, engine),
         cgroup_v2=core.facts.cgroup_v2,
     )

@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not at all."""
+"""Files that are either wholly there or not at all, and files that are changed in place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from estiba.kernel.libc import check, libc
@@ -38,6 +39,33 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = 
         raise
     if durable:
         sync_directory(path.parent)
+
+
+def edit_in_place(path: Path, edit: Callable[[bytes], bytes], *, limit: int) -> None:
+    """Changes the content of a file that others have open or mounted: it stays the same file.
+
+    Raises OSError: ELOOP for a link, EINVAL for what is no plain file, EFBIG for more than
+    `limit` bytes. The content is as it was then, unless the disk failed.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb+", buffering=0):
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        if info.st_size > limit:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+        old = os.pread(fd, limit, 0)
+        new = edit(old)
+        if new == old:
+            return
+        if len(new) > info.st_size:
+            # Room for all of it first, or what is there would be cut off on a full disk.
+            os.posix_fallocate(fd, 0, len(new))
+        view = memoryview(new)
+        done = 0
+        while done < len(new):
+            done += os.pwrite(fd, view[done:], done)
+        os.ftruncate(fd, len(new))
 
 
 def sync_directory(path: Path) -> None:

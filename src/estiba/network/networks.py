@@ -6,6 +6,7 @@ and is never held over work in the kernel.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -47,6 +48,7 @@ from estiba.network.record import (
 )
 from estiba.network.roster import Roster, default_routes
 from estiba.network.sandbox import Sandboxes
+from estiba.network.templates import check_template, from_template, plan_template
 from estiba.store import Store, Transaction
 
 _log = logging.getLogger(__name__)
@@ -204,7 +206,10 @@ class Networks:
                 f"operation is not permitted on predefined {spec.name} network: "
                 "choose another name, and the driver bridge"
             )
-        driver = self._drivers.get(spec.driver)
+        check_template(spec)
+        if spec.config_from:
+            spec = from_template(spec, self._template(spec.config_from))
+        driver = self._drivers.get("null" if spec.config_only else spec.driver)
         if driver is None:
             raise NotFound(f"could not find plugin {spec.driver} in v1 plugin registry: not found")
         record = self._plan(driver, spec)
@@ -219,15 +224,29 @@ class Networks:
 
     def _plan(self, driver: Driver, spec: NetworkSpec) -> NetworkRecord:
         """One at a time, so that no two choose the same subnet; the name is taken then."""
+        network_id, now = self._make_id(), time.time_ns()
         with self._planning:
             with self._lock:
                 if any(other.name == spec.name for other in self._records.values()):
                     raise AlreadyExists(f"network with name {spec.name} already exists")
-                others = list(self._records.values())
-            record = driver.plan(self._make_id(), spec, time.time_ns(), others)
+                others = [one for one in self._records.values() if not one.config_only]
+            if spec.config_only:
+                record = plan_template(network_id, spec, now)
+            else:
+                record = driver.plan(network_id, spec, now, others)
+            record = msgspec.structs.replace(
+                record, asked_pools=spec.pools, config_from=spec.config_from
+            )
             with self._lock:
                 self._records[record.id] = record
         return record
+
+    def _template(self, name_or_id: str) -> NetworkRecord:
+        with contextlib.suppress(NotFound):
+            record = self.network(name_or_id)
+            if record.config_only:
+                return record
+        raise NotFound(f'configuration network "{name_or_id}" does not exist')
 
     def remove(self, name_or_id: str) -> NetworkRecord:
         """Removes a network that nobody is connected to. Raises NotFound, Forbidden."""
@@ -235,6 +254,8 @@ class Networks:
         if record.predefined:
             raise Forbidden(f"{record.name} is a pre-defined network and cannot be removed")
         with self._lock:
+            if any(other.config_from == record.name for other in self._records.values()):
+                raise Forbidden(f'configuration network "{record.name}" is in use')
             users = [one.container_name for one in self._roster.of_network(record.id)]
             if users:
                 raise Forbidden(
@@ -379,6 +400,10 @@ class Networks:
                 observer.joined(record, now)
             changed.append(now)
         return changed
+
+    def endpoints_of(self, container_id: str) -> list[Endpoint]:
+        """What a container is connected to."""
+        return self._roster.of_container(container_id)
 
     def interface_statistics(self, container_id: str) -> dict[str, rtnetlink.Counters]:
         """Traffic counters by the interface's name inside the container."""

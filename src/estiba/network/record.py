@@ -39,6 +39,11 @@ class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
+    config_only: bool = False
+    """No network but a template: others are made from it."""
+
+    config_from: str = ""
+    """The template that it is made from, by name or id."""
 
 
 class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,8 +60,13 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     ipam_driver: str = "default"
     ipam_options: dict[str, str] = {}
     pools: list[IpamConfig] = []
+    asked_pools: list[IpamConfig] = []
+    """What of `pools` a user chose: fixed addresses are for those alone."""
+
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
+    config_only: bool = False
+    config_from: str = ""
     bridge: str = ""
     owns_bridge: bool = False
     """The engine made the bridge, and so it may delete it."""

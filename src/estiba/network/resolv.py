@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -111,11 +111,32 @@ def render_hosts(
                 )
             address = host_gateway
         lines.append(f"{address}\t{name}\n")
-    full = f"{hostname}.{domainname}" if domainname else hostname
-    short = full.partition(".")[0]
-    names = full if short == full else f"{full} {short}"
+    names = own_names(hostname, domainname)
     lines += [f"{address}\t{names}\n" for address in addresses if address]
     return "".join(lines)
+
+
+def own_names(hostname: str, domainname: str = "") -> str:
+    """What a container calls itself in its /etc/hosts."""
+    full = f"{hostname}.{domainname}" if domainname else hostname
+    short = full.partition(".")[0]
+    return full if short == full else f"{full} {short}"
+
+
+def with_hosts(text: str, wanted: Mapping[str, Sequence[str]], *, kept: Sequence[str] = ()) -> str:
+    """/etc/hosts with exactly the addresses that are `wanted` by names; all other lines stay.
+
+    `kept` are lines that stay although they bear such names at another address.
+    """
+    lines = []
+    for line in text.splitlines():
+        address, _, names = line.partition("\t")
+        if names not in wanted or address in wanted[names] or line in kept:
+            lines.append(line)
+    for names, addresses in wanted.items():
+        new = (f"{address}\t{names}" for address in addresses)
+        lines += [line for line in new if line not in lines]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def parse_extra_host(entry: str) -> tuple[str, str]:

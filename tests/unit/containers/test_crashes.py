@@ -23,10 +23,23 @@ from tests.support.world import AT_REST, DIE, ERROR, UP, Boot, Death, Machine
 from estiba.containers import restart as restart_module
 from estiba.containers import runs as runs_module
 from estiba.containers.actor import Actor
-from estiba.containers.record import KIND, ContainerRecord, MountPlan, decode
+from estiba.containers.record import (
+    KIND,
+    AttachedNetwork,
+    ContainerRecord,
+    MountPlan,
+    decode,
+)
 from estiba.kernel.pidfd import ProcessIdentity
-from estiba.model.container import HostConfig
-from estiba.model.errors import Conflict, EstibaError, NotFound, NotModified
+from estiba.model.container import EndpointSettings, HostConfig, PortBinding
+from estiba.model.errors import (
+    Conflict,
+    EstibaError,
+    Forbidden,
+    Internal,
+    NotFound,
+    NotModified,
+)
 from estiba.model.state import ContainerState
 from estiba.store import EventBus, Store
 
@@ -106,6 +119,34 @@ async def whole_life(story: Story) -> None:
     await story.act(lambda: story.actor.remove(force=True, volumes=True))
 
 
+async def connect(actor: Actor, network: str) -> None:
+    """Once more after a failure it is connected already, if the failure came late."""
+    with suppress(Forbidden):
+        await actor.connections.connect(network, EndpointSettings())
+
+
+async def disconnect(actor: Actor, network: str) -> None:
+    """A failure of the database leaves it disconnected, and the next start records that."""
+    try:
+        await actor.connections.disconnect(network, force=False)
+    except Internal as error:
+        if "is not connected" not in error.message:
+            raise
+
+
+async def joins_and_leaves(story: Story) -> None:
+    port = {"80/tcp": [PortBinding(host_port="80")]}
+    await story.create()
+    await story.act(lambda: connect(story.actor, "early"))
+    await story.start()
+    await story.act(lambda: connect(story.actor, "late"))
+    await story.act(lambda: story.actor.connections.publish(port, {}))
+    await story.act(lambda: disconnect(story.actor, "own"))
+    await story.act(lambda: story.actor.stop())
+    await story.act(lambda: disconnect(story.actor, "early"))
+    await story.act(lambda: story.actor.remove(volumes=True))
+
+
 async def stubborn_program(story: Story) -> None:
     story.boot.world.kernel.ignores_sigterm = True
     await story.create()
@@ -169,6 +210,14 @@ AUTO_REMOVE = make_record(
 )
 STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], ContainerRecord]] = {
     "whole life": (whole_life, make_record("web", mounts=VOLUMES)),
+    "joins and leaves": (
+        joins_and_leaves,
+        make_record(
+            "guest",
+            host_config=HostConfig(network_mode="own"),
+            networks=[AttachedNetwork(network="own", requested=EndpointSettings())],
+        ),
+    ),
     "stubborn program": (stubborn_program, make_record("mule", mounts=VOLUMES)),
     "never started": (never_started, make_record("idle", mounts=VOLUMES)),
     "killed while paused": (killed_while_paused, make_record("frozen", mounts=VOLUMES)),
@@ -203,6 +252,12 @@ def problems_of(boot: Boot, *, torn_down: bool = True) -> list[str]:
         wanted = UP if record.state.is_up else AT_REST
         if resources != wanted and (torn_down or record.state.is_up or resources < AT_REST):
             found.append(f"{record.state} has {sorted(resources)}")
+        named = {net.network for net in record.networks} if record.state.is_up else set()
+        if kernel.networks.get(container_id, set()) != named and (torn_down or record.state.is_up):
+            found.append(f"on {kernel.networks.get(container_id)} and the record says {named}")
+        published = list(record.host_config.port_bindings) if record.state.is_up else []
+        if kernel.ports.get(container_id, []) != published and (torn_down or record.state.is_up):
+            found.append(f"ports {kernel.ports.get(container_id)} and not {published}")
         run = kernel.runs.get(container_id)
         if record.state.is_up and (run is None or not run.released or run.ended.is_set()):
             found.append(f"{record.state} and its program does not run")
@@ -278,6 +333,7 @@ async def play(machine: Machine, name: str, faults: Mapping[int, str]) -> tuple[
     boot = machine.boot(faults)
     story = Story(boot, record)
     await boot.engine.recover()
+    await boot.engine.settle_connections()
     await boot.engine.start_owed()
     telling = asyncio.create_task(tell(story))
     dying = asyncio.create_task(boot.world.died.wait())
@@ -301,6 +357,7 @@ async def recovered(machine: Machine, faults: Mapping[int, str]) -> tuple[Boot, 
     boot = machine.boot(faults)
     try:
         await boot.engine.recover()
+        await boot.engine.settle_connections()
         await boot.engine.start_owed()
     except Death:
         return boot, []

@@ -283,7 +283,6 @@ def test_host_ports() -> None:
     ("fields", "says"),
     [
         ({"storage_opt": {"size": "1g"}}, "StorageOpt"),
-        ({"links": ["a"]}, "Links"),
         ({"cpu_count": 1}, "Windows"),
         ({"cgroup": "x"}, "Cgroup"),
         ({"log_config": LogConfig(config={"labels": "a", "env": "b"})}, "env, labels"),

@@ -157,7 +157,7 @@ _TESTS: dict[str, _Test] = {
     ),
     "network": lambda record, value: any(
         value == net.network
-        or (net.endpoint is not None and value and net.endpoint.network_id.startswith(value))
+        or ((seen := net.endpoint or net.before) and value and seen.network_id.startswith(value))
         for net in record.networks
     ),
     "expose": lambda record, value: _port(record.config.exposed_ports, value),

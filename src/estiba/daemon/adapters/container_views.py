@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -120,7 +121,7 @@ def mount_view(plan: MountPlan, paths: Paths) -> Json:
 
 
 def network_settings_view(record: ContainerRecord) -> Json:
-    networks = {net.network: endpoint_view(net) for net in record.networks}
+    networks = endpoint_views(record)
     first = networks.get("bridge", {})
     return {
         "Bridge": "",
@@ -144,13 +145,29 @@ def network_settings_view(record: ContainerRecord) -> Json:
     }
 
 
-def endpoint_view(net: AttachedNetwork) -> Json:
-    """What was asked for, with what the endpoint has while the container is up."""
-    settings = net.endpoint.settings if net.endpoint is not None else net.requested
+def endpoint_views(record: ContainerRecord) -> dict[str, Json]:
+    """The container's networks by name."""
+    return {net.network: endpoint_view(net, is_up=record.state.is_up) for net in record.networks}
+
+
+def endpoint_view(net: AttachedNetwork, *, is_up: bool) -> Json:
+    """What was asked for, with what the endpoint has while the container is up.
+
+    Of one that is not up the network that it was on, and its names there.
+    """
+    settings, before = net.requested, net.before or net.endpoint
+    if net.endpoint is not None and is_up:
+        settings = net.endpoint.settings
+    elif before is not None:
+        settings = msgspec.structs.replace(
+            settings, network_id=before.network_id, dns_names=before.dns_names
+        )
     view: Json = msgspec.to_builtins(settings)
     # Null in Docker's answers as long as there are none; clients compare with that.
     for name in ("Links", "Aliases", "DriverOpts", "DNSNames"):
         view[name] = view[name] or None
+    if net.requested.ipam_config is not None:
+        view["IPAMConfig"] = {key: value for key, value in view["IPAMConfig"].items() if value}
     return view
 
 
@@ -168,11 +185,13 @@ def ports_view(record: ContainerRecord) -> dict[str, list[dict[str, str]] | None
     return view
 
 
-def summary_view(record: ContainerRecord, paths: Paths, now_ns: int) -> Json:
-    """One entry of `GET /containers/json`."""
+def summary_view(
+    record: ContainerRecord, paths: Paths, now_ns: int, aliases: Sequence[str] = ()
+) -> Json:
+    """One entry of `GET /containers/json`; `aliases` are the names that links give."""
     return {
         "Id": record.id,
-        "Names": [f"/{record.name}"],
+        "Names": [f"/{record.name}", *aliases],
         "Image": record.image_name,
         "ImageID": record.image_id,
         "Command": " ".join(_quoted(word) for word in record.argv),
@@ -182,9 +201,7 @@ def summary_view(record: ContainerRecord, paths: Paths, now_ns: int) -> Json:
         "State": record.state.value,
         "Status": status_text(record, now_ns),
         "HostConfig": _host_summary(record),
-        "NetworkSettings": {
-            "Networks": {net.network: endpoint_view(net) for net in record.networks}
-        },
+        "NetworkSettings": {"Networks": endpoint_views(record)},
         "Mounts": [mount_view(plan, paths) for plan in record.mounts],
     }
 

@@ -26,6 +26,7 @@ from estiba.containers.restart import check_policy
 from estiba.containers.specs import SpecMaker
 from estiba.containers.top import top
 from estiba.containers.unhonoured import honoured_update, update_warnings
+from estiba.containers.validate import check_binding
 from estiba.daemon.adapters.config_views import host_config_view
 from estiba.daemon.adapters.container_filters import filter_containers, prune_candidates
 from estiba.daemon.adapters.container_views import inspect_view, summary_view
@@ -33,12 +34,20 @@ from estiba.daemon.adapters.stats import StatsReader
 from estiba.images.images import Images
 from estiba.images.record import ImageRecord
 from estiba.kernel.blocking import run_blocking
-from estiba.model import errors
-from estiba.model.container import Config, HostConfig, NetworkingConfig, Resources, RestartPolicy
+from estiba.model.container import (
+    Config,
+    HostConfig,
+    NetworkingConfig,
+    PortBinding,
+    Resources,
+    RestartPolicy,
+)
 from estiba.model.digest import Digest
 from estiba.model.errors import Conflict, InvalidArgument, NotFound
 from estiba.model.image import parse_platform
 from estiba.model.reference import parse_reference
+from estiba.network.networks import Networks
+from estiba.network.record import NetworkRecord
 from estiba.security.profiles.profile import default_paths
 from estiba.storage.snapshots import DRIVER, SnapshotStore
 
@@ -66,7 +75,11 @@ class ContainerQueries:
             records, filters, find=self._record, is_ancestor=self._is_ancestor
         )
         now = time.time_ns()
-        views = [summary_view(record, self.paths, now) for record in found[: limit or None]]
+        aliases = self.engine.aliases()
+        views = [
+            summary_view(record, self.paths, now, aliases.get(record.id, ()))
+            for record in found[: limit or None]
+        ]
         for view in views:
             if not self._is_image(view["Image"], view["ImageID"]):
                 view["Image"] = view["ImageID"]
@@ -84,15 +97,20 @@ class ContainerQueries:
 
     async def inspect(self, ref: str, *, size: bool) -> Json:
         record = self._record(ref)
+        linked = self.engine.linked(record)
+        links = [f"/{child.name}:/{record.name}/{alias}" for alias, child in linked.items()]
         masked, readonly = default_paths(self.stats_reader.specs.host)
         view = inspect_view(
             record,
             self.paths,
             driver=DRIVER,
             exec_ids=self.execs.of_container(record.id),
-            host_config=host_config_view(
-                record.host_config, masked_paths=masked, readonly_paths=readonly
-            ),
+            host_config={
+                **host_config_view(
+                    record.host_config, masked_paths=masked, readonly_paths=readonly
+                ),
+                "Links": links or None,
+            },
         )
         if size:
             view.update(await self._sizes(record.id))
@@ -173,6 +191,7 @@ class ContainerCommands:
     facts: HostFacts
     defaults: Defaults
     architecture: str
+    networks: Networks
 
     async def create(
         self,
@@ -197,6 +216,7 @@ class ContainerCommands:
             find=self._named_in_request,
             find_image=self._image_to_mount,
             driver_of=self.specs.sources.volumes.driver_of,
+            find_network=self._network,
         )
         warnings += self.specs.profile(record.host_config).warnings
         warnings += await run_blocking(list, self.specs.sources.warnings(record))
@@ -247,6 +267,13 @@ class ContainerCommands:
         except NotFound as error:
             raise InvalidArgument(error.message) from error
 
+    def _network(self, ref: str) -> NetworkRecord | None:
+        """One that is not there yet may be when the container starts."""
+        try:
+            return self.networks.network(ref)
+        except NotFound:
+            return None
+
     async def start(self, ref: str) -> None:
         actor = self.engine.find(ref)
         await self._finish(actor.start(), f"start {actor.record.name}")
@@ -267,9 +294,10 @@ class ContainerCommands:
         await self.engine.find(ref).kill(signal)
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
-        actor = self.engine.find(ref)
         if link:
-            raise errors.NotImplemented("links are not built yet: nothing was removed")
+            await self._finish(self.engine.unlink(ref), f"unlink {ref}")
+            return
+        actor = self.engine.find(ref)
         await self._finish(
             actor.remove(force=force, volumes=volumes), f"remove {actor.record.name}"
         )
@@ -300,6 +328,18 @@ class ContainerCommands:
                 )
         await self._finish(actor.update(resources, policy), f"update {actor.record.name}")
         return warnings
+
+    async def publish(
+        self,
+        ref: str,
+        added: dict[str, list[PortBinding]],
+        removed: dict[str, list[PortBinding]],
+    ) -> None:
+        for port, bindings in [*added.items(), *removed.items()]:
+            check_binding(port, bindings)
+        actor = self.engine.find(ref)
+        work = actor.connections.publish(added, removed)
+        await self._finish(work, f"publish {actor.record.name}")
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         actor = self.engine.find(ref)

@@ -9,18 +9,52 @@ from typing import Any
 
 import msgspec
 
+from estiba.containers.engine import Engine
 from estiba.daemon.adapters.container_filters import is_prunable, matches_label
 from estiba.daemon.adapters.container_views import timestamp
 from estiba.daemon.adapters.image_filters import parse_bool
 from estiba.kernel.blocking import run_blocking
-from estiba.model import errors
 from estiba.model.container import EndpointSettings
-from estiba.model.errors import Conflict, Forbidden, InvalidArgument
+from estiba.model.errors import Conflict, Forbidden, InvalidArgument, NotFound, Unavailable
 from estiba.network.networks import Networks
-from estiba.network.record import IpamConfig, NetworkRecord, NetworkSpec
+from estiba.network.record import Endpoint, IpamConfig, NetworkRecord, NetworkSpec
 
 Json = dict[str, Any]
 Filters = Mapping[str, list[str]]
+_NO_SWARM = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
+    "this node to swarm and try again."
+)
+_MAX_PATTERN = 1024
+_SCOPES = ("", "local", "global", "swarm")
+
+
+class _Ipam(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    driver: str = ""
+    options: dict[str, str] = {}
+    config: list[IpamConfig] = []
+
+
+class _ConfigFrom(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    network: str = ""
+
+
+class _Creation(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """The body of POST /networks/create (OpenAPI NetworkCreateRequest)."""
+
+    name: str = ""
+    driver: str = ""
+    scope: str = ""
+    enable_ipv4: bool = msgspec.field(default=True, name="EnableIPv4")
+    enable_ipv6: bool | None = msgspec.field(default=None, name="EnableIPv6")
+    ipam: _Ipam = msgspec.field(default=_Ipam(), name="IPAM")
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: _ConfigFrom = _ConfigFrom()
+    options: dict[str, str] = {}
+    labels: dict[str, str] = {}
 
 
 @dataclass(slots=True)
@@ -28,6 +62,7 @@ class NetworkAdapter:
     """`api.ports.Networks`."""
 
     networks: Networks
+    engine: Engine
 
     async def list_all(self, filters: Filters) -> list[Json]:
         records = self.networks.networks()
@@ -38,95 +73,80 @@ class NetworkAdapter:
                 raise InvalidArgument(f"invalid filter '{name}'")
             combine = all if name == "label" else any
             records = [r for r in records if combine(test(r, value) for value in values)]
-        return [self._view(record) for record in records]
+        return [network_view(record) for record in records]
 
     def _matches_dangling(self, record: NetworkRecord, value: str) -> bool:
         """No container is connected to it; what the engine itself has made is never dangling."""
         dangling = not record.predefined and not self.networks.endpoints(record.id)
         return dangling is parse_bool("dangling", value)
 
-    async def inspect(self, ref: str, *, verbose: bool) -> Json:
+    async def inspect(self, ref: str, *, verbose: bool, scope: str = "") -> Json:
+        if scope not in _SCOPES:
+            raise InvalidArgument(f"invalid scope {scope[:32]!r}: local, global or swarm")
         record = self.networks.network(ref)
+        if scope not in ("", record.scope):
+            raise NotFound(f"network {ref} not found")
         containers = {
-            endpoint.container_id: {
-                "Name": endpoint.container_name,
-                "EndpointID": endpoint.id,
-                "MacAddress": endpoint.mac_address,
-                "IPv4Address": f"{endpoint.ip_address}/{endpoint.ip_prefix_len}"
-                if endpoint.ip_address
-                else "",
-                "IPv6Address": "",
-            }
+            endpoint.container_id: _member_view(endpoint)
             for endpoint in self.networks.endpoints(record.id)
         }
-        return {**self._view(record), "Containers": containers}
-
-    @staticmethod
-    def _view(record: NetworkRecord) -> Json:
-        options = dict(record.options)
-        if record.predefined and record.driver == "bridge":
-            options.setdefault("com.docker.network.bridge.default_bridge", "true")
-            options.setdefault("com.docker.network.bridge.name", record.bridge)
-            options.setdefault("com.docker.network.bridge.enable_icc", str(record.icc).lower())
-            options.setdefault(
-                "com.docker.network.bridge.enable_ip_masquerade", str(record.masquerade).lower()
-            )
-            options.setdefault("com.docker.network.bridge.host_binding_ipv4", record.host_ip)
-            options.setdefault("com.docker.network.driver.mtu", str(record.mtu))
-        return {
-            "Name": record.name,
-            "Id": record.id,
-            "Created": timestamp(record.created_ns),
-            "Scope": record.scope,
-            "Driver": record.driver,
-            "EnableIPv4": True,
-            "EnableIPv6": False,
-            "IPAM": {
-                "Driver": "default",
-                "Options": None,
-                "Config": [msgspec.to_builtins(pool) for pool in record.pools],
-            },
-            "Internal": record.internal,
-            "Attachable": record.attachable,
-            "Ingress": False,
-            "ConfigFrom": {"Network": ""},
-            "ConfigOnly": False,
-            "Containers": {},
-            "Options": options,
-            "Labels": record.labels,
-        }
+        return {**network_view(record), "Containers": containers}
 
     async def create(self, body: Json) -> Json:
-        ipam = body.get("IPAM") or {}
-        if not isinstance(ipam, dict):
-            raise InvalidArgument("invalid JSON: IPAM must be an object")
         try:
-            pools = msgspec.convert(ipam.get("Config") or [], list[IpamConfig])
-            spec = NetworkSpec(
-                name=str(body.get("Name", "")),
-                driver=str(body.get("Driver") or "bridge"),
-                internal=bool(body.get("Internal")),
-                attachable=bool(body.get("Attachable")),
-                enable_ipv6=bool(body.get("EnableIPv6")),
-                pools=pools,
-                options=msgspec.convert(body.get("Options") or {}, dict[str, str]),
-                labels=msgspec.convert(body.get("Labels") or {}, dict[str, str]),
-            )
+            asked = msgspec.convert(body, _Creation)
         except msgspec.ValidationError as error:
             raise InvalidArgument(f"invalid JSON: {error}") from error
-        record = await run_blocking(self.networks.create, spec)
+        if asked.ingress or asked.scope == "swarm":
+            raise Unavailable(_NO_SWARM)
+        if asked.scope not in ("", "local"):
+            raise InvalidArgument(f"invalid scope {asked.scope[:32]!r}: a bridge network is local")
+        spec = NetworkSpec(
+            name=asked.name,
+            driver=asked.driver or "bridge",
+            internal=asked.internal,
+            attachable=asked.attachable,
+            enable_ipv4=asked.enable_ipv4,
+            enable_ipv6=bool(asked.enable_ipv6),
+            ipam_driver=asked.ipam.driver or "default",
+            ipam_options=asked.ipam.options,
+            pools=asked.ipam.config,
+            options=asked.options,
+            labels=asked.labels,
+            config_only=asked.config_only,
+            config_from=asked.config_from.network,
+        )
+        work = run_blocking(self.networks.create, spec)
+        record = await self._finish(work, f"make network {spec.name}")
         return {"Id": record.id, "Warning": ""}
 
     async def remove(self, ref: str) -> None:
-        await run_blocking(self.networks.remove, ref)
+        await self._finish(run_blocking(self.networks.remove, ref), f"remove network {ref}")
 
     async def connect(self, ref: str, container: str, settings: EndpointSettings) -> None:
-        raise errors.NotImplemented("NetworkConnect (POST /networks/{id}/connect) is not built yet")
+        actor = self.engine.find(container)
+        work = actor.connections.connect(ref, settings)
+        await self._finish(work, f"connect {actor.record.name}")
 
     async def disconnect(self, ref: str, container: str, *, force: bool) -> None:
-        raise errors.NotImplemented(
-            "NetworkDisconnect (POST /networks/{id}/disconnect) is not built yet"
-        )
+        try:
+            actor = self.engine.find(container)
+        except NotFound:
+            if not force:
+                raise
+            await run_blocking(self._evict, ref, container)
+            return
+        work = actor.connections.disconnect(ref, force=force)
+        await self._finish(work, f"disconnect {actor.record.name}")
+
+    def _evict(self, ref: str, container: str) -> None:
+        """An endpoint that its container has left behind."""
+        record = self.networks.network(ref)
+        for endpoint in self.networks.endpoints(record.id):
+            if container in (endpoint.container_name, endpoint.container_id):
+                self.networks.disconnect(endpoint.container_id, endpoint)
+                return
+        raise NotFound(f"endpoint {container} not found")
 
     async def prune(self, filters: Filters) -> Json:
         removed = []
@@ -134,15 +154,71 @@ class NetworkAdapter:
             if record.predefined or not is_prunable(record.labels, record.created_ns, filters):
                 continue
             try:
-                await run_blocking(self.networks.remove, record.id)
-            except (Forbidden, Conflict):
+                await self.remove(record.id)
+            except (Forbidden, Conflict, NotFound):
                 continue
             removed.append(record.name)
         return {"NetworksDeleted": removed or None}
 
+    async def _finish(self, work: Any, name: str) -> Any:
+        """A client that hangs up cancels its wait, not the work."""
+        return await self.engine.world.tasks.finish(work, name=name)
+
+
+def network_view(record: NetworkRecord) -> Json:
+    """OpenAPI Network, without those connected to it."""
+    pools = [msgspec.to_builtins(pool) for pool in record.pools]
+    return {
+        "Name": record.name,
+        "Id": record.id,
+        "Created": timestamp(record.created_ns),
+        "Scope": record.scope,
+        "Driver": record.driver,
+        "EnableIPv4": record.ipv4,
+        "EnableIPv6": record.ipv6,
+        "IPAM": {
+            "Driver": record.ipam_driver,
+            "Options": None if record.predefined else record.ipam_options,
+            "Config": pools if pools or not record.predefined else None,
+        },
+        "Internal": record.internal,
+        "Attachable": record.attachable,
+        "Ingress": False,
+        "ConfigFrom": {"Network": record.config_from},
+        "ConfigOnly": record.config_only,
+        "Containers": {},
+        "Options": record.options,
+        "Labels": record.labels,
+    }
+
+
+def _member_view(endpoint: Endpoint) -> Json:
+    """OpenAPI NetworkContainer."""
+    return {
+        "Name": endpoint.container_name,
+        "EndpointID": endpoint.id,
+        "MacAddress": endpoint.mac_address,
+        "IPv4Address": _with_length(endpoint.ip_address, endpoint.ip_prefix_len),
+        "IPv6Address": _with_length(endpoint.ipv6_address, endpoint.ipv6_prefix_len),
+    }
+
+
+def _with_length(address: str, prefix_len: int) -> str:
+    return f"{address}/{prefix_len}" if address else ""
+
+
+def _is_named(record: NetworkRecord, value: str) -> bool:
+    """A regular expression, as Docker's filters are."""
+    try:
+        if len(value) <= _MAX_PATTERN:
+            return re.search(value, record.name) is not None
+    except (re.error, RecursionError):
+        pass
+    return value in record.name
+
 
 _NETWORK_TESTS: dict[str, Callable[[NetworkRecord, str], bool]] = {
-    "name": lambda record, value: re.search(re.escape(value), record.name) is not None,
+    "name": _is_named,
     "id": lambda record, value: record.id.startswith(value),
     "driver": lambda record, value: record.driver == value,
     "scope": lambda record, value: record.scope == value,
