@@ -152,6 +152,7 @@ NETWORK = {
         --config-from NETWORK  network to copy the configuration from
         --config-only  only a configuration
         -d --driver NAME  driver (default bridge)
+        --egress LIST…  what its containers reach outside: none or allow=HOST[:PORT]
         --gateway LIST…  gateway of a subnet
         --ingress  the swarm's routing mesh
         --internal  no way out
@@ -168,12 +169,27 @@ NETWORK = {
     "disconnect": Command(
         "[OPTIONS] NETWORK CONTAINER", "Disconnect a container from a network",
         "networks:disconnect", "-f --force  force", least=2, most=2),
+    "explain": Command(
+        "[OPTIONS] FROM TO[:PORT[/PROTOCOL]]",
+        "Say whether a packet passes, and by which rule", "networkpolicy:explain",
+        "--format FORMAT  json", least=2, most=2),
+    "graph": Command(
+        "[OPTIONS]", "Draw who can reach whom", "networkpolicy:graph",
+        "--format FORMAT  text, dot, svg or json", most=0),
     "inspect": Command(
         "[OPTIONS] NETWORK [NETWORK...]", "Details of networks", "inspect:networks",
         INSPECT + "-v --verbose  for diagnostics", least=1),
     "ls": Command(
         "[OPTIONS]", "List networks", "lists:networks", FILTER + FORMAT + NO_TRUNC + QUIET,
         most=0),
+    "policy": Command(
+        "set|show|rm [OPTIONS] NETWORK [FILE]", "Who may talk to whom on a network",
+        "networkpolicy:policy", """\
+        --default DEFAULT  open or closed, with set
+        --egress LIST…  none or allow=HOST[:PORT], with set
+        --format FORMAT  json, with show
+        --rule LIST…  a line of the policy, with set
+        """, least=2, most=3),
     "prune": Command("[OPTIONS]", "Remove unused networks", "prune:networks", PRUNED, most=0),
     "rm": Command(
         "NETWORK [NETWORK...]", "Remove networks", "networks:rm",

@@ -124,6 +124,11 @@ _WORDS = {
     "--pull": "always missing never",
     "--format": "json table",
     "images:save --format": "docker oci",
+    "networkpolicy:graph --format": "text dot svg json",
+    "networkpolicy:policy --default": "open closed",
+    "networkpolicy:explain --format": "json",
+    "networkpolicy:policy --format": "json",
+    "--egress": "none open allow=",
     "--type": "container image network volume",
     "--log-driver": "json-file local journald syslog none",
     "--ipc": "private shareable host none",
@@ -178,11 +183,14 @@ def _objects(
     kinds = {
         "CONTAINER": "container", "IMAGE": "image", "NETWORK": "network", "VOLUME": "volume",
         "CONTEXT": "context", "SOURCE_IMAGE:TAG": "image", "NAME|ID": "any",
+        "FROM": "container", "TO:PORT/PROTOCOL": "container",
         "NAME:TAG": "image", "REPOSITORY:TAG": "image", "SERVER": "server",
     }  # fmt: skip
     wanted = [
         kinds[word.removesuffix("...")] for word in usage if word.removesuffix("...") in kinds
     ]
+    if command.function == "networkpolicy:policy" and not given:
+        return ["set", "show", "rm"]
     if module == "cp":
         return [f"{found}:" for found in _names("container", connection)]
     if not wanted or name.startswith(("create", "import")):

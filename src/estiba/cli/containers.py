@@ -77,17 +77,21 @@ def wait(client: Client, given: Arguments) -> int:
 
 
 def update(client: Client, given: Arguments) -> int:
+    from estiba.cli.networkpolicy import set_egress
     from estiba.cli.runspec import limits, restart_policy
 
     body = limits(given)
     if given.restart:
         body["RestartPolicy"] = restart_policy(given.restart)
-    if not body:
+    if not body and not given.egress:
         raise UsageError("you must provide one or more flags when using this command")
 
     def change(name: str) -> None:
-        answer = client.post(f"/containers/{part(name)}/update", None, body)
-        for warning in answer.get("Warnings") or []:
+        warnings = set_egress(client, name, given.egress) if given.egress else []
+        if body:
+            answer = client.post(f"/containers/{part(name)}/update", None, body)
+            warnings += answer.get("Warnings") or []
+        for warning in warnings:
             print(warning, file=sys.stderr)
 
     return each(given.words, change)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from estiba.cli.networkpolicy import egress_of
 from estiba.cli.output import each, labels_of, pairs
 from estiba.cli.parse import Arguments, UsageError
 from estiba.client.errors import ApiError
@@ -23,7 +24,7 @@ def create(client: Client, given: Arguments) -> int:
         "Attachable": given.attachable,
         "Ingress": given.ingress,
         "ConfigOnly": given.config_only,
-        "Options": labels_of(given.opt),
+        "Options": labels_of(given.opt) | egress_of(given.egress),
         "Labels": labels_of(given.label),
         "IPAM": {
             "Driver": given.ipam_driver or "default",

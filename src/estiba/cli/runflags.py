@@ -16,7 +16,12 @@ LIMITS = """\
 --pids-limit N  limit of processes; -1 is none
 --restart POLICY  no, always, unless-stopped, on-failure[:N] or on-unhealthy[:N]
 """
-UPDATE = LIMITS
+UPDATE = (
+    LIMITS
+    + """\
+--egress LIST…  what it reaches outside: open, none or allow=HOST[:PORT]
+"""
+)
 CREATE = LIMITS + """\
 --add-host LIST…  a line of /etc/hosts (host:ip)
 --annotation LIST…  annotation for the OCI runtime
@@ -40,6 +45,7 @@ CREATE = LIMITS + """\
 --dns-option --dns-opt LIST…  DNS options
 --dns-search LIST…  DNS search domains
 --domainname NAME  NIS domain name
+--egress LIST…  what it reaches outside: none or allow=HOST[:PORT]
 --entrypoint COMMAND  instead of the image's entrypoint
 -e --env LIST…  environment variables
 --env-file LIST…  files of environment variables

@@ -7,6 +7,7 @@ import os
 from estiba.cli.deviceflags import devices, rated, weighted
 from estiba.cli.mountflags import parse_expose, parse_mount, parse_publish, parse_volume
 from estiba.cli.netflags import dns_server, extra_host, mac_address, network_options, networking
+from estiba.cli.networkpolicy import egress_of
 from estiba.cli.output import labels_of, pairs
 from estiba.cli.parse import Arguments, FlagError
 from estiba.client.errors import ClientError
@@ -123,7 +124,7 @@ def host_config(
         "Mounts": [parse_mount(text) for text in given.mount] or None,
         "Tmpfs": dict(text.partition(":")[::2] for text in given.tmpfs) or None,
         "Sysctls": pairs(given.sysctl, "--sysctl") or None,
-        "Annotations": labels_of(given.annotation) or None,
+        "Annotations": labels_of(given.annotation) | egress_of(given.egress) or None,
         "StorageOpt": pairs(given.storage_opt, "--storage-opt") or None,
         "LogConfig": log_config(given),
         "RestartPolicy": restart_policy(given.restart),

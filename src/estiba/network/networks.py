@@ -36,6 +36,7 @@ from estiba.network.ipam import with_defaults
 from estiba.network.macvlan import ParentDriver
 from estiba.network.parents import IPVLAN, MACVLAN
 from estiba.network.plan import NetworkConfig
+from estiba.network.policy.egress import check_option
 from estiba.network.record import (
     KIND,
     Endpoint,
@@ -212,6 +213,7 @@ class Networks:
         driver = self._drivers.get("null" if spec.config_only else spec.driver)
         if driver is None:
             raise NotFound(f"could not find plugin {spec.driver} in v1 plugin registry: not found")
+        check_option(spec.options, spec.driver)
         record = self._plan(driver, spec)
         try:
             self._save(record, "create")

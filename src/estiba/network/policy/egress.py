@@ -11,6 +11,7 @@ or `*` for every address; IPv6 stands in brackets where ports follow.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
@@ -157,3 +158,12 @@ def _service(ports: str | None, protocol: str | None) -> Service:
     if ports is None:
         return parse_service(protocol) if protocol else EVERYTHING
     return parse_service(f"{ports}/{protocol}" if protocol else ports)
+
+
+def check_option(options: Mapping[str, str], driver: str) -> None:
+    """Raises InvalidArgument for a network whose list cannot be read, or could not be kept."""
+    if parse_egress(options.get(OPTION, "")) is not None and driver != "bridge":
+        raise InvalidArgument(
+            f"{OPTION}: a network of driver {driver} does not pass the engine's firewall: "
+            "use the driver bridge"
+        )

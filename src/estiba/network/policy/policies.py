@@ -14,29 +14,27 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import msgspec
-
 from estiba.kernel import failpoint
 from estiba.kernel.nflog import PacketLog
 from estiba.kernel.nft import Nft
 from estiba.model.errors import Conflict, EstibaError, FailedPrecondition, Unavailable
-from estiba.model.event import Event, EventType
+from estiba.model.event import Event
 from estiba.network.firewall.policy import PolicyText
 from estiba.network.firewall.table import Firewall
-from estiba.network.policy import carried
+from estiba.network.plan import OPTION_ANTI_SPOOFING, parse_truth
+from estiba.network.policy import carried, stored
 from estiba.network.policy.compile import Compiled, Point, compile_state
 from estiba.network.policy.denials import Denials
 from estiba.network.policy.egress import OPTION, Address, parse_egress
 from estiba.network.policy.members import Member, NetworkView, State, member_of, view_of
 from estiba.network.policy.names import Names
-from estiba.network.policy.rules import OPEN, NetworkPolicy, parse_policy
+from estiba.network.policy.rules import OPEN, NetworkPolicy
 from estiba.network.policy.ruleset import difference, render
 from estiba.network.record import Endpoint, NetworkRecord
-from estiba.store import Store, Transaction
+from estiba.store import Store
 
 _log = logging.getLogger(__name__)
 
-KIND = "policy"
 _GROUPS = 32
 
 
@@ -46,12 +44,6 @@ class Facts:
 
     labels: Mapping[str, str] = field(default_factory=dict)
     egress: str = ""
-
-
-class _Stored(msgspec.Struct, frozen=True):
-    """A policy in its own language, so that the record outlives changes of classes."""
-
-    lines: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +92,7 @@ class Policies:
         """
         self._firewall = firewall
         self._names.table = firewall.table
-        for record in self._store.load(KIND):
-            try:
-                stored = msgspec.json.decode(record.body, type=_Stored)
-                self._policies[record.id] = parse_policy("\n".join(stored.lines))
-            except (msgspec.MsgspecError, EstibaError) as error:
-                _log.error("the policy of network %s is closed: %s", record.id, error)
-                self._policies[record.id] = NetworkPolicy(closed=True)
+        self._policies = stored.load(self._store)
         self._log = self._open_log(firewall.table)
         self._compiled = self._compile(State())
         firewall.set_policy(self)
@@ -168,7 +154,7 @@ class Policies:
             self._networks.pop(network.id, None)
             known = self._policies.pop(network.id, None)
         if known is not None:
-            self._store.commit_blocking(lambda tx: tx.delete(KIND, network.id), durable=True)
+            self._store.commit_blocking(lambda tx: tx.delete(stored.KIND, network.id), durable=True)
 
     def _note(self, network: NetworkRecord, endpoint: Endpoint) -> None:
         if network.driver == "null":
@@ -191,6 +177,11 @@ class Policies:
             raise FailedPrecondition(
                 f"network {network.name} ({network.driver}) does not pass the engine's firewall, "
                 f"so that the policy of {member.name} could not be kept: use a bridge network"
+            )
+        if not parse_truth(network.options, OPTION_ANTI_SPOOFING, default=True):
+            raise FailedPrecondition(
+                f"containers of network {network.name} may pretend to be others "
+                f"({OPTION_ANTI_SPOOFING}=false), so that no policy could be kept there"
             )
         for other in self._members.values():
             same = other.network_id == member.network_id and other.mac == member.mac
@@ -236,7 +227,9 @@ class Policies:
             try:
                 self._apply()
                 failpoint.hit("network.policy-set")
-                self._store.commit_blocking(lambda tx: _write(tx, network, policy), durable=True)
+                self._store.commit_blocking(
+                    lambda tx: stored.write(tx, network, policy), durable=True
+                )
             except BaseException:
                 self._put(network.id, before)
                 with contextlib.suppress(EstibaError):
@@ -407,12 +400,3 @@ def _inherits(heir: Member, member: Member) -> bool:
     if heir.network_id != member.network_id:
         return False
     return heir.mac == member.mac or bool(set(heir.addresses) & set(member.addresses))
-
-
-def _write(tx: Transaction, network: NetworkRecord, policy: NetworkPolicy) -> None:
-    if policy == OPEN:
-        tx.delete(KIND, network.id)
-    else:
-        tx.put(KIND, network.id, msgspec.json.encode(_Stored(policy.lines())))
-    attributes = {"name": network.name, "type": network.driver}
-    tx.add_event(Event(EventType.NETWORK, "policy", network.id, attributes))
