@@ -19,6 +19,7 @@ from estiba.network.firewall.coexist import Admission
 from estiba.network.firewall.contents import Change, Contents
 from estiba.network.firewall.elements import change
 from estiba.network.firewall.hostpolicy import HostPolicy
+from estiba.network.firewall.hosttext import HostText
 from estiba.network.firewall.policy import NO_POLICY, PolicySource
 from estiba.network.firewall.rules import BridgeRule, EndpointRule, PortRule
 from estiba.network.firewall.writer import Writer
@@ -59,7 +60,7 @@ class Firewall:
             for rule in bridges:
                 self._contents.put_bridge(rule)
             self._watch = RulesetWatch(self._settle, self._host.tick_s)
-            self._host.read()
+            self._host.text = self._host.read()
             if self._writer.is_there():
                 self._admission.ensure(self._contents.bridges)
             else:
@@ -182,17 +183,26 @@ class Firewall:
     def _settle(self) -> None:
         """Another program changed the ruleset: its own firewall perhaps, or ours."""
         try:
-            commands = self._host.reread()
+            new = self._host.read()
             with self.lock:
+                old, self._host.text = self._host.text, new
                 if self._is_whole and not self._writer.is_intact(self._contents):
                     _log.warning("another program changed the table %s: restored", self.table)
                     self._rewrite()
-                elif commands:
-                    self._nft.run(commands)
-                    self._writer.remember()
+                elif new != old:
+                    self._follow(old, new)
                 self._admission.ensure(self._contents.bridges)
         except EstibaError as error:
             _log.warning("cannot restore the table %s: %s", self.table, error)
+
+    def _follow(self, old: HostText, new: HostText) -> None:
+        """The host's firewall says something else by now."""
+        try:
+            self._nft.run(old.replace(self.table, new))
+        except (NotFound, Internal):
+            self._rewrite()
+            return
+        self._writer.remember()
 
     def _stop_watching(self) -> None:
         if self._watch is not None:
