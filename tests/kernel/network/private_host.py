@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,7 @@ from typing import TypeVar
 from estiba.kernel import rtnetlink
 from estiba.kernel.libc import check, libc
 from estiba.kernel.netlink import NetlinkSocket
-from estiba.kernel.netns import run_in_netns
+from estiba.kernel.netns import ensure_netns, remove_netns, run_in_netns
 from estiba.kernel.nft import Nft
 from estiba.network.networks import Networks
 from estiba.network.plan import NetworkConfig
@@ -27,6 +28,10 @@ from estiba.store import Store
 
 HOST_ADDRESS = "198.51.100.2"
 OUTSIDE_ADDRESS = "198.51.100.1"
+NEIGHBOUR_ADDRESS = "198.51.100.3"
+HOST_ADDRESS6 = "2001:db8:64::2"
+OUTSIDE_ADDRESS6 = "2001:db8:64::1"
+NEIGHBOUR_ADDRESS6 = "2001:db8:64::3"
 _CLONE_NEWNET = 0x40000000
 T = TypeVar("T")
 
@@ -58,12 +63,20 @@ class Host:
             **wanted,  # type: ignore[arg-type]
         )
 
-    def serve(self, where: Path | None, port: int, kind: int = socket.SOCK_STREAM) -> None:
+    def serve(
+        self,
+        where: Path | None,
+        port: int,
+        kind: int = socket.SOCK_STREAM,
+        address: str = "0.0.0.0",
+    ) -> None:
         """Answers every connection or datagram with the address that it came from."""
 
         def listen() -> socket.socket:
-            server = socket.socket(socket.AF_INET, kind)
-            server.bind(("0.0.0.0", port))
+            server = socket.socket(_family(address), kind)
+            if ":" in address:
+                server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            server.bind((address, port))
             if kind == socket.SOCK_STREAM:
                 server.listen()
             return server
@@ -87,7 +100,7 @@ class Host:
         """Who the server at `address` says that one is. Raises OSError when nobody answers."""
 
         def call() -> str:
-            with socket.socket(socket.AF_INET, kind) as client:
+            with socket.socket(_family(address), kind) as client:
                 client.settimeout(timeout_s)
                 client.connect((address, port))
                 client.send(b"who am I?")
@@ -102,18 +115,41 @@ class Host:
             return True
         return False
 
+    def neighbour(self) -> Path:
+        """Another machine on the host's wire, made when it is asked for."""
+        place = self.root / "neighbour"
+        if not place.exists():
+            ensure_netns(place)
+            self.stack.callback(remove_netns, place)
+            join_uplink(place, "up2", "02:00:00:00:00:03")
+            addresses = f"{NEIGHBOUR_ADDRESS}/24", f"{NEIGHBOUR_ADDRESS6}/64"
+            run_in_netns(place, lambda: configure_outside(*addresses))
+        return place
+
+    def command(self, where: Path | None, *words: str) -> str:
+        """Runs a program there; raises CalledProcessError when it fails."""
+        return self._from(where, lambda: run(*words))
+
     def _from(self, where: Path | None, function: Callable[[], T]) -> T:
         return function() if where is None else run_in_netns(where, function)
+
+
+def run(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def _answer_stream(server: socket.socket) -> None:
     try:
         while True:
-            client, (address, _) = server.accept()
+            client, peer = server.accept()
             with client:
                 client.settimeout(5)
                 client.recv(100)
-                client.sendall(address.encode())
+                client.sendall(peer[0].encode())
     except OSError:
         return
 
@@ -151,37 +187,61 @@ def entered(path: Path) -> Iterator[None]:
 
 
 def make_uplink(outside: Path) -> None:
+    """The host's own part of the wire: `up0`, a bridge, with the outside as its neighbour."""
+    _use_addresses_at_once()
     with NetlinkSocket() as handle:
         handle.execute(
             rtnetlink.set_link("lo", up=True),
             rtnetlink.add_bridge("up0", mac="02:00:00:00:00:01", mtu=1500),
         )
         index = rtnetlink.get_link(handle, "up0").index
-        there = os.open(outside, os.O_RDONLY)
+        handle.execute(
+            rtnetlink.set_link("up0", up=True),
+            rtnetlink.add_address(index, ip_interface(f"{HOST_ADDRESS}/24")),
+            rtnetlink.add_address(index, ip_interface(f"{HOST_ADDRESS6}/64")),
+            rtnetlink.set_default_route(index, ip_address(OUTSIDE_ADDRESS)),
+            rtnetlink.set_default_route(index, ip_address(OUTSIDE_ADDRESS6)),
+        )
+    join_uplink(outside, "up1", "02:00:00:00:00:02")
+
+
+def join_uplink(namespace: Path, link: str, mac: str) -> None:
+    """Another machine on the same wire; the caller is in the host's namespace."""
+    with NetlinkSocket() as handle:
+        there = os.open(namespace, os.O_RDONLY)
         handle.execute(
             rtnetlink.add_veth(
-                "up1",
-                master=index,
+                link,
+                master=rtnetlink.get_link(handle, "up0").index,
                 mtu=1500,
                 peer="out0",
-                peer_mac="02:00:00:00:00:02",
+                peer_mac=mac,
                 peer_netns_fd=there,
             ),
-            rtnetlink.set_link("up1", up=True),
-            rtnetlink.add_address(index, ip_interface(f"{HOST_ADDRESS}/24")),
-            rtnetlink.set_default_route(index, ip_address(OUTSIDE_ADDRESS)),
+            rtnetlink.set_link(link, up=True),
         )
         os.close(there)
 
 
-def configure_outside() -> None:
+def configure_outside(*addresses: str) -> None:
+    """What the other machine sets for itself."""
+    _use_addresses_at_once()
     with NetlinkSocket() as handle:
         index = rtnetlink.get_link(handle, "out0").index
         handle.execute(
             rtnetlink.set_link("lo", up=True),
             rtnetlink.set_link("out0", up=True),
-            rtnetlink.add_address(index, ip_interface(f"{OUTSIDE_ADDRESS}/24")),
+            *(
+                rtnetlink.add_address(index, ip_interface(address))
+                for address in addresses or (f"{OUTSIDE_ADDRESS}/24", f"{OUTSIDE_ADDRESS6}/64")
+            ),
         )
+
+
+def _use_addresses_at_once() -> None:
+    """Without duplicate address detection, which takes a second."""
+    for scope in "default", "all":
+        Path(f"/proc/sys/net/ipv6/conf/{scope}/accept_dad").write_text("0")
 
 
 def traces(root: Path) -> tuple[list[str], list[object], list[str]]:
