@@ -120,8 +120,11 @@ class ContainerCommands(Protocol):
         ref: str,
         added: dict[str, list[PortBinding]],
         removed: dict[str, list[PortBinding]],
-    ) -> None:
-        """Publishes ports, and takes back others; what is up keeps those that stay."""
+    ) -> Json:
+        """Publishes ports, and takes back others; those that stay are not interrupted.
+
+        Returns NetworkSettings.Ports as they are then.
+        """
 
     async def resize(self, ref: str, height: int, width: int) -> None: ...
 

@@ -147,11 +147,12 @@ class ContainerRoutes:
         added, removed = (decode_ports(body, name) for name in ("PublishAdd", "PublishRemove"))
         resources, unknown = decode_update(body, context.version)
         policy = decode(policy_body, RestartPolicy, "RestartPolicy")[0] if policy_body else None
+        own: dict[str, Any] = {}
         if added or removed:
-            await self._commands.publish(context.id, added, removed)
+            own["Ports"] = await self._commands.publish(context.id, added, removed)
         warnings = await self._commands.update(context.id, resources, policy)
         warnings = [*warnings, *(f"Unknown field ignored: {field}" for field in unknown)]
-        return answer({"Warnings": warnings})
+        return answer({"Warnings": warnings, **own})
 
     async def delete(self, context: Context) -> HttpResponse:
         await self._commands.remove(

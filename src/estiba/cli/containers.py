@@ -77,12 +77,15 @@ def wait(client: Client, given: Arguments) -> int:
 
 
 def update(client: Client, given: Arguments) -> int:
+    from estiba.cli.netflags import changed_ports
     from estiba.cli.networkpolicy import set_egress
     from estiba.cli.runspec import limits, restart_policy
 
     body = limits(given)
     if given.restart:
         body["RestartPolicy"] = restart_policy(given.restart)
+    ports = changed_ports(given)
+    body.update(ports)
     if not body and not given.egress:
         raise UsageError("you must provide one or more flags when using this command")
 
@@ -91,6 +94,11 @@ def update(client: Client, given: Arguments) -> int:
         if body:
             answer = client.post(f"/containers/{part(name)}/update", None, body)
             warnings += answer.get("Warnings") or []
+            if ports and "Ports" not in answer:
+                raise ClientError(
+                    f"{name}: the daemon cannot change published ports: it has ignored "
+                    "--publish-add and --publish-rm"
+                )
         for warning in warnings:
             print(warning, file=sys.stderr)
 

@@ -9,7 +9,7 @@ from estiba.cli.parse import Arguments
 from estiba.cli.runspec import build
 from estiba.client.errors import ApiError, ClientError
 from estiba.client.host import read_config
-from estiba.client.http import Client
+from estiba.client.http import Client, version_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _NO_PULL = ("always", "never")
 """Policies under which an image that is missing stays so."""
+_ENDPOINT_MAC_SINCE = (1, 44)
+"""Since then the address is the network's, and that of the container is no more."""
 _API_SOCKET = "/var/run/docker.sock"
 _PROXIES = {
     "httpProxy": "HTTP_PROXY", "httpsProxy": "HTTPS_PROXY", "noProxy": "NO_PROXY",
@@ -74,6 +76,8 @@ def create_container(client: Client, given: Arguments, body: dict[str, Any]) -> 
     """Its id. Raises ClientError."""
     if given.use_api_socket:
         _mount_socket(client, body)
+    if version_key(client.version) >= _ENDPOINT_MAC_SINCE:
+        body.pop("MacAddress", None)
     body["Env"] = [*proxies(client, body["Env"]), *body["Env"]]
     with _IdFile(given.cidfile) as file:
         container = _created(client, given, body)

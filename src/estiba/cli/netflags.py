@@ -79,25 +79,53 @@ def _network_error(text: str, reason: str) -> FlagError:
     return FlagError(f'invalid argument "{text}" for "--network" flag: {reason}')
 
 
+_NOT_OF_USERS = ("", "default", "bridge", "host", "none", "nat")
+
+
+def _is_of_users(name: str) -> bool:
+    return name not in _NOT_OF_USERS and not name.startswith("container:")
+
+
 def networking(given: Arguments) -> dict[str, Any]:
     """EndpointsConfig; the short flags (`--ip`, `--network-alias`, …) are the first network's."""
     networks = [network_options(text) for text in given.network or ["default"]]
-    first = networks[0]
-    first["alias"] += given.network_alias
-    first["link-local-ip"] += given.link_local_ip
-    for key, value in (("ip", given.ip), ("ip6", given.ip6), ("mac-address", given.mac_address)):
-        if value and first.get(key) and first[key] != value:
+    _apply_short_flags(given, networks[0])
+    endpoints: dict[str, Any] = {}
+    for network in networks:
+        name = network["name"]
+        if not _is_of_users(name) and network["alias"]:
+            raise ClientError("network-scoped aliases are only supported for user-defined networks")
+        if name in endpoints:
+            raise ClientError(f'network "{name}" is specified multiple times')
+        endpoints[name] = _endpoint(network)
+    if len({_is_of_users(name) for name in endpoints}) > 1:
+        raise ClientError(
+            "conflicting options: cannot attach both user-defined and non-user-defined "
+            "network-modes"
+        )
+    if len(endpoints) == 1 and not all(endpoints.values()):
+        endpoints = {}
+    return {"EndpointsConfig": endpoints}
+
+
+def _apply_short_flags(given: Arguments, first: dict[str, Any]) -> None:
+    """Raises ClientError for what is given both ways."""
+    for key, flag, what in (
+        ("alias", "network-alias", "alias"),
+        ("ip", "ip", "IPv4 address"),
+        ("ip6", "ip6", "IPv6 address"),
+        ("mac-address", "mac-address", "MAC address"),
+        ("link-local-ip", "link-local-ip", "link-local IP addresses"),
+    ):
+        value = getattr(given, flag.replace("-", "_"))
+        if value and first.get(key):
             raise ClientError(
-                f"conflicting options: cannot specify both --{key} and per-network {key}"
+                f"conflicting options: cannot specify both --{flag} and per-network {what}"
             )
         if value:
             first[key] = value
-    endpoints = {network["name"]: _endpoint(network) for network in networks}
-    if len(endpoints) != len(networks):
-        raise ClientError("network is specified multiple times")
-    if not given.network and not endpoints["default"]:
-        endpoints = {}
-    return {"EndpointsConfig": endpoints}
+    if _is_of_users(first["name"]):
+        first["link"] = given.link
 
 
 def _endpoint(network: dict[str, Any]) -> dict[str, Any]:
@@ -110,8 +138,27 @@ def _endpoint(network: dict[str, Any]) -> dict[str, Any]:
     endpoint = {
         "IPAMConfig": {key: value for key, value in ipam.items() if value},
         "Aliases": network["alias"],
+        "Links": network.get("link"),
         "DriverOpts": pairs(network["driver-opt"], "--network"),
         "MacAddress": network.get("mac-address"),
         "GwPriority": int(priority) if priority else 0,
     }
     return {key: value for key, value in endpoint.items() if value}
+
+
+def changed_ports(given: Arguments) -> dict[str, Any]:
+    """What `--publish-add` and `--publish-rm` ask for, as the update's body says it."""
+    from estiba.cli.mountflags import parse_publish
+
+    added: dict[str, Any] = {}
+    removed: dict[str, Any] = {}
+    for text in given.publish_add:
+        for port, binding in parse_publish(text):
+            added.setdefault(port, []).append(binding)
+    for text in given.publish_rm:
+        for port, binding in parse_publish(text):
+            bindings = removed.setdefault(port, [])
+            if any(binding.values()):
+                bindings.append(binding)
+    body = {"PublishAdd": added, "PublishRemove": removed}
+    return {name: ports for name, ports in body.items() if ports}

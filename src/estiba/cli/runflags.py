@@ -20,6 +20,8 @@ UPDATE = (
     LIMITS
     + """\
 --egress LIST…  what it reaches outside: open, none or allow=HOST[:PORT]
+--publish-add LIST…  publish a port, of a running container too ([[ip:]host:]container[/proto])
+--publish-rm LIST…  take a published port back ([[ip:]host:]container[/proto])
 """
 )
 CREATE = LIMITS + """\

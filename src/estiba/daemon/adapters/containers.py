@@ -29,7 +29,7 @@ from estiba.containers.unhonoured import honoured_update, update_warnings
 from estiba.containers.validate import check_binding
 from estiba.daemon.adapters.config_views import host_config_view
 from estiba.daemon.adapters.container_filters import filter_containers, prune_candidates
-from estiba.daemon.adapters.container_views import inspect_view, summary_view
+from estiba.daemon.adapters.container_views import inspect_view, ports_view, summary_view
 from estiba.daemon.adapters.stats import StatsReader
 from estiba.images.images import Images
 from estiba.images.record import ImageRecord
@@ -334,12 +334,13 @@ class ContainerCommands:
         ref: str,
         added: dict[str, list[PortBinding]],
         removed: dict[str, list[PortBinding]],
-    ) -> None:
+    ) -> Json:
         for port, bindings in [*added.items(), *removed.items()]:
             check_binding(port, bindings)
         actor = self.engine.find(ref)
         work = actor.connections.publish(added, removed)
         await self._finish(work, f"publish {actor.record.name}")
+        return ports_view(actor.record)
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         actor = self.engine.find(ref)
