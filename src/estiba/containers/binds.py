@@ -50,13 +50,14 @@ def parse_bind(text: str, new_name: NewName, *, driver: str = "") -> MountPlan:
     if len(parts) > 3 or not all(parts[:2]) or is_mode:
         raise InvalidArgument(f"invalid volume specification: '{text}'")
     if len(parts) == 1:
-        return anonymous(destination_of(parts[0]), new_name)
-    source, destination = parts[0], destination_of(parts[1])
+        return anonymous(destination_of(parts[0], text, "volume"), new_name)
+    source, kind = parts[0], "bind" if parts[0].startswith("/") else "volume"
+    destination = destination_of(parts[1], text, kind)
     options = _bind_options(parts[2] if len(parts) == 3 else "", text)
     mode = ",".join(options.values())
     rw = options.get("access") != "ro"
     idmap = options["idmap"].partition("=")[2] if "idmap" in options else None
-    if source.startswith("/"):
+    if kind == "bind":
         _refuse("copy" in options, text, "bind", "VolumeOptions")
         return MountPlan(
             type="bind",
@@ -113,23 +114,23 @@ def anonymous(destination: str, new_name: NewName) -> MountPlan:
     )
 
 
-def destination_of(path: str) -> str:
+def destination_of(path: str, spec: str = "", kind: str = "") -> str:
+    """The normal form of a place to mount at; `spec` and `kind` are for the error.
+
+    Raises InvalidArgument.
+    """
+    where = f"invalid volume specification: '{spec}': " if spec else ""
+    where += f'invalid mount config for type "{kind}": ' if kind else ""
     if not path.startswith("/"):
-        raise InvalidArgument(
-            f"invalid mount config: invalid mount path: '{path}' mount path must be absolute"
-        )
+        raise InvalidArgument(f"{where}invalid mount path: '{path}' mount path must be absolute")
     # POSIX lets two leading slashes stand; here they are one place with one.
     normal = "/" + posixpath.normpath(path).lstrip("/")
     if normal == "/":
-        raise InvalidArgument("invalid specification: destination can't be '/'")
+        raise InvalidArgument(f"{where}invalid specification: destination can't be '/'")
     if normal.startswith("/proc/") and normal not in _PROC_FILES:
-        raise InvalidArgument(
-            f"invalid mount config: {normal} cannot be mounted because it is inside /proc"
-        )
+        raise InvalidArgument(f"{where}{normal} cannot be mounted because it is inside /proc")
     if "\0" in normal or len(normal) > MAX_PATH:
-        raise InvalidArgument(
-            f"invalid mount config: bad characters or over {MAX_PATH} in the path"
-        )
+        raise InvalidArgument(f"{where}bad characters or over {MAX_PATH} in the path")
     return normal
 
 

@@ -112,7 +112,7 @@ def _map_owners(plans: dict[str, MountPlan], wanted: Mapping[str, str]) -> None:
 
 def _from_mount(mount: Mount, new_name: NewName, find_image: FindImage) -> MountPlan:
     _check_mount(mount)
-    destination = destination_of(mount.target)
+    destination = destination_of(mount.target, kind=mount.type)
     if mount.type == "bind":
         return _bind_mount(mount, destination)
     if mount.type == "image":

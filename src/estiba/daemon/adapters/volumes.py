@@ -13,7 +13,7 @@ import msgspec
 from estiba.containers.engine import Engine
 from estiba.daemon.adapters.container_filters import is_prunable, matches_label
 from estiba.daemon.adapters.container_views import timestamp
-from estiba.daemon.adapters.image_filters import parse_bool
+from estiba.daemon.adapters.image_filters import check_known, parse_bool
 from estiba.kernel.blocking import run_blocking
 from estiba.model.errors import Conflict, EstibaError, InvalidArgument, Unavailable
 from estiba.volumes.record import VolumeRecord
@@ -114,9 +114,8 @@ class VolumeAdapter:
         await run_blocking(self.volumes.remove, name, users=users, force=force)
 
     async def prune(self, filters: Filters) -> Json:
+        check_known(filters, {"all", "label", "label!"})
         everything = any(parse_bool("all", value) for value in filters.get("all", []))
-        if "until" in filters:
-            raise InvalidArgument("invalid filter 'until'")
         if self._is_pruning:
             raise Conflict("a prune operation is already running")
 
