@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.daemon import PrivateDaemon, needs_docker
+from tests.support.parity import ESTIBA
 
 from estiba.kernel.mounts import MountFlag, mount, mounted_under, unmount
 
@@ -437,3 +439,16 @@ def test_file_systems_with_and_without_owners_that_can_be_mapped(
                          check=False)  # fmt: skip
     assert b"the file system proc of /proc/sys" in done.stderr
     assert b"knows no id mapping" in done.stderr
+
+
+def test_our_own_client_asks_by_a_word_of_mount(daemon: PrivateDaemon, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    os.chown(source, 1000, 1000)
+    done = subprocess.run(
+        [*ESTIBA, "run", "--rm", "--mount", f"type=bind,src={source},dst=/dst,idmap", "busybox",
+         "stat", "-c%u", "/dst"],
+        env={**daemon.client_environment(), "ESTIBA_HOST": daemon.url}, capture_output=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout == b"0\n"

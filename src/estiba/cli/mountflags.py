@@ -32,6 +32,13 @@ def parse_volume(text: str) -> str | None:
 # -- mounts --------------------------------------------------------------------------------
 
 _BIND, _VOLUME, _TMPFS, _IMAGE = "BindOptions", "VolumeOptions", "TmpfsOptions", "ImageOptions"
+_IDMAP = "idmap"
+IDMAPS = "estiba.idmap"
+"""The annotation of a container that says at which of its mounts owners are mapped."""
+
+_BARE = ("readonly", "volume-nocopy", "bind-non-recursive", "bind-create-src", "idmap")
+"""Fields that may stand without a value."""
+
 _RECURSIVE = {
     "enabled": {},
     "disabled": {"NonRecursive": True},
@@ -61,12 +68,49 @@ def parse_mount(text: str) -> dict[str, Any]:
     source = mount.get("Source", "")
     if mount["Type"] == "bind" and source.startswith("."):
         mount["Source"] = os.path.abspath(source)
-    for kind, options in (("bind", _BIND), ("volume", _VOLUME), ("tmpfs", _TMPFS)):
+    kinds = (("bind", _BIND), ("volume", _VOLUME), ("tmpfs", _TMPFS), ("image", _IMAGE))
+    for kind, options in kinds:
         if options in mount and mount["Type"] != kind:
             raise _mount_error(
                 text, f"cannot mix '{kind}-*' options with mount type '{mount['Type']}'"
             )
+    reason = _missing_beside(mount)
+    if reason:
+        raise _mount_error(text, reason)
     return mount
+
+
+def _missing_beside(mount: dict[str, Any]) -> str:
+    """Why the options of a bind do not go without others; empty if they do."""
+    options = mount.get(_BIND, {})
+    form = "writable" if options.get("ReadOnlyNonRecursive") else "readonly"
+    if not (options.get("ReadOnlyNonRecursive") or options.get("ReadOnlyForceRecursive")):
+        return ""
+    needs = f"option 'bind-recursive={form}' requires"
+    if not mount.get("ReadOnly"):
+        return f"{needs} 'readonly' to be specified in conjunction"
+    if form == "readonly" and options.get("Propagation") != "rprivate":
+        return f"{needs} 'bind-propagation=rprivate' to be specified in conjunction"
+    return ""
+
+
+def split_mounts(
+    texts: list[str], annotations: dict[str, str]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """What `--mount` asks for, and the annotations with whose owners are mapped.
+
+    The Engine API has no field for that. Raises FlagError.
+    """
+    mounts = [parse_mount(text) for text in texts]
+    mapped = [annotations[IDMAPS]] if IDMAPS in annotations else []
+    for mount, text in zip(mounts, texts, strict=True):
+        ranges = mount.pop(_IDMAP, None)
+        if ranges is None:
+            continue
+        if set(mount["Target"]) & set(",="):
+            raise _mount_error(text, "idmap takes no target with a comma or an equals sign")
+        mapped.append(f"{mount['Target']}={ranges}" if ranges else mount["Target"])
+    return mounts, {**annotations, IDMAPS: ",".join(mapped)} if mapped else annotations
 
 
 def _mount_error(text: str, reason: str) -> FlagError:
@@ -88,10 +132,12 @@ def _fields(text: str) -> list[str]:
 
 def _set(mount: dict[str, Any], key: str, value: str, *, whole: str, bare: bool) -> None:
     """Raises ValueError with the reason."""
-    if bare and key not in ("readonly", "volume-nocopy", "bind-non-recursive", "bind-create-src"):
+    if bare and key not in _BARE:
         raise ValueError(f"invalid field '{whole}' must be a key=value pair")
     if key in ("type", "source", "target", "consistency"):
         mount[key.capitalize()] = value.lower() if key == "type" else value
+    elif key == "idmap":
+        mount[_IDMAP] = value
     elif key == "readonly":
         mount["ReadOnly"] = _flag(key, value)
     elif key.startswith("bind-"):
@@ -103,7 +149,10 @@ def _set(mount: dict[str, Any], key: str, value: str, *, whole: str, bare: bool)
     elif key == "tmpfs-size":
         from estiba.cli.quantities import size_bytes
 
-        mount.setdefault(_TMPFS, {})["SizeBytes"] = size_bytes(value)
+        try:
+            mount.setdefault(_TMPFS, {})["SizeBytes"] = size_bytes(value)
+        except ValueError:
+            raise ValueError(f"invalid value for {key}: {value}") from None
     elif key == "tmpfs-mode":
         try:
             mount.setdefault(_TMPFS, {})["Mode"] = int(value, 8)
@@ -123,7 +172,8 @@ def _set_bind(options: dict[str, Any], key: str, value: str, whole: str) -> None
     elif key == "bind-recursive":
         if value not in _RECURSIVE:
             raise ValueError(
-                f"invalid value for {key}: {value}: use one of {', '.join(_RECURSIVE)}"
+                f"invalid value for {key}: {value} "
+                '(must be "enabled", "disabled", "writable", or "readonly")'
             )
         options.update(_RECURSIVE[value])
     else:

@@ -23,6 +23,12 @@ def networks(client: Client, given: Arguments) -> int:
 def volumes(client: Client, given: Arguments) -> int:
     if given.all:
         client.require("1.42", "--all")
+        asked = (filters_of(given.filter, "--filter") or {}).get("all")
+        if asked:
+            raise UsageError(
+                "conflicting options: cannot specify both --all and --filter "
+                f"all={next(iter(asked))}"
+            )
     # Before 1.42 volumes with a name went too.
     what = "all" if given.all or version_key(client.version) < (1, 42) else "anonymous"
     filters = {"all": {"true": True}} if given.all else {}

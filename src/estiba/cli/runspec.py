@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from estiba.cli.deviceflags import devices, rated, weighted
-from estiba.cli.mountflags import parse_expose, parse_mount, parse_publish, parse_volume
+from estiba.cli.mountflags import parse_expose, parse_publish, parse_volume, split_mounts
 from estiba.cli.netflags import dns_server, extra_host, mac_address, network_options, networking
 from estiba.cli.networkpolicy import egress_of
 from estiba.cli.output import labels_of, pairs
@@ -97,6 +97,8 @@ def host_config(
     if given.rm and given.restart not in ("", "no"):
         raise ClientError("conflicting options: cannot specify both --restart and --rm")
     networks = given.network
+    annotations = labels_of(given.annotation) | egress_of(given.egress)
+    mounts, annotations = split_mounts(given.mount, annotations)
     host: dict[str, Any] = {
         "Binds": binds or None,
         "ContainerIDFile": given.cidfile,
@@ -121,10 +123,10 @@ def host_config(
         "VolumeDriver": given.volume_driver,
         "VolumesFrom": given.volumes_from or None,
         **security(given.security_opt),
-        "Mounts": [parse_mount(text) for text in given.mount] or None,
+        "Mounts": mounts or None,
         "Tmpfs": dict(text.partition(":")[::2] for text in given.tmpfs) or None,
         "Sysctls": pairs(given.sysctl, "--sysctl") or None,
-        "Annotations": labels_of(given.annotation) | egress_of(given.egress) or None,
+        "Annotations": annotations or None,
         "StorageOpt": pairs(given.storage_opt, "--storage-opt") or None,
         "LogConfig": log_config(given),
         "RestartPolicy": restart_policy(given.restart),

@@ -47,7 +47,8 @@ def _json(value: Any) -> str:
     if isinstance(value, Missing):
         raise TemplateError(f'map has no entry for key "{value.name}"')
     rows = list(value.values()) if isinstance(value, dict) else value
-    if isinstance(value, Row) or (isinstance(rows, list) and any(map(_has_rows, rows))):
+    nested = isinstance(rows, list) and (_has_rows(rows) or any(map(_has_rows, rows)))
+    if isinstance(value, Row) or nested:
         return dumps(_plain(value), html=True)
     return dumps(value)
 

@@ -14,17 +14,8 @@ def create(client: Client, given: Arguments) -> int:
         "DriverOpts": labels_of(given.opt),
         "Labels": labels_of(given.label),
     }
-    if any(getattr(given, name) for name in _OF_CLUSTER):
-        # What is asked for is of no matter to an engine without a cluster, which refuses it.
-        body["ClusterVolumeSpec"] = {"Group": given.group, "Availability": given.availability}
     print(client.post("/volumes/create", None, body)["Name"])
     return 0
-
-
-_OF_CLUSTER = (
-    "availability", "group", "limit_bytes", "required_bytes", "scope", "secret", "sharing",
-    "topology_preferred", "topology_required", "type",
-)  # fmt: skip
 
 
 def update(client: Client, given: Arguments) -> int:
