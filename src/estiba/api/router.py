@@ -32,6 +32,16 @@ Network\tDELETE\t/networks/{id}/policy\tNetworkPolicyDelete\t204,404,500
 Container\tPUT\t/containers/{id}/egress\tContainerEgress\t200,400,404,412,500
 Build\tGET\t/build/outputs/{id}\tBuildOutput\t200,404,500
 Build\tPOST\t/build/agents/{id}\tBuildAgent\t101,404,500
+Volume\tPOST\t/volumes/{name}/clone\tVolumeClone\t201,400,404,409,500
+Volume\tPOST\t/volumes/{name}/rename\tVolumeRename\t204,400,404,409,500
+Volume\tGET\t/volumes/{name}/snapshots\tVolumeSnapshotList\t200,404,409,500
+Volume\tPOST\t/volumes/{name}/snapshots\tVolumeSnapshotCreate\t201,400,404,409,500
+Volume\tPOST\t/volumes/{name}/snapshots/{tag}/restore\tVolumeSnapshotRestore\t204,404,409,500
+Volume\tDELETE\t/volumes/{name}/snapshots/{tag}\tVolumeSnapshotDelete\t204,404,409,500
+Volume\tGET\t/volumes/{name}/backup\tVolumeBackup\t200,404,409,500
+Volume\tPOST\t/volumes/{name}/backup/push\tVolumeBackupPush\t200,400,404,409,500
+Volume\tPOST\t/volumes/{name}/restore\tVolumeRestore\t201,400,409,413,500
+Volume\tPOST\t/volumes/{name}/restore/pull\tVolumeRestorePull\t200,400,500
 """
 
 

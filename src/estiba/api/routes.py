@@ -12,6 +12,7 @@ from estiba.api.routes_images import ImageRoutes
 from estiba.api.routes_policies import PolicyRoutes
 from estiba.api.routes_streams import StreamRoutes
 from estiba.api.routes_system import NetworkRoutes, SystemRoutes, VolumeRoutes
+from estiba.api.routes_volumes import VolumeWorkRoutes
 
 
 def build_router(backends: Backends) -> Router:
@@ -27,4 +28,5 @@ def build_router(backends: Backends) -> Router:
     NetworkRoutes(backends).register(router)
     PolicyRoutes(backends).register(router)
     VolumeRoutes(backends).register(router)
+    VolumeWorkRoutes(backends).register(router)
     return router

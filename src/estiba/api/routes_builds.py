@@ -124,11 +124,11 @@ def _options(context: Context) -> BuildOptions:
         cpu_period_us=context.number("cpuperiod") or 0,
         cpu_quota_us=context.number("cpuquota") or 0,
         cgroup_parent=context.text("cgroupparent"),
-        build_args=_pairs(context, "buildargs"),
+        build_args=pairs(context, "buildargs"),
         shm_bytes=context.number("shmsize") or 0,
         ulimits=_ulimits(context),
         squash=context.flag("squash"),
-        labels=_pairs(context, "labels"),
+        labels=pairs(context, "labels"),
         network=context.text("networkmode"),
         platform=context.text("platform"),
         target=context.text("target"),
@@ -151,7 +151,7 @@ def _json(context: Context, name: str) -> object:
         raise InvalidArgument(f"{name}: {error}") from error
 
 
-def _pairs(context: Context, name: str) -> dict[str, str]:
+def pairs(context: Context, name: str) -> dict[str, str]:
     """A JSON object of strings; what is null is left out, as an argument without a value."""
     value = _json(context, name) or {}
     if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):

@@ -184,7 +184,7 @@ def _objects(
         "CONTAINER": "container", "IMAGE": "image", "NETWORK": "network", "VOLUME": "volume",
         "CONTEXT": "context", "SOURCE_IMAGE:TAG": "image", "NAME|ID": "any",
         "FROM": "container", "TO:PORT/PROTOCOL": "container",
-        "NAME:TAG": "image", "REPOSITORY:TAG": "image", "SERVER": "server",
+        "NAME:TAG": "image", "REPOSITORY:TAG": "image", "SERVER": "server", "TAG": "snapshot",
     }  # fmt: skip
     wanted = [
         kinds[word.removesuffix("...")] for word in usage if word.removesuffix("...") in kinds
@@ -196,7 +196,10 @@ def _objects(
     if not wanted or name.startswith(("create", "import")):
         return []
     states = _STATES.get(command.function, ())
-    return _names(wanted[min(given, len(wanted) - 1)], connection, states)
+    kind = wanted[min(given, len(wanted) - 1)]
+    if kind == "snapshot":
+        states = tuple(word for word in rest if not word.startswith("-"))[:1]
+    return _names(kind, connection, states)
 
 
 def _names(kind: str, connection: list[str], states: tuple[str, ...] = ()) -> list[str]:
@@ -222,6 +225,9 @@ def _names(kind: str, connection: list[str], states: tuple[str, ...] = ()) -> li
         filters = {"status": dict.fromkeys(states, True)} if states else None
         views = client.get("/containers/json", {"all": True, "filters": filters})
         return [view["Names"][0].lstrip("/") for view in views if view["Names"]]
+    if kind == "snapshot":
+        views = client.get(f"/volumes/{states[0]}/snapshots") if states else []
+        return [view["Tag"] for view in views]
     if kind == "image":
         return [tag for view in client.get("/images/json") for tag in view["RepoTags"] or []]
     if kind == "network":

@@ -100,7 +100,7 @@ def save(client: Client, given: Arguments) -> int:
     return 0
 
 
-def _open_file(path: str) -> int:
+def open_file(path: str) -> int:
     """A descriptor of a file, or of stdin for `-`. Raises ClientError."""
     if path == "-":
         return 0
@@ -113,7 +113,7 @@ def _open_file(path: str) -> int:
 def load(client: Client, given: Arguments) -> int:
     if not given.input and os.isatty(0):
         raise ClientError("requested load from stdin, but stdin is empty")
-    pieces = read_pieces(_open_file(given.input or "-"))
+    pieces = read_pieces(open_file(given.input or "-"))
     query = {"quiet": given.quiet or not os.isatty(1), **_one_platform(client, given)}
     show_progress(client.call("POST", "/images/load", query, source=pieces).lines())
     return 0
@@ -131,7 +131,7 @@ def import_(client: Client, given: Arguments) -> int:
         "changes": given.change or None,
         "platform": default_platform(given.platform).lower() or None,
     }
-    pieces = None if remote else read_pieces(_open_file(source))
+    pieces = None if remote else read_pieces(open_file(source))
     response = client.call("POST", "/images/create", query, source=pieces)
     show_progress(response.lines())
     return 0

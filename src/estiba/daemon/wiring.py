@@ -29,6 +29,8 @@ from estiba.daemon.adapters.streams import ContainerStreams
 from estiba.daemon.adapters.system import System
 from estiba.daemon.adapters.system_views import EngineFacts, host_warnings
 from estiba.daemon.adapters.transfers import ImageTransfers
+from estiba.daemon.adapters.volume_backups import VolumeBackups
+from estiba.daemon.adapters.volume_copies import VolumeCopies
 from estiba.daemon.adapters.volumes import VolumeAdapter
 from estiba.daemon.config import DaemonConfig
 from estiba.daemon.core import Core, build_core, read_seccomp
@@ -39,6 +41,7 @@ from estiba.http1.tls import tls_context
 from estiba.model.errors import InvalidArgument
 from estiba.plugins.registry import NETWORK, VOLUME
 from estiba.storage.snapshots import DRIVER
+from estiba.volumes.snapshots import Snapshots
 
 
 def build(config: DaemonConfig) -> Daemon:
@@ -93,6 +96,8 @@ def _backends(core: Core) -> Backends:
         policies=PolicyAdapter(core.policies, core.networks, core.engine),
         networks=NetworkAdapter(core.networks, engine),
         volumes=VolumeAdapter(core.volumes, engine),
+        volume_copies=VolumeCopies(core.volumes, Snapshots(core.volumes), engine),
+        volume_backups=VolumeBackups(core.volumes, engine, config.registries, core.limits),
         cgroup_v2=core.facts.cgroup_v2,
     )
 

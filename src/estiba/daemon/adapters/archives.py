@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 from estiba.api.ports import CommitOptions
-from estiba.containers.actor import Actor
 from estiba.containers.defaults import merge_image
 from estiba.containers.engine import Engine
 from estiba.containers.hostfiles import NAMES
@@ -22,6 +21,7 @@ from estiba.containers.mountpoints import ENGINE_MADE
 from estiba.containers.record import ContainerRecord, Process
 from estiba.containers.sources import Sources, longest_mount
 from estiba.daemon.adapters.bridging import iterate
+from estiba.daemon.adapters.pausing import paused
 from estiba.http1 import Body
 from estiba.http1.uploads import Upload
 from estiba.images.images import Images
@@ -30,10 +30,9 @@ from estiba.kernel.blocking import run_apart, run_blocking
 from estiba.kernel.confined import opened_root
 from estiba.kernel.pidfd import ProcessIdentity, is_alive
 from estiba.model.container import Config
-from estiba.model.errors import Conflict, FailedPrecondition, Forbidden, NotFound
+from estiba.model.errors import Conflict, Forbidden, NotFound
 from estiba.model.image import ImageProcessConfig, Platform
 from estiba.model.reference import Reference, parse_reference
-from estiba.model.state import ContainerState
 from estiba.runtime.users import resolve_user
 from estiba.storage.archive import PutOptions, get_path, put_path, stat_path
 from estiba.storage.pack import pack_tree
@@ -187,13 +186,8 @@ class ContainerArchives:
     async def commit(self, options: CommitOptions) -> str:
         actor = self.engine.find(options.container)
         tags = _target(options.repository, options.tag)
-        paused = options.pause and await _pause(actor)
-        try:
+        async with paused([actor] if options.pause else ()):
             record = await run_blocking(self._commit, actor.record, options, tags)
-        finally:
-            if paused:
-                with contextlib.suppress(Conflict):
-                    await actor.unpause()
         await actor.announce("commit", {"comment": options.comment, "imageID": record})
         return record
 
@@ -219,17 +213,6 @@ class ContainerArchives:
             platform=Platform(architecture=self.architecture),
         )
         return image.id
-
-
-async def _pause(actor: Actor) -> bool:
-    """Whether it was running and is paused now. One that ends just then needs no pause."""
-    if actor.record.state != ContainerState.RUNNING:
-        return False
-    try:
-        await actor.pause(briefly=True)
-    except (Conflict, FailedPrecondition, NotFound):
-        return False
-    return True
 
 
 def _is_mount(root: int) -> bool:
