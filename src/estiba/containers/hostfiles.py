@@ -16,6 +16,7 @@ from pathlib import Path
 from estiba.containers.links import link_names, linked_addresses
 from estiba.containers.ports import Paths
 from estiba.containers.record import AttachedNetwork, ContainerRecord
+from estiba.containers.resolvconf import Resolver
 from estiba.kernel.files import edit_in_place, write_atomic
 from estiba.model.container import OF_CONTAINER
 from estiba.network.record import Endpoint
@@ -25,11 +26,9 @@ from estiba.network.resolv import (
     parse_extra_host,
     render_hostname,
     render_hosts,
-    render_resolv_conf,
     with_hosts,
 )
 
-_RESOLV_CONF = Path("/etc/resolv.conf")
 _HOSTS = Path("/etc/hosts")
 _MAX_HOSTS_BYTES = 1 << 20
 NAMES = ("hostname", "hosts", "resolv.conf")
@@ -40,12 +39,10 @@ Linked = Callable[[ContainerRecord], dict[str, ContainerRecord]]
 
 @dataclass(frozen=True, slots=True)
 class HostFiles:
-    """`dns…` are the daemon's settings, for containers that set none."""
+    """All three files of every container."""
 
     paths: Paths
-    dns: Sequence[str] = ()
-    dns_options: Sequence[str] = ()
-    dns_search: Sequence[str] = ()
+    resolver: Resolver = field(default_factory=Resolver)
     linked: Linked = lambda _record: {}
     _changing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -76,17 +73,19 @@ class HostFiles:
         texts = {
             "hostname": render_hostname(hostname(record)),
             "hosts": with_hosts(hosts, self._links(record)),
-            "resolv.conf": render_resolv_conf(
-                _read(_RESOLV_CONF),
-                dns=host.dns or self.dns,
-                search=host.dns_search or self.dns_search,
-                options=host.dns_options or self.dns_options,
-                shares_host=shares_host,
-            ),
         }
+        state = self.paths.state(record.id)
         for name, text in texts.items():
-            path = self.paths.state(record.id) / name
-            write_atomic(path, text.encode(), mode=0o644, durable=False)
+            write_atomic(state / name, text.encode(), mode=0o644, durable=False)
+        self.resolver.write(state, record)
+
+    def update_resolver(self, record: ContainerRecord) -> None:
+        """Makes /etc/resolv.conf of a container that is up fit its networks. Blocks.
+
+        Raises OSError.
+        """
+        if self.owner(record) == record.id:
+            self.resolver.refresh(self.paths.state(record.id), record)
 
     def update_hosts(
         self, record: ContainerRecord, networks: list[AttachedNetwork], gone: Sequence[str] = ()

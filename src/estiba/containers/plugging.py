@@ -127,6 +127,7 @@ class Plugging:
         placed = self._place_ports(record, joined)
         failpoint.hit("connect.published")
         self.host_files.update_hosts(record, placed)
+        self.host_files.update_resolver(record)
         failpoint.hit("connect.told")
         return placed
 

@@ -26,6 +26,7 @@ from estiba.containers.logkeeper import LogKeeper
 from estiba.containers.plugging import Plugging
 from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord
+from estiba.containers.resolvconf import Resolver
 from estiba.containers.sources import Sources
 from estiba.containers.specs import SpecMaker
 from estiba.containers.steps import KernelSteps
@@ -38,9 +39,12 @@ from estiba.kernel.blocking import run_blocking
 from estiba.kernel.cgroup import Feature, Hierarchies
 from estiba.kernel.inode_flags import spread_subdirectories
 from estiba.kernel.inotify import SignWatch
+from estiba.model.container import HostConfig
 from estiba.model.digest import Digest
 from estiba.model.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from estiba.model.image import Platform
+from estiba.network.dns.service import NameService
+from estiba.network.dns.upstream import Wishes
 from estiba.network.ipam import AddressPool
 from estiba.network.networks import Networks
 from estiba.network.plan import NetworkConfig
@@ -82,6 +86,7 @@ class Core:
     snapshots: SnapshotStore
     plugins: Registry
     volumes: Volumes
+    names: NameService
     networks: Networks
     policies: Policies
     sources: Sources
@@ -134,7 +139,17 @@ def build_core(config: DaemonConfig) -> Core:
         drivers=PluginDrivers(plugins),
     )
     policies = Policies(store, lambda container_id: _policy_facts(engine, container_id))
-    networks = Networks(_network_config(config), store, (policies,))
+    network_config = _network_config(config)
+
+    def name_wishes(container_id: str) -> Wishes:
+        """Of a container; a build step has the daemon's settings."""
+        actor = engine.actors.get(container_id)
+        return resolver.wishes(actor.record.host_config if actor else HostConfig())
+
+    names = NameService(
+        lambda owner: network_config.netns_root / owner, name_wishes, policy=policies
+    )
+    networks = Networks(network_config, store, (policies, names))
 
     def find(ref: str) -> ContainerRecord:
         return engine.find(ref).record
@@ -150,7 +165,8 @@ def build_core(config: DaemonConfig) -> Core:
     def linked(record: ContainerRecord) -> dict[str, ContainerRecord]:
         return engine.linked(record)
 
-    host_files = HostFiles(paths, config.dns, config.dns_options, config.dns_search, linked)
+    resolver = Resolver(config.dns, config.dns_options, config.dns_search, names.serves)
+    host_files = HostFiles(paths, resolver, linked)
     sources = Sources(paths, volumes, host_files, find, snapshots.mount_layers, snapshots.view)
     specs = SpecMaker(
         host=profiles.read_host(),
@@ -179,7 +195,7 @@ def build_core(config: DaemonConfig) -> Core:
     engine = Engine(world)
     cache_mounts = CacheMounts(build_root)
     build_executor = KernelExecutor(
-        _build_engine(config, runtimes, networks, hierarchies, facts), cache_mounts
+        _build_engine(config, runtimes, networks, names, hierarchies, facts), cache_mounts
     )
     pruner = Pruner(
         images,
@@ -207,6 +223,7 @@ def build_core(config: DaemonConfig) -> Core:
         snapshots=snapshots,
         plugins=plugins,
         volumes=volumes,
+        names=names,
         networks=networks,
         policies=policies,
         sources=sources,
@@ -237,6 +254,7 @@ def _build_engine(
     config: DaemonConfig,
     runtimes: Mapping[str, OciRuntime],
     networks: Networks,
+    names: NameService,
     hierarchies: Hierarchies,
     facts: HostFacts,
 ) -> BuildEngine:
@@ -255,6 +273,7 @@ def _build_engine(
         ),
         runtime=runtimes[config.default_runtime],
         networks=networks,
+        has_names=names.serves,
         hierarchies=hierarchies,
         host=profiles.read_host(),
         can_limit_swap=Feature.SWAP in facts.features,

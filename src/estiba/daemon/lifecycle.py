@@ -75,6 +75,7 @@ class Daemon:
         await self.server.close()
         await self.core.builds.close()
         await self.core.engine.close()
+        await run_blocking(self.core.names.close)
         await run_blocking(self.core.networks.stop)
         await run_blocking(self.core.policies.close)
         await run_blocking(self.core.store.close)

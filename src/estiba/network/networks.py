@@ -23,6 +23,7 @@ from estiba.model.errors import AlreadyExists, EstibaError, Forbidden, InvalidAr
 from estiba.model.ids import new_id, short
 from estiba.network import sandbox
 from estiba.network.bridge import BridgeDriver
+from estiba.network.dns.records import parse_zone
 from estiba.network.driver import (
     Attachment,
     Driver,
@@ -214,6 +215,7 @@ class Networks:
         if driver is None:
             raise NotFound(f"could not find plugin {spec.driver} in v1 plugin registry: not found")
         check_option(spec.options, spec.driver)
+        parse_zone(spec.options)
         record = self._plan(driver, spec)
         try:
             self._save(record, "create")

@@ -13,6 +13,9 @@ HOST_GATEWAY = "host-gateway"
 FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
 """Docker's choice too, for hosts whose only resolver listens on loopback."""
 
+INTERNAL_SERVER = "127.0.0.11"
+"""Where containers find the engine's own name server."""
+
 _PRINTABLE = re.compile(r"[!-~]+")
 _LOCAL_NAMES = """\
 127.0.0.1\tlocalhost
@@ -66,20 +69,33 @@ def render_resolv_conf(
     search: Sequence[str] = (),
     options: Sequence[str] = (),
     shares_host: bool = False,
+    internal: bool = False,
 ) -> str:
     """The host's resolv.conf with the container's wishes in place of what they replace.
 
     The host's resolvers on loopback are out of reach, unless the container shares the host's
-    network, and so are those with IPv6 addresses. The search list `.` means none.
+    network, and so are those with IPv6 addresses. The search list `.` means none. With
+    `internal` the engine's name server is the only one, and asks the others itself.
     """
     host = parse_resolv_conf(host_text)
     nameservers = tuple(dns) or host.nameservers
-    if not dns and not shares_host:
+    chosen = tuple(options) or host.options
+    if internal:
+        nameservers = (INTERNAL_SERVER,)
+        if not any(option.startswith("ndots:") for option in chosen):
+            chosen = (*chosen, "ndots:0")
+    elif not dns and not shares_host:
         nameservers = tuple(filter(_is_in_reach, nameservers)) or FALLBACK_NAMESERVERS
     domains = tuple(search) or host.search
     if "." in search:
         domains = ()
-    return str(ResolvConf(nameservers, domains, tuple(options) or host.options))
+    return str(ResolvConf(nameservers, domains, chosen))
+
+
+def is_ndots_set(options: Iterable[str]) -> bool:
+    """Whether names of one label are meant to be tried with a search domain first."""
+    values = [option.removeprefix("ndots:") for option in options if option.startswith("ndots:")]
+    return bool(values) and values[-1].isascii() and values[-1].isdecimal() and int(values[-1]) > 0
 
 
 def render_hostname(hostname: str) -> str:

@@ -21,6 +21,7 @@ from estiba.kernel.libc import check, libc
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.kernel.netns import ensure_netns, remove_netns, run_in_netns
 from estiba.kernel.nft import Nft
+from estiba.network.driver import EndpointObserver
 from estiba.network.networks import Networks
 from estiba.network.plan import NetworkConfig
 from estiba.network.record import Endpoint
@@ -45,12 +46,14 @@ class Host:
     config: NetworkConfig
     store: Store
     networks: Networks
+    observers: list[EndpointObserver] = field(default_factory=list)
     stack: ExitStack = field(default_factory=ExitStack)
 
     def again(self, **changes: object) -> Networks:
         """Another engine over the same state, as after a restart."""
         self.networks.stop()
-        self.networks = Networks(replace(self.config, **changes), self.store)  # type: ignore[arg-type]
+        config = replace(self.config, **changes)  # type: ignore[arg-type]
+        self.networks = Networks(config, self.store, self.observers)
         self.networks.start()
         return self.networks
 

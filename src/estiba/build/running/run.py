@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,6 +71,8 @@ class Engine:
     hierarchies: Hierarchies
     host: Host
     can_limit_swap: bool = True
+    has_names: Callable[[str], bool] = lambda run_id: False
+    """Whether a run has a name server of the engine's in its network namespace."""
 
     def runtime_of(self, sandbox: Sandbox) -> OciRuntime:
         """With its state in the run's directory: it keeps a copy of the spec, secrets included."""
@@ -202,6 +204,7 @@ class Run:
                 search=defaults.dns_search,
                 options=defaults.dns_options,
                 shares_host=shares_host,
+                internal=self._engine.has_names(request.id),
             ),
         }
 

@@ -1,0 +1,85 @@
+"""The container's /etc/resolv.conf: written at each start, and while it runs when its networks
+give it a name server of the engine's. A file that somebody else has changed stays theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from estiba.containers.record import ContainerRecord
+from estiba.kernel.files import edit_in_place, write_atomic
+from estiba.model.container import HostConfig
+from estiba.network.dns.upstream import Wishes
+from estiba.network.resolv import render_resolv_conf
+
+HOSTS_FILE = Path("/etc/resolv.conf")
+NAME = "resolv.conf"
+_WRITTEN = "resolv.conf.hash"
+"""Of what the engine wrote last."""
+
+_MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Resolver:
+    """`dns…` are the daemon's settings, for containers that set none. `has_names` says whether
+    a container has a name server of the engine's in its network namespace.
+    """
+
+    dns: Sequence[str] = ()
+    dns_options: Sequence[str] = ()
+    dns_search: Sequence[str] = ()
+    has_names: Callable[[str], bool] = lambda _container_id: False
+
+    def wishes(self, host: HostConfig) -> Wishes:
+        """What the engine's name server must know of a container."""
+        servers, options = host.dns or self.dns, host.dns_options or self.dns_options
+        return Wishes(tuple(servers), tuple(options))
+
+    def write(self, state: Path, record: ContainerRecord) -> None:
+        """Makes the file in the container's directory anew. Blocks."""
+        text = self._text(record)
+        write_atomic(state / NAME, text, mode=0o644, durable=False)
+        write_atomic(state / _WRITTEN, _hash(text), durable=False)
+
+    def refresh(self, state: Path, record: ContainerRecord) -> None:
+        """Writes the file over in place, for it is mounted, unless it is somebody else's.
+
+        Blocks. Raises OSError.
+        """
+        text = self._text(record)
+
+        def edit(old: bytes) -> bytes:
+            return text if _hash(old) == _read(state / _WRITTEN) else old
+
+        with contextlib.suppress(FileNotFoundError):
+            edit_in_place(state / NAME, edit, limit=_MAX_BYTES)
+            if _read(state / NAME) == text:
+                write_atomic(state / _WRITTEN, _hash(text), durable=False)
+
+    def _text(self, record: ContainerRecord) -> bytes:
+        host = record.host_config
+        wishes = self.wishes(host)
+        return render_resolv_conf(
+            _read(HOSTS_FILE).decode(errors="replace"),
+            dns=wishes.servers,
+            search=host.dns_search or self.dns_search,
+            options=wishes.options,
+            shares_host=host.network_mode == "host",
+            internal=self.has_names(record.id),
+        ).encode()
+
+
+def _hash(text: bytes) -> bytes:
+    return f"sha256:{hashlib.sha256(text).hexdigest()}".encode()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
