@@ -235,10 +235,10 @@ def _configure_bridge(network: NetworkRecord) -> None:
 
 
 def _port(network: NetworkRecord, name: str) -> Request:
-    return rtnetlink.set_bridge_port(name, isolated=not network.icc, hairpin=_bridged_is_filtered())
+    return rtnetlink.set_bridge_port(name, isolated=not network.icc, hairpin=bridged_is_filtered())
 
 
-def _bridged_is_filtered() -> bool:
+def bridged_is_filtered() -> bool:
     """Whether br_netfilter shows bridged packets to NAT: a container that reaches itself by a
     published port then gets its own frame back, which only a hairpin port does.
     """

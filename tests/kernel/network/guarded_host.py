@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Self
 
-from tests.kernel.network.private_host import Host
+from tests.kernel.network.private_host import HOST_ADDRESS, Host
 
 from estiba.kernel.netns import run_in_netns
+from estiba.network.links import bridged_is_filtered
 from estiba.network.networks import Networks
 from estiba.network.policy.policies import Facts, Policies
 from estiba.network.policy.rules import parse_policy
+from estiba.network.policy.world import World
 from estiba.network.record import Endpoint, NetworkRecord, NetworkSpec
 
 QUIET_S = 0.4
@@ -24,6 +29,7 @@ class GuardedHost(Host):
 
     policies: Policies = field(kw_only=True)
     facts: dict[str, Facts] = field(default_factory=dict)
+    joined: list[Endpoint] = field(default_factory=list)
 
     def make(self, name: str, **options: object) -> NetworkRecord:
         return self.networks.create(NetworkSpec(name=name, **options))  # type: ignore[arg-type]
@@ -32,7 +38,9 @@ class GuardedHost(Host):
         self.policies.set_policy(self.networks.network(network), parse_policy(text))
 
     def join(self, name: str, network: str, **wanted: object) -> Endpoint:
-        return self.attach(name, network, **wanted)
+        endpoint = self.attach(name, network, **wanted)
+        self.joined.append(endpoint)
+        return endpoint
 
     def confine(self, name: str, egress: str) -> None:
         known = self.facts.get(name, Facts())
@@ -84,3 +92,60 @@ class GuardedHost(Host):
             return ""
 
         return call() if where is None else run_in_netns(where, call)
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Of live containers, as the engine's records would have them after a restart."""
+        return [one for one in self.joined if self.box(one.container_id).exists()]
+
+    def counts(self) -> bool:
+        """Whether the ruleset has the rules' counters."""
+        listed = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True)
+        return "counter name" in listed.stdout
+
+    def world(self) -> World:
+        records = self.networks.networks()
+        endpoints = [one for record in records for one in self.networks.endpoints(record.id)]
+        return World(
+            networks={record.id: record for record in records},
+            endpoints=endpoints,
+            state=self.policies.overview(records, endpoints),
+            host_addresses=[ip_address(HOST_ADDRESS)],
+            bridge_is_filtered=bridged_is_filtered(),
+            known=self.policies.known,
+        )
+
+
+class Conversation:
+    """A TCP connection between two namespaces that stays open."""
+
+    def __init__(self, client: Path, server: Path, address: str) -> None:
+        self._client, self._server, self._address = client, server, address
+
+    def __enter__(self) -> Self:
+        listener = run_in_netns(self._server, lambda: socket.create_server(("0.0.0.0", 7777)))
+        with listener:
+            self._near = run_in_netns(
+                self._client, lambda: socket.create_connection((self._address, 7777), 2)
+            )
+            self._far, _ = listener.accept()
+        for each in (self._near, self._far):
+            each.settimeout(QUIET_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._near.close()
+        self._far.close()
+
+    def goes_on(self) -> bool:
+        """A question, and an answer that is long in coming."""
+        try:
+            self._near.sendall(b"?")
+            self._far.recv(1)
+            self._far.sendall(b"!" * 100_000)
+            left = 100_000
+            while left:
+                left -= len(self._near.recv(left))
+        except OSError:
+            return False
+        return True

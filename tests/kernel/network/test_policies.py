@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 import pytest
-from tests.kernel.network.guarded_host import GuardedHost
+from tests.kernel.network.guarded_host import Conversation, GuardedHost
 from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
+from tests.kernel.network.test_networks import fixed
+from tests.support.daemon import wait_until
 
+from estiba.kernel.netns import run_in_netns
+from estiba.model.container import EndpointSettings
+from estiba.model.errors import FailedPrecondition
 from estiba.network.networks import Networks
 from estiba.network.policy.policies import Facts, Policies
 
@@ -70,3 +77,176 @@ def test_egress_none_leaves_the_network_alone(guarded: GuardedHost) -> None:
     assert guarded.passes(None, web.ip_address, 83), "answers are no egress"
     guarded.confine("web", "")
     assert guarded.passes(box, OUTSIDE_ADDRESS, 82)
+
+
+def test_rules_know_containers_by_alias_label_and_address(guarded: GuardedHost) -> None:
+    guarded.make("app")
+    guarded.facts["one"] = Facts({"tier": "web"})
+    one = guarded.join("one", "app")
+    two = guarded.join("two", "app", settings=EndpointSettings(aliases=["store"]))
+    three = guarded.join("three", "app")
+    guarded.listen(guarded.box("two"), 80)
+
+    def who_passes(rule: str) -> str:
+        guarded.allow("app", f"default closed\n{rule}")
+        asked = {"one": guarded.box("one"), "three": guarded.box("three"), "host": None}
+        return " ".join(n for n, w in asked.items() if guarded.passes(w, two.ip_address, 80))
+
+    assert who_passes("allow from=label:tier=web to=store") == "one"
+    assert who_passes("allow from=label:tier to=label:tier") == ""
+    assert who_passes(f"allow from={three.ip_address} to=name-two") == "three"
+    assert who_passes(f"deny from={one.ip_address}\nallow from=network to=store") == "three"
+    assert who_passes("allow from=host to=two") == "host"
+    assert who_passes("allow from=any") == "one three host"
+
+
+def test_a_container_that_comes_later_is_met_by_the_rules(guarded: GuardedHost) -> None:
+    guarded.make("app")
+    guarded.allow("app", "default closed\nallow from=name-web to=name-db port=80")
+    db = guarded.join("db", "app")
+    guarded.listen(guarded.box("db"), 80)
+    guarded.join("other", "app")
+    assert not guarded.passes(guarded.box("other"), db.ip_address, 80)
+    web = guarded.join("web", "app")
+    assert guarded.passes(guarded.box("web"), db.ip_address, 80)
+    guarded.networks.disconnect("web", web)
+    thief = guarded.join("thief", "app", settings=fixed(web.ip_address))
+    assert thief.ip_address == web.ip_address
+    assert not guarded.passes(guarded.box("thief"), db.ip_address, 80), "the name decides"
+
+
+def test_a_rule_taken_away_cuts_a_connection_within_a_bridge(guarded: GuardedHost) -> None:
+    guarded.make("app")
+    db = guarded.join("db", "app")
+    guarded.join("web", "app")
+    guarded.allow("app", "default closed\nallow from=name-web to=name-db")
+    with Conversation(guarded.box("web"), guarded.box("db"), db.ip_address) as talk:
+        assert talk.goes_on()
+        guarded.allow("app", "default closed\nallow from=name-web to=name-db port=7777")
+        assert talk.goes_on(), "it fits the new rule too"
+        guarded.allow("app", "default closed")
+        assert not talk.goes_on()
+
+
+def test_answers_pass_though_the_one_who_asks_is_closed(guarded: GuardedHost) -> None:
+    guarded.make("app")
+    guarded.allow("app", "default closed\nallow to=name-db from=name-web")
+    db, web = guarded.join("db", "app"), guarded.join("web", "app")
+    with Conversation(guarded.box("web"), guarded.box("db"), db.ip_address) as talk:
+        assert talk.goes_on()
+        guarded.make("more")  # whatever the firewall does for that
+        subprocess.run(["nft", "flush", "ruleset"], check=True)
+        wait_until(lambda: guarded.counts(), what="the ruleset to be back")
+        assert talk.goes_on()
+    guarded.listen(guarded.box("web"), 7000)
+    assert not guarded.passes(guarded.box("db"), web.ip_address, 7000)
+
+
+def test_names_let_their_addresses_through_and_no_others(guarded: GuardedHost) -> None:
+    guarded.make("app")
+    guarded.facts["web"] = Facts(egress="allow=good.example:443,allow=*.wild.example")
+    guarded.join("web", "app")
+    policies, box = guarded.policies, guarded.box("web")
+    for port in (443, 444):
+        guarded.listen(guarded.outside, port)
+    assert policies.watches("web")
+    assert policies.allows("web", "good.example")
+    assert policies.allows("web", "a.b.wild.example")
+    for name in ("wild.example", "example", "bad.example", "xgood.example", "notwild.example"):
+        assert not policies.allows("web", name), name
+    outside = [ip_address(OUTSIDE_ADDRESS)]
+    assert not guarded.passes(box, OUTSIDE_ADDRESS, 443)
+    policies.answered("web", "good.example", outside, 5)
+    assert guarded.passes(box, OUTSIDE_ADDRESS, 443)
+    assert not guarded.passes(box, OUTSIDE_ADDRESS, 444)
+    guarded.again()
+    guarded.networks.restore(guarded.endpoints)
+    assert guarded.passes(box, OUTSIDE_ADDRESS, 443), "the next engine knows it still"
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    wait_until(lambda: guarded.counts(), what="the ruleset to be back")
+    assert guarded.passes(box, OUTSIDE_ADDRESS, 443)
+    guarded.policies.answered("web", "x.wild.example", outside, 5)
+    assert guarded.passes(box, OUTSIDE_ADDRESS, 444)
+
+
+def test_an_answer_cannot_lead_to_the_host_or_to_metadata(guarded: GuardedHost) -> None:
+    guarded.make("app")
+    guarded.facts["web"] = Facts(egress="allow=*")
+    guarded.join("web", "app")
+    guarded.confine("web", "allow=*.evil.example")
+    tricks = ["127.0.0.1", "169.254.169.254", "::1", "fe80::1", "224.0.0.1", "0.0.0.0"]
+    guarded.policies.answered("web", "x.evil.example", [ip_address(t) for t in tricks], 5)
+    listed = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True)
+    for trick in tricks[1:]:
+        assert f"{trick} timeout" not in listed.stdout
+
+
+def test_no_window_at_a_restart_and_none_after_a_flush(guarded: GuardedHost) -> None:
+    guarded.make("app")
+    guarded.allow("app", "default closed\nallow from=name-web to=name-db port=80")
+    guarded.facts["web"] = Facts(egress="none")
+    db = guarded.join("db", "app")
+    guarded.join("web", "app")
+    guarded.join("other", "app")
+    guarded.listen(guarded.box("db"), 80)
+    guarded.listen(guarded.outside, 80)
+    assert not guarded.passes(guarded.box("other"), db.ip_address, 80)
+    before = {count.point.tag: count.packets for count in guarded.policies.counts()}
+    guarded.again()
+    for _ in range(2):
+        assert not guarded.passes(guarded.box("other"), db.ip_address, 80)
+        assert not guarded.passes(guarded.box("web"), OUTSIDE_ADDRESS, 80)
+        assert guarded.passes(guarded.box("web"), db.ip_address, 80)
+        guarded.networks.restore(guarded.endpoints)
+    after = {count.point.tag: count.packets for count in guarded.policies.counts()}
+    assert all(after[tag] >= packets for tag, packets in before.items()), "counters are kept"
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    wait_until(lambda: guarded.counts(), what="the ruleset to be back")
+    assert not guarded.passes(guarded.box("other"), db.ip_address, 80)
+
+
+def test_what_is_denied_is_told_by_name_and_a_flood_is_not_told(
+    guarded: GuardedHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    guarded.make("app")
+    guarded.allow("app", "default closed")
+    db, web = guarded.join("db", "app"), guarded.join("web", "app")
+
+    def flood() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            for _ in range(5000):
+                client.sendto(b"x", (db.ip_address, 9))
+
+    run_in_netns(guarded.box("web"), flood)
+    line = f"name-web ({web.ip_address}) → name-db 9/udp: default closed"
+    wait_until(lambda: line in caplog.text, what="the line of the log")
+    (count,) = [c for c in guarded.policies.counts() if c.point.member.name == "name-db"]
+    assert count.packets == 5000
+    assert caplog.text.count("denied") <= 12
+
+
+def test_a_network_that_passes_no_firewall_cannot_be_confined(guarded: GuardedHost) -> None:
+    guarded.facts["web"] = Facts(egress="none")
+    with pytest.raises(FailedPrecondition, match="use a bridge network"):
+        guarded.join("web", "host")
+    guarded.make("loose", options={"estiba.anti-spoofing": "false"})
+    with pytest.raises(FailedPrecondition, match="anti-spoofing"):
+        guarded.join("web", "loose")
+    guarded.join("web", "none")
+    with pytest.raises(FailedPrecondition, match="policies need a bridge"):
+        guarded.allow("host", "default closed")
+
+
+def test_nothing_is_left_when_policies_and_containers_go(guarded: GuardedHost) -> None:
+    guarded.make("app")
+    guarded.allow("app", "default closed\nallow from=name-web to=name-db port=80")
+    for _ in range(2):
+        endpoints = [guarded.join(name, "app") for name in ("db", "web")]
+        for endpoint in endpoints:
+            guarded.networks.disconnect(endpoint.container_id, endpoint)
+            guarded.networks.disconnect(endpoint.container_id, endpoint)
+    guarded.networks.drain()
+    guarded.networks.remove("app")
+    listed = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True)
+    assert "policy_" not in listed.stdout
+    assert guarded.store.load("policy") == []

@@ -1,12 +1,13 @@
 """From policies to nftables: the content of the inet and of the bridge table. Pure.
 
-Four gates, which only ever drop or let go on to whatever else decides:
+Five gates, which only ever drop or let go on to whatever else decides:
 
     bridge  forward      policies         container → neighbour on the same bridge, by links
     inet    forward      policies         into a container from anywhere else, by addresses
     inet    output       policy_output    the host's own programs → container
     inet    prerouting   policy_egress    what leaves a container, before any translation, so that
                                           it is judged by the address that the program asked for
+    inet    input        policy_input     what a confined container sends to all
 
 A container that nothing is said of has no rule. One chain a container and gate; one counter a
 container and rule. The bridge family is without connection tracking on many kernels, so that
@@ -35,6 +36,7 @@ _ICMP = (
     "mld2-listener-report, nd-router-solicit, nd-router-advert, nd-neighbor-solicit, "
     "nd-neighbor-advert } return",
 )
+_TO_MANY = "fib daddr type { broadcast, multicast }"
 _LATER_FRAGMENTS = (
     "ip frag-off & 0x1fff != 0 return",
     "exthdr frag exists frag frag-off != 0 return",
@@ -101,6 +103,7 @@ class _Writer:
         self._into: dict[str, set[str]] = {"links": set(), "4": set(), "6": set(), "h4": set()}
         self._into["h6"] = set()
         self._out: set[str] = set()
+        self._confined: set[str] = set()
         self._guarded: set[str] = set()
 
     # -- into containers ---------------------------------------------------------------------
@@ -183,12 +186,13 @@ class _Writer:
             own = ", ".join(str(a) for a in network.gateways if a.version == subnet.version)
             but = f"{word} daddr != {{ {own} }} " if own else ""
             rules.append(f"{but}{word} daddr {subnet} return")
-        rules.append("fib daddr type { broadcast, multicast } drop")
+        rules.append(f"{_TO_MANY} return")
         for scope, egress in (("n", network.egress), ("c", member.egress)):
             if egress is not None:
                 rules.append(f"jump policy_{scope}_{link}")
                 inet.chain(f"policy_{scope}_{link}", self._list(member, scope, egress))
         inet.chain(f"policy_e_{link}", rules)
+        self._confined.add(f'"{member.bridge}" . {member.mac}')
         self._out.add(f'"{member.bridge}" . {member.mac} : jump policy_e_{link}')
 
     def _list(self, member: Member, scope: str, egress: Egress) -> list[str]:
@@ -247,7 +251,8 @@ class _Writer:
 
     def finish(self) -> None:
         inet, bridge = self._made.inet, self._made.bridge
-        entry = []
+        # Neighbour discovery passes here where br_netfilter shows bridged packets.
+        entry = [_ICMP[1]] if self._guarded else []
         if self._guarded:
             self._finish_bridge()
             for family, word in (("4", "ip"), ("6", "ip6")):
@@ -279,6 +284,14 @@ class _Writer:
                     "iifname . ether saddr vmap @policy_out",
                 ],
                 "type filter hook prerouting priority mangle; policy accept",
+            )
+            inet.sets["policy_confined"] = SetSpec(
+                "type ifname . ether_addr", frozenset(self._confined)
+            )
+            inet.chain(
+                "policy_input",
+                [_ICMP[1], f"{_TO_MANY} iifname . ether saddr @policy_confined drop"],
+                "type filter hook input priority filter; policy accept",
             )
         for ruleset in (inet, bridge):
             if any(name.startswith("policy_d_") for name in ruleset.chains):

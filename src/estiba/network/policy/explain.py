@@ -117,7 +117,7 @@ class _Way:
         yield Step("route", f"another network: from {member.network_name} to {there.network_name}")
         yield from self._egress(member, Destination(address))
         yield from self._ingress(there, Source(member, address=_same(member, address)))
-        yield from self._across(member, there, is_published=False)
+        yield from self._across(member, there, is_published=False, address=address)
 
     def _neighbours(self, here: Member, there: Member, target: Party) -> Iterator[Step]:
         yield Step("route", f"both are on network {here.network_name}")
@@ -185,6 +185,7 @@ class _Way:
             yield Step("published", f"{port}")
             comes = self._host(port.target, port.address, address)
             yield from self._ingress(port.target, comes, port.port)
+            yield from self._back(port.target, address)
             return
         yield Step("host", "the host's own traffic: the engine has no say in it", True)
 
@@ -203,7 +204,8 @@ class _Way:
             there = self._theirs(target)[0]
             yield Step("route", f"to the container's address on network {there.network_name}")
             yield from self._ingress(there, comes)
-            yield from self._into(there, is_published=False)
+            address = target.address or next(iter(there.addresses), None)
+            yield from self._into(there, is_published=False, address=address)
             return
         if not target.is_host:
             yield Step("host", "not for this host: the engine has no say in it", True)
@@ -226,9 +228,9 @@ class _Way:
             yield Step("host firewall", rule, admitted)
         yield from self._ingress(port.target, source, port.port)
         if source.member is not None:
-            yield from self._across(source.member, port.target, is_published=True)
+            yield from self._across(source.member, port.target, is_published=True, address=address)
         else:
-            yield from self._into(port.target, is_published=True)
+            yield from self._into(port.target, is_published=True, address=address)
 
     def _host_program(self, source: Source, address: Address | None) -> Iterator[Step]:
         if source.member is not None:
@@ -265,28 +267,59 @@ class _Way:
         else:
             yield Step("policy", f"network {view.name} has none")
 
-    def _across(self, here: Member, there: Member, *, is_published: bool) -> Iterator[Step]:
+    def _across(
+        self, here: Member, there: Member, *, is_published: bool, address: Address | None = None
+    ) -> Iterator[Step]:
         """From a bridge to a bridge, perhaps the same one, by routing."""
         record = self._world.record(here)
         if here.network_id == there.network_id and record.icc:
             yield Step("icc", f"containers of {record.name} may talk to each other", True)
             return
+        if here.network_id == there.network_id and self._world.bridge_is_filtered:
+            text = f"containers of {record.name} may not talk (icc=false, br_netfilter is on)"
+            yield Step("icc", text, False)
         if record.internal:
             yield Step("internal", f"network {record.name} is internal: it has no way out", False)
-        yield from self._into(there, is_published=is_published)
+        yield from self._into(there, is_published=is_published, address=address)
 
-    def _into(self, there: Member, *, is_published: bool) -> Iterator[Step]:
+    def _into(
+        self, there: Member, *, is_published: bool, address: Address | None = None
+    ) -> Iterator[Step]:
         record = self._world.record(there)
         if record.internal:
             yield Step("internal", f"network {record.name} is internal: nothing comes in", False)
         if is_published:
             yield Step("isolation", "a published port is open", True)
+            yield from self._back(there, address)
+            return
+        mode = record.gateway_mode_ipv4
+        if address is not None and address.version == 6:
+            mode = record.gateway_mode_ipv6
+        if mode == "routed" and self._is_published_of(there):
+            yield Step("isolation", "a published port is open at the container itself", True)
+            yield from self._back(there, address)
+        elif mode == "nat-unprotected":
+            yield Step("isolation", f"network {record.name} is unprotected", True)
+            yield from self._back(there, address)
         else:
-            yield Step(
-                "isolation",
-                f"network {record.name} is reached by published ports alone",
-                False,
-            )
+            text = f"network {record.name} is reached by published ports alone"
+            yield Step("isolation", text, False)
+
+    def _back(self, there: Member, address: Address | None) -> Iterator[Step]:
+        """Answers to who is not on the network leave by the container's default route."""
+        if address is not None and address.is_loopback:
+            return
+        version = address.version if address is not None else 4
+        if self._world.gateway_of(there.container_id, version) != there:
+            text = f"answers do not leave {there.name} by {there.network_name}: no default route"
+            yield Step("way back", text, False)
+
+    def _is_published_of(self, there: Member) -> bool:
+        return any(
+            port.target.key == there.key
+            and (port.protocol, port.port) == (self._protocol, self._port)
+            for port in self._world.published()
+        )
 
 
 def _same(member: Member, other: Address | None) -> Address | None:

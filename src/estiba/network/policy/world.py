@@ -56,6 +56,9 @@ class World:
     """Members and views of all networks, guarded or not."""
 
     host_addresses: Sequence[Address] = ()
+    bridge_is_filtered: bool = False
+    """br_netfilter is on: what is translated within a bridge stays on it, isolated or not."""
+
     known: Known = field(default=lambda container_id, host: ())
     host_verdict: HostVerdict = _host_admits
 
