@@ -149,7 +149,7 @@ def build_core(config: DaemonConfig) -> Core:
     names = NameService(
         lambda owner: network_config.netns_root / owner, name_wishes, policy=policies
     )
-    networks = Networks(network_config, store, (policies, names))
+    networks = Networks(network_config, store, (policies, names), plugins=plugins)
 
     def find(ref: str) -> ContainerRecord:
         return engine.find(ref).record

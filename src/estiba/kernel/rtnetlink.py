@@ -208,6 +208,13 @@ def set_link(
     return Request(_RTM_SETLINK, 0, body, f"set link {name}")
 
 
+def move_link(index: int, *, netns_fd: int, name: str) -> Request:
+    """Into another namespace, down, with the name that it is to have there."""
+    body = _link_header(index=index, flags=0, change=IFF_UP)
+    body += u32(_IFLA_NET_NS_FD, netns_fd) + text(_IFLA_IFNAME, name)
+    return Request(_RTM_SETLINK, 0, body, f"move link {index} as {name}")
+
+
 def set_bridge_port(
     name: str, *, up: bool = True, isolated: bool = False, hairpin: bool = False
 ) -> Request:
@@ -263,6 +270,18 @@ def set_default_route(index: int, gateway: Address) -> Request:
     return Request(
         _RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, f"set default route via {gateway}"
     )
+
+
+def add_route(index: int, destination: Network, gateway: Address | None) -> Request:
+    """By a gateway, or without one to neighbours on the link itself."""
+    scope = _RT_SCOPE_UNIVERSE if gateway or destination.version == 6 else _RT_SCOPE_LINK
+    family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
+    header = (destination.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, scope, _RTN_UNICAST, 0)
+    body = _ROUTE.pack(family, *header)
+    body += attribute(_RTA_DST, destination.network_address.packed) + u32(_RTA_OIF, index)
+    if gateway is not None:
+        body += attribute(_RTA_GATEWAY, gateway.packed)
+    return Request(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, f"add route {destination}")
 
 
 def add_local_route(index: int, address: Address) -> Request:

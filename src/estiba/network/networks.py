@@ -22,20 +22,12 @@ from estiba.model.container import EndpointSettings
 from estiba.model.errors import AlreadyExists, EstibaError, Forbidden, InvalidArgument, NotFound
 from estiba.model.ids import new_id, short
 from estiba.network import sandbox
-from estiba.network.bridge import BridgeDriver
 from estiba.network.dns.records import parse_zone
-from estiba.network.driver import (
-    Attachment,
-    Driver,
-    EndpointObserver,
-    HostDriver,
-    new_endpoint,
-)
-from estiba.network.firewall.rules import check_interface_name, table_name
+from estiba.network.driver import Attachment, Driver, EndpointObserver, new_endpoint
+from estiba.network.drivers import Drivers
+from estiba.network.firewall.rules import check_interface_name
 from estiba.network.firewall.table import Firewall
 from estiba.network.ipam import with_defaults
-from estiba.network.macvlan import ParentDriver
-from estiba.network.parents import IPVLAN, MACVLAN
 from estiba.network.plan import NetworkConfig
 from estiba.network.policy.egress import check_option
 from estiba.network.record import (
@@ -51,6 +43,7 @@ from estiba.network.record import (
 from estiba.network.roster import Roster, default_routes
 from estiba.network.sandbox import Sandboxes
 from estiba.network.templates import check_template, from_template, plan_template
+from estiba.plugins.registry import Registry
 from estiba.store import Store, Transaction
 
 _log = logging.getLogger(__name__)
@@ -67,6 +60,7 @@ class Networks:
         store: Store,
         observers: Sequence[EndpointObserver] = (),
         *,
+        plugins: Registry | None = None,
         make_id: Callable[[], str] = new_id,
     ) -> None:
         self._observers = observers
@@ -78,17 +72,8 @@ class Networks:
         self._sandboxes = Sandboxes(config.netns_root)
         self._planning = threading.Lock()
         pools = with_defaults(config.pools, config.engine_id or config.bridge)
-        self._bridges = BridgeDriver(
-            table=table_name(config.bridge), pools=pools, ip_forward=config.ip_forward
-        )
-        plain = HostDriver()
-        self._drivers: dict[str, Driver] = {
-            "bridge": self._bridges,
-            "macvlan": ParentDriver(MACVLAN, pools),
-            "ipvlan": ParentDriver(IPVLAN, pools),
-            "host": plain,
-            "null": plain,
-        }
+        self._drivers = Drivers(config, pools, plugins)
+        self._bridges = self._drivers.bridges
         self._records: dict[str, NetworkRecord] = {}
         self._roster = Roster()
 
@@ -109,16 +94,13 @@ class Networks:
                 self._save(record)
             self._records[record.id] = record
             self._restore_network(record)
-        for driver in self._each_driver():
+        for driver in self._drivers.each():
             driver.start()
 
     def _restore_network(self, record: NetworkRecord) -> None:
         """One that the host cannot make any more does not keep the others from working."""
-        driver = self._drivers.get(record.driver)
         try:
-            if driver is None:
-                raise NotFound(f"there is no driver {record.driver}")
-            driver.ensure(record)
+            self._drivers.get(record.driver).ensure(record)
         except (EstibaError, OSError) as error:
             if record.predefined:
                 raise
@@ -133,7 +115,7 @@ class Networks:
         # First: the firewall is written anew with what the policies say of these endpoints.
         for observer in self._observers:
             observer.adopted(pairs)
-        for driver in self._each_driver():
+        for driver in self._drivers.each():
             driver.adopt([one for one in live if self._drivers.get(one.driver) is driver])
 
     def sweep(self, live_container_ids: Iterable[str]) -> None:
@@ -144,19 +126,18 @@ class Networks:
                 self.disconnect(endpoint.container_id, endpoint)
         for container_id in set(self._sandboxes.ids()) - live:
             self._sandboxes.close(container_id)
-        for driver in self._each_driver():
-            driver.sweep(self._roster.all())
+        self._drivers.sweep(self._roster.all(), self._config.netns_root)
 
     def stop(self) -> None:
         """Lets go of everything; bridges, rules and running containers stay as they are."""
-        for driver in self._each_driver():
+        for driver in self._drivers.each():
             driver.close()
 
     def remove_all_traces(self) -> None:
         """Stops, and takes away the table and every bridge that the engine made."""
         for record in self._records.values():
-            self._drivers[record.driver].remove(record)
-        for driver in self._each_driver():
+            self._drivers.get(record.driver).remove(record)
+        for driver in self._drivers.each():
             driver.close(delete=True)
 
     @property
@@ -165,12 +146,8 @@ class Networks:
 
     def drain(self) -> None:
         """Waits until the links of everything disconnected so far are gone."""
-        for driver in self._each_driver():
+        for driver in self._drivers.each():
             driver.drain()
-
-    def _each_driver(self) -> list[Driver]:
-        """One may bear several names."""
-        return list({id(driver): driver for driver in self._drivers.values()}.values())
 
     # -- networks --------------------------------------------------------------------------
 
@@ -211,39 +188,67 @@ class Networks:
         check_template(spec)
         if spec.config_from:
             spec = from_template(spec, self._template(spec.config_from))
-        driver = self._drivers.get("null" if spec.config_only else spec.driver)
-        if driver is None:
-            raise NotFound(f"could not find plugin {spec.driver} in v1 plugin registry: not found")
         check_option(spec.options, spec.driver)
         parse_zone(spec.options)
-        record = self._plan(driver, spec)
+        record = self._planned(spec)
         try:
             self._save(record, "create")
             failpoint.hit("network.recorded")
-            driver.ensure(record)
+            self._drivers.get(record.driver).ensure(record)
         except BaseException:
             self._erase(record)
             raise
         return record
 
-    def _plan(self, driver: Driver, spec: NetworkSpec) -> NetworkRecord:
+    def _planned(self, spec: NetworkSpec) -> NetworkRecord:
+        """Plugins are asked before the lock of all plans is taken: they may take their time."""
+        with self._lock:
+            self._check_name_free(spec.name)
+        network_id = self._make_id()
+        if spec.config_only:
+            return self._plan(network_id, self._drivers.get("null"), spec)
+        driver = self._drivers.for_network(spec)
+        if not self._drivers.ipam.manages(spec.ipam_driver):
+            return self._plan(network_id, driver, spec)
+        given, pool_ids = self._drivers.ipam.request(network_id, spec)
+        try:
+            return self._plan(network_id, driver, given, asked=spec, pool_ids=pool_ids)
+        except BaseException:
+            self._drivers.ipam.undo(network_id, given, pool_ids)
+            raise
+
+    def _plan(
+        self,
+        network_id: str,
+        driver: Driver,
+        spec: NetworkSpec,
+        *,
+        asked: NetworkSpec | None = None,
+        pool_ids: Sequence[str] = (),
+    ) -> NetworkRecord:
         """One at a time, so that no two choose the same subnet; the name is taken then."""
-        network_id, now = self._make_id(), time.time_ns()
+        now = time.time_ns()
         with self._planning:
             with self._lock:
-                if any(other.name == spec.name for other in self._records.values()):
-                    raise AlreadyExists(f"network with name {spec.name} already exists")
+                self._check_name_free(spec.name)
                 others = [one for one in self._records.values() if not one.config_only]
             if spec.config_only:
                 record = plan_template(network_id, spec, now)
             else:
                 record = driver.plan(network_id, spec, now, others)
             record = msgspec.structs.replace(
-                record, asked_pools=spec.pools, config_from=spec.config_from
+                record,
+                asked_pools=(asked or spec).pools,
+                config_from=spec.config_from,
+                pool_ids=list(pool_ids),
             )
             with self._lock:
                 self._records[record.id] = record
         return record
+
+    def _check_name_free(self, name: str) -> None:
+        if any(other.name == name for other in self._records.values()):
+            raise AlreadyExists(f"network with name {name} already exists")
 
     def _template(self, name_or_id: str) -> NetworkRecord:
         with contextlib.suppress(NotFound):
@@ -274,7 +279,8 @@ class Networks:
         """The host's part first: a record without it is made good at the next start."""
         with self._lock:
             self._records.pop(record.id, None)
-        self._drivers[record.driver].remove(record)
+        self._drivers.get(record.driver).remove(record)
+        self._drivers.ipam.release(record)
         failpoint.hit("network.bridge-removed")
 
         def write(tx: Transaction) -> None:
@@ -340,7 +346,7 @@ class Networks:
         )
         attachment = self._enrol(record, attachment)
         try:
-            endpoint = self._drivers[record.driver].connect(record, attachment)
+            endpoint = self._drivers.get(record.driver).connect(record, attachment)
         except BaseException:
             self._roster.strike(container_id, record.id)
             self.reroute(container_id)
@@ -359,7 +365,7 @@ class Networks:
         for observer in self._observers:
             observer.left(endpoint)
         path = self._sandboxes.path(container_id)
-        self._drivers[endpoint.driver].disconnect(endpoint, path)
+        self._drivers.get(endpoint.driver).disconnect(endpoint, path)
         self._roster.strike(container_id, endpoint.network_id)
         if endpoint.gateway or endpoint.ipv6_gateway:
             self.reroute(container_id)
@@ -381,7 +387,7 @@ class Networks:
         Raises Conflict, FailedPrecondition or InvalidArgument; nothing has changed then.
         """
         record = self.network(endpoint.network_id)
-        changed = self._drivers[endpoint.driver].republish(record, endpoint, ports)
+        changed = self._drivers.get(endpoint.driver).republish(record, endpoint, ports)
         self._roster.put([changed])
         return changed
 
@@ -396,7 +402,7 @@ class Networks:
             now = msgspec.structs.replace(
                 endpoint, container_name=name, dns_names=list(dict.fromkeys(names))
             )
-            self._drivers[endpoint.driver].renamed(now)
+            self._drivers.get(endpoint.driver).renamed(now)
             self._roster.put([now])
             record = self.network(endpoint.network_id)
             for observer in self._observers:
@@ -413,14 +419,14 @@ class Networks:
         """Traffic counters by the interface's name inside the container."""
         path = self._sandboxes.path(container_id)
         found = {
-            endpoint.interface: self._drivers[endpoint.driver].counters(endpoint, path)
+            endpoint.interface: self._drivers.get(endpoint.driver).counters(endpoint, path)
             for endpoint in self._roster.of_container(container_id)
         }
         return {name: counters for name, counters in found.items() if counters is not None}
 
     def _enrol(self, record: NetworkRecord, attachment: Attachment) -> Attachment:
         """Notes an endpoint before it is made, so that its network stays; picks its name."""
-        prefix = self._drivers[record.driver].interface_prefix
+        prefix = self._drivers.get(record.driver).interface_prefix
         if prefix:
             prefix = record.interface_prefix or prefix
         else:

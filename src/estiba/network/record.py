@@ -60,6 +60,9 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     ipam_driver: str = "default"
     ipam_options: dict[str, str] = {}
     pools: list[IpamConfig] = []
+    pool_ids: list[str] = []
+    """What a plugin that manages the addresses calls the pools, in their order."""
+
     asked_pools: list[IpamConfig] = []
     """What of `pools` a user chose: fixed addresses are for those alone."""
 

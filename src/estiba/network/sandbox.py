@@ -10,7 +10,7 @@ from pathlib import Path
 from estiba.kernel import failpoint, rtnetlink
 from estiba.kernel.netlink import NetlinkError, NetlinkSocket
 from estiba.kernel.netns import ensure_netns, is_netns, remove_netns, run_in_netns
-from estiba.kernel.rtnetlink import Address, Interface
+from estiba.kernel.rtnetlink import Address, Interface, Network
 from estiba.model.errors import InvalidArgument
 
 _DEFAULTS = {
@@ -65,6 +65,9 @@ class Setup:
     direct: tuple[int, ...] = ()
     """Families whose default route is the interface itself, without a gateway."""
 
+    routes: tuple[tuple[Network, Address | None], ...] = ()
+    """Further ones: destination, and gateway unless it is on the link itself."""
+
     sysctls: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -88,6 +91,9 @@ def _configure(setup: Setup) -> None:
         requests.append(rtnetlink.set_link(name, up=True))
         requests += [rtnetlink.set_default_route(index, gateway) for gateway in setup.gateways]
         requests += [rtnetlink.set_direct_route(index, version) for version in setup.direct]
+        # Those on the link first: a gateway may be reached by one of them.
+        routes = sorted(setup.routes, key=lambda route: route[1] is not None)
+        requests += [rtnetlink.add_route(index, to, gateway) for to, gateway in routes]
         handle.execute(*requests)
     for key, value in setup.sysctls.items():
         # The name of an interface may have dots itself.

@@ -18,8 +18,10 @@ _HERE = Path(__file__).parent
 class PluginProcess:
     """`kind` is a program of this folder; `root` holds its state, its socket is `socket`."""
 
-    def __init__(self, kind: str, socket: Path, root: Path) -> None:
+    def __init__(self, kind: str, socket: Path, root: Path, **settings: str) -> None:
+        """`settings` are PLUGIN_… variables of the program."""
         self.kind, self.socket, self.root = kind, socket, root
+        self.settings = {f"PLUGIN_{name.upper()}": value for name, value in settings.items()}
         self.process: subprocess.Popen[bytes] | None = None
         root.mkdir(parents=True, exist_ok=True)
         socket.parent.mkdir(parents=True, exist_ok=True)
@@ -33,6 +35,7 @@ class PluginProcess:
                     **os.environ,
                     "PLUGIN_SOCKET": str(self.socket),
                     "PLUGIN_ROOT": str(self.root),
+                    **self.settings,
                 },
                 stdout=log,
                 stderr=log,
@@ -61,6 +64,10 @@ class PluginProcess:
         lines = path.read_text().splitlines() if path.exists() else []
         found = [json.loads(line) for line in lines]
         return [call for call in found if not method or call["method"] == method]
+
+    def state(self) -> Any:
+        """What it keeps."""
+        return json.loads((self.root / "state").read_text())
 
     def methods(self) -> list[str]:
         return [call["method"] for call in self.calls()]
