@@ -19,6 +19,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 _GATEWAY = "com.docker.network.gateway"
 _TYPE = "RequestAddressType"
 _MAX_ID = 1024
+_HURRY_S = 10.0
 
 
 class _Nothing(msgspec.Struct, frozen=True):
@@ -47,13 +48,17 @@ class AddressAnswer(msgspec.Struct, frozen=True):
 class IpamClient:
     """The calls, their answers checked."""
 
-    def __init__(self, plugin: Plugin, *, is_query: bool = False) -> None:
+    def __init__(self, plugin: Plugin, *, is_query: bool = False, hurry: bool = False) -> None:
+        """In a hurry a plugin that is away is not waited for."""
         self.name = plugin.name
         self._client = plugin.client
         self._is_query = is_query
+        self._patience = {"timeout_s": _HURRY_S, "away_s": 0.0} if hurry else {}
 
     def call(self, method: str, arguments: Mapping[str, object] | None, kind: type[T]) -> T:
-        return self._client.call(f"{IPAM}.{method}", arguments, kind, is_query=self._is_query)
+        return self._client.call(
+            f"{IPAM}.{method}", arguments, kind, is_query=self._is_query, **self._patience
+        )
 
     def space(self) -> str:
         """The default address space of this host."""

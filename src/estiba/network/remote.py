@@ -51,6 +51,7 @@ from estiba.plugins.registry import NETWORK, Plugin, Registry
 _log = logging.getLogger(__name__)
 T = TypeVar("T", bound=msgspec.Struct)
 
+_REMOVAL_S = 10.0
 _SCOPES = ("local", "global")
 
 
@@ -135,7 +136,7 @@ class RemoteDriver:
             self._addresses.pop(network.id, None)
             self._planned.discard(network.id)
         self._sure.discard(network.id)
-        self._attempt("DeleteNetwork", {"NetworkID": network.id})
+        self._attempt("DeleteNetwork", {"NetworkID": network.id}, timeout_s=_REMOVAL_S)
 
     def drain(self) -> None:
         pass
@@ -153,6 +154,10 @@ class RemoteDriver:
             mac_address=check_mac(settings.mac_address),
             link_local_ips=[str(one) for one in link_local_addresses(settings.ipam_config)],
         )
+        if self._notes.has(bare.id):
+            # A step back that failed earlier: the plugin may still have an endpoint of that id.
+            self._attempt("Leave", names(bare))
+            self._attempt("DeleteEndpoint", names(bare))
         addresses = self._addresses[network.id]
         given = addresses.allocate(bare, settings.ipam_config, attachment.before)
         endpoint = with_addresses(bare, network, given)
@@ -214,7 +219,8 @@ class RemoteDriver:
         return endpoint
 
     def disconnect(self, endpoint: Endpoint, sandbox: Path) -> None:
-        """Whatever the plugin says to it: the container's end is not held up."""
+        """Whatever the plugin says to it: the container's end is not held up. What it could not
+        be told is told when the engine starts again, or when the container comes back."""
         arguments = names(endpoint)
         self._attempt("RevokeExternalConnectivity", arguments, is_optional=True)
         done = self._attempt("Leave", arguments)
@@ -226,7 +232,8 @@ class RemoteDriver:
         addresses = self._addresses.get(endpoint.network_id)
         if addresses is not None:
             addresses.release(endpoint.id)
-        self._notes.drop(endpoint.id)
+        if done:
+            self._notes.drop(endpoint.id)
 
     def republish(
         self, network: NetworkRecord, endpoint: Endpoint, ports: Sequence[PortRequest]
@@ -286,12 +293,27 @@ class RemoteDriver:
             return {}
 
     def _attempt(
-        self, method: str, arguments: Mapping[str, Any], *, is_optional: bool = False
+        self,
+        method: str,
+        arguments: Mapping[str, Any],
+        *,
+        is_optional: bool = False,
+        timeout_s: float | None = None,
     ) -> bool:
-        """A step back: it is taken once, in little time; False when it could not be."""
+        """A step back: it is taken once, in little time; False when it could not be.
+
+        Without a time of its own it is not taken at all when the plugin has just been silent.
+        """
         try:
             client = self._plugin(is_query=True).client
-            client.call(f"{NETWORK}.{method}", arguments, Nothing, is_query=True)
+            client.call(
+                f"{NETWORK}.{method}",
+                arguments,
+                Nothing,
+                is_query=timeout_s is None,
+                timeout_s=timeout_s,
+                away_s=0,
+            )
         except NotServed:
             return is_optional
         except EstibaError as error:

@@ -97,7 +97,8 @@ class RemoteIpam:
         if not ids:
             return
         try:
-            _release(self.client(driver, is_query=True), pools, ids)
+            client = IpamClient(self._plugin(driver, is_query=True), hurry=True)
+            _release(client, pools, ids)
         except EstibaError as error:
             _log.warning("pools of network %s: %s", network, error)
 

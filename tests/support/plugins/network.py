@@ -88,7 +88,8 @@ def create_endpoint(arguments):
     save(state)
     given = arguments["Interface"]
     options = state["networks"][arguments["NetworkID"]]["Options"]["com.docker.network.generic"]
-    answer = {} if given["MacAddress"] else {"MacAddress": options.get("mac", "02:aa:bb:cc:dd:01")}
+    mac = "02:aa:" + ":".join(arguments["EndpointID"][n : n + 2] for n in (0, 2, 4, 6))
+    answer = {} if given["MacAddress"] else {"MacAddress": mac}
     if not given["Address"] and "address" in options:
         answer["Address"] = options["address"]
     return {"Interface": answer}
