@@ -119,10 +119,9 @@ class Engine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True, check=False)
-        subprocess.run(
-            ["nft", "delete", "table", "inet", f"estiba_{self.bridge}"],
-            capture_output=True, check=False,
-        )  # fmt: skip
+        for family in "inet", "bridge":
+            command = ["nft", "delete", "table", family, f"estiba_{self.bridge}"]
+            subprocess.run(command, capture_output=True, check=False)
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
             place = line.split()[4]
             if place.startswith(f"{self.root}/"):

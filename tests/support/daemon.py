@@ -228,7 +228,9 @@ class PrivateDaemon:
         self.stop()
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True, check=False)
         table = f"estiba_{self.bridge}"
-        subprocess.run(["nft", "delete", "table", "inet", table], capture_output=True, check=False)
+        for family in "inet", "bridge":
+            command = ["nft", "delete", "table", family, table]
+            subprocess.run(command, capture_output=True, check=False)
         _remove_admission(table)
         _remove_cgroups(f"estiba-test-{self.bridge}")
         discard_tree(self.exec_root)

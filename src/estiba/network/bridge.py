@@ -61,6 +61,7 @@ class BridgeDriver:
         table: str,
         pools: Sequence[AddressPool],
         ip_forward: bool = True,
+        obey_host: bool = True,
         make_addresses: Callable[[NetworkRecord], Addresses] = LocalAddresses,
     ) -> None:
         self._pools = tuple(pools)
@@ -68,7 +69,7 @@ class BridgeDriver:
         self._make_addresses = make_addresses
         self._reaper = Reaper()
         self._links = HostLinks(self._reaper)
-        self.firewall = Firewall(table)
+        self.firewall = Firewall(table, obey_host=obey_host)
         self._publisher = Publisher(self.firewall, self._reaper)
         self._live: dict[str, _Live] = {}
         self._mending = threading.Lock()

@@ -42,6 +42,7 @@ class Drivers:
             table=table_name(config.bridge),
             pools=pools,
             ip_forward=config.ip_forward,
+            obey_host=config.publish_policy != "open",
             make_addresses=self.ipam.addresses,
         )
         plain = HostDriver()

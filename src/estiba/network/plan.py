@@ -58,6 +58,9 @@ class NetworkConfig:
     masquerade: bool = True
     ip_forward: bool = True
     host_ip: str = "0.0.0.0"
+    publish_policy: str = "host"
+    """`host`: the host's own firewall decides whether other machines reach a published port;
+    `open`: they do."""
 
 
 def plan_bridge(

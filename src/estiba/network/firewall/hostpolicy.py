@@ -53,7 +53,7 @@ class HostPolicy:
         try:
             made = mirror([*self._tables(), *self._legacy_tables()])
             text = self._checked(made)
-        except (EstibaError, OSError, subprocess.SubprocessError) as error:
+        except Exception as error:
             _log.warning(
                 "the host's firewall cannot be understood, published ports stay closed to other "
                 "machines: %s; open them with --publish-policy=open, or one by one: %s",

@@ -10,11 +10,18 @@ from estiba.kernel import rtnetlink
 from estiba.kernel.netlink import NetlinkError, NetlinkSocket, Request
 from estiba.network.firewall.layout import STAND_IN
 
-_NO_IPV6 = (errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL)
+_NO_IPV6 = (
+    errno.EACCES,
+    errno.EAFNOSUPPORT,
+    errno.EINVAL,
+    errno.ENETDOWN,
+    errno.ENODEV,
+    errno.EOPNOTSUPP,
+)
 
 
 def add_route() -> None:
-    """A host without IPv6 has no ::1 either. Raises NetlinkError."""
+    """A host without IPv6, or whose loopback is down, has no ::1 either. Raises NetlinkError."""
     _execute(rtnetlink.add_local_route, harmless=_NO_IPV6)
 
 

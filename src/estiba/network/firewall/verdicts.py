@@ -23,6 +23,10 @@ _OTHER_EFFECT = re.compile(
     _EFFECT + r"|\b(?:notrack|tproxy|synproxy|dup to|fwd to|flow add|counter name|quota name"
     r"|limit name|secmark|socket)\b"
 )
+_COUNTER = re.compile(r"\bcounter\b(?! name)\s*")
+_NO_PORT = re.compile(
+    r"\b(?:meta l4proto|ip protocol|ip6 nexthdr) (?:icmp|icmpv6|ipv6-icmp|igmp|esp|ah|gre|vrrp)\b"
+)
 _MARK = re.compile(r"\b(?:meta|ct) mark\b(?! set )")
 _SETS_MARK = re.compile(r"\b(?:meta|ct) mark set ")
 _SWALLOWING = frozenset(("TARPIT", "DELUDE", "CHAOS", "NFQUEUE", "QUEUE", "SYNPROXY"))
@@ -44,9 +48,13 @@ class Rule:
 
 
 def take_apart(text: str, *, marks_change: bool) -> Rule:
-    """`marks_change`: a mark may be another one by now than it would be for the host itself."""
+    """A rule for a protocol without ports comes out empty: it has no say.
+
+    `marks_change`: a mark may be another one by now than it would be for the host itself."""
     text = _COMMENT.sub("", text)
     understood = True
+    if _NO_PORT.search(_blank(text)):
+        return Rule("", "", is_understood=False)
     target = _UNKNOWN_TARGET.search(text)
     if target:
         understood = False
@@ -57,6 +65,7 @@ def take_apart(text: str, *, marks_change: bool) -> Rule:
     matches, verdict = text[:end], text[end:].strip()
     if verdict.startswith("queue"):
         understood = False
+    matches = _without_counters(matches)
     without = _UNKNOWN_MATCH.sub("", matches)
     understood &= without == matches
     matches = _PLAIN_EFFECT.sub("", without)
@@ -72,6 +81,14 @@ def take_apart(text: str, *, marks_change: bool) -> Rule:
 
 def sets_mark(text: str) -> bool:
     return bool(_SETS_MARK.search(_blank(text)))
+
+
+def _without_counters(text: str) -> str:
+    """The copy has nobody who reads them."""
+    found = list(_COUNTER.finditer(_blank(text)))
+    for each in reversed(found):
+        text = text[: each.start()] + text[each.end() :]
+    return text
 
 
 def _blank(text: str) -> str:

@@ -1,0 +1,306 @@
+"""The host's own firewall decides about published ports: real rulesets, real packets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.kernel.network.private_host import (
+    HOST_ADDRESS,
+    HOST_ADDRESS6,
+    OUTSIDE_ADDRESS,
+    OUTSIDE_ADDRESS6,
+    Host,
+    run,
+)
+from tests.support.daemon import wait_until
+
+from estiba.network.firewall import hostpolicy
+from estiba.network.record import NetworkSpec, PortRequest
+
+pytestmark = pytest.mark.kernel
+
+CORPUS = Path(__file__).parents[2] / "corpus" / "firewalls"
+PORTS = (8080, 8081, 8082, 8083, 8084, 8085)
+TABLE = "estiba_estiba9"
+
+
+@pytest.fixture
+def web(host: Host) -> Iterator[Host]:
+    """A container that answers at all PORTS, in both families; nothing is left afterwards."""
+    host.networks.create(NetworkSpec(name="dual", enable_ipv6=True))
+    ports = [PortRequest(container_port=80, host_port=str(port)) for port in PORTS]
+    host.attach("web", "dual", ports=ports)
+    here = host.networks.sandbox_path("web")
+    host.serve(here, 80)
+    host.serve(here, 80, address="::")
+    yield host
+    for table in run("nft", "list", "tables").splitlines():
+        if TABLE not in table:
+            run("nft", "delete", *table.split())
+
+
+def mirrored(*words: str) -> None:
+    """Waits until the copy holds all these words."""
+
+    def is_there() -> bool:
+        text = run("nft", "list", "table", "inet", TABLE)
+        return all(word in text for word in words)
+
+    wait_until(is_there, what=f"the copy to hold {words}", deadline_s=5)
+
+
+def load(name: str, mark: str) -> None:
+    run("nft", "-f", str(CORPUS / name))
+    mirrored(mark)
+
+
+def opened(host: Host, where: Path | None = None, *, ipv6: bool = False) -> list[int]:
+    """The published ports that another machine reaches."""
+    where = where or host.outside
+    address = HOST_ADDRESS6 if ipv6 else HOST_ADDRESS
+    return [port for port in PORTS if not host.is_blocked(where, address, port)]
+
+
+def reached_by_own(host: Host) -> bool:
+    """The host itself and its containers are not other machines."""
+    here = host.networks.sandbox_path("web")
+    return all(
+        host.ask(place, address, 8080) != ""
+        for place in (None, here)
+        for address in (HOST_ADDRESS, HOST_ADDRESS6)
+    )
+
+
+def test_a_host_without_a_firewall_refuses_nothing(web: Host) -> None:
+    assert opened(web) == opened(web, ipv6=True) == list(PORTS)
+
+
+def test_a_workstation_lets_ssh_in_and_nothing_else(web: Host) -> None:
+    load("workstation.nft", "admin-prohibited")
+    assert opened(web) == opened(web, ipv6=True) == []
+    assert reached_by_own(web)
+    run("nft", "insert", "rule", "inet", "filter", "input", "tcp", "dport", "8080", "accept")
+    mirrored("dport 8080 goto")
+    assert opened(web) == opened(web, ipv6=True) == [8080]
+    assert web.ask(web.outside, HOST_ADDRESS, 8080) == OUTSIDE_ADDRESS
+    run("nft", "delete", "table", "inet", "filter")
+    wait_until(lambda: opened(web) == list(PORTS), what="the ports to be open again")
+
+
+def test_rules_by_source_sets_maps_and_chains_keep_their_meaning(web: Host) -> None:
+    neighbour = web.neighbour()
+    load("server.nft", "dport 8085 reject")
+    assert opened(web) == [8083, 8084]
+    assert opened(web, neighbour) == [8081, 8084]
+    assert opened(web, ipv6=True) == [8084]
+    assert opened(web, neighbour, ipv6=True) == [8084]
+    assert reached_by_own(web)
+    run("nft", "add", "element", "inet", "filter", "admins", "{ 198.51.100.1 }")
+    mirrored("198.51.100.1")
+    assert opened(web) == [8081, 8083, 8084]
+    run("nft", "add", "element", "inet", "filter", "blocked", "{ 198.51.100.1 }")
+    mirrored("expires")
+    assert opened(web) == []
+
+
+def test_one_port_for_one_network_only(web: Host) -> None:
+    rules = """
+    table ip filter {
+      chain input {
+        type filter hook input priority filter; policy drop;
+        ct state established,related accept
+        ip saddr 198.51.100.0/31 tcp dport 8080 accept
+      }
+    }"""
+    (web.root / "rules").write_text(rules)
+    run("nft", "-f", str(web.root / "rules"))
+    mirrored("198.51.100.0/31")
+    assert opened(web) == [8080]
+    assert opened(web, web.neighbour()) == []
+    assert opened(web, ipv6=True) == list(PORTS), "the host's firewall is for IPv4 only"
+
+
+def test_what_firewalld_writes(web: Host) -> None:
+    """Its rule for translated packets is not meant for ports that nobody opened."""
+    load("firewalld.nft", "filter_IN_public_allow")
+    assert opened(web) == opened(web, ipv6=True) == [8081]
+    assert reached_by_own(web)
+
+
+def test_a_refusal_is_the_hosts_own(web: Host) -> None:
+    load("server.nft", "dport 8085 reject")
+    run("nft", "flush", "chain", "inet", "filter", "input")
+    run("nft", "add", "rule", "inet", "filter", "input", "tcp", "dport", "8085", "accept")
+    mirrored("dport 8085 goto")
+    with pytest.raises(ConnectionRefusedError):
+        web.ask(web.outside, HOST_ADDRESS, 8085, timeout_s=2)
+
+
+def test_ufw(web: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The rules that ufw loads: Debian's files, port 22 allowed, then 8081."""
+    load_ufw(tmp_path, allow=(22,))
+    mirrored("ufw_before_input", "ufw_user_input", "dport 22 goto")
+    assert opened(web) == opened(web, ipv6=True) == []
+    assert reached_by_own(web)
+    assert "not understood" not in caplog.text
+    load_ufw(tmp_path, allow=(22, 8081), anew=False)
+    mirrored("dport 8081 goto")
+    assert opened(web) == opened(web, ipv6=True) == [8081]
+
+
+def load_ufw(place: Path, allow: tuple[int, ...], *, anew: bool = True) -> None:
+    """As ufw-init does: its chains, its files, and what `ufw allow` writes."""
+    for digit, program in ("", "iptables-nft-restore"), ("6", "ip6tables-nft-restore"):
+        name = f"ufw{digit}"
+        user = ["*filter", f":{name}-user-input -"]
+        user += [f"-A {name}-user-input -p tcp --dport {port} -j ACCEPT" for port in allow]
+        if anew:
+            restore(place, program, ufw_chains(name))
+            run(program, "-n", str(CORPUS / f"ufw-before{digit}.rules"))
+            user.append(f"-A {name}-before-input -j {name}-user-input")
+        restore(place, program, [*user, "COMMIT"])
+
+
+def ufw_chains(name: str) -> list[str]:
+    steps = ("before-logging", "before", "after", "after-logging", "reject", "track")
+    chains = [f"{name}-{step}-input" for step in steps]
+    log = "-m limit --limit 3/min --limit-burst 10 -j LOG --log-prefix"
+    return [
+        "*filter",
+        ":INPUT DROP",
+        *(f":{chain} -" for chain in (*chains, f"{name}-logging-deny", f"{name}-user-input")),
+        *(f"-A INPUT -j {chain}" for chain in chains),
+        f'-A {name}-after-logging-input {log} "[UFW BLOCK] "',
+        f'-A {name}-logging-deny {log} "[UFW BLOCK] "',
+        "COMMIT",
+    ]
+
+
+def restore(place: Path, program: str, lines: list[str]) -> None:
+    rules = place / "rules"
+    rules.write_text("\n".join([*lines, ""]))
+    run(program, "-n", str(rules))
+
+
+def test_rules_that_cannot_be_understood_count_against_a_port(
+    web: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = """*filter
+:INPUT ACCEPT
+:guests -
+-A INPUT -p tcp --dport 8080 -m string --algo bm --string x -j ACCEPT
+-A INPUT -p tcp --dport 8081 -m string --algo bm --string x -j DROP
+-A INPUT -p tcp --dport 8082:8083 -m string --algo bm --string x -j guests
+-A guests -p tcp --dport 8082 -j DROP
+-A guests -j ACCEPT
+-A INPUT -p tcp --dport 8083 -j DROP
+-A INPUT -p tcp --dport 8084 -j DROP
+COMMIT
+"""
+    (web.root / "rules").write_text(rules)
+    run("iptables-nft-restore", str(web.root / "rules"))
+    mirrored("dport 8084")
+    assert opened(web) == [8080, 8085]
+    wait_until(lambda: "not understood" in caplog.text, what="the warning")
+    told = [line for line in caplog.text.splitlines() if "not understood" in line]
+    assert "xt match string" in told[-1] and "user-published tcp dport" in told[-1]
+    run("nft", "add", "rule", "inet", TABLE, "user-published", "tcp", "dport", "8081", "accept")
+    assert opened(web) == [8080, 8081, 8085]
+
+
+def test_a_rate_limit_of_ufw_is_not_understood_and_refuses(
+    web: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`ufw limit` counts connections in a list that nftables cannot see."""
+    load_ufw(tmp_path, allow=(8081,))
+    new = "-A ufw-user-input -p tcp --dport 8082 -m conntrack --ctstate NEW -m recent"
+    rules = [
+        "*filter",
+        ":ufw-user-limit -",
+        "-A ufw-user-limit -j REJECT",
+        f"{new} --set",
+        f"{new} --update --seconds 30 --hitcount 6 -j ufw-user-limit",
+        "-A ufw-user-input -p tcp --dport 8082 -j ACCEPT",
+        "COMMIT",
+    ]
+    restore(tmp_path, "iptables-nft-restore", rules)
+    mirrored("dport 8082 goto")
+    assert opened(web) == [8081]
+    wait_until(lambda: "recent" in caplog.text, what="the warning")
+
+
+def test_dockers_way(web: Host) -> None:
+    """`--publish-policy=open`: what is published is open."""
+    load("workstation.nft", "admin-prohibited")
+    assert opened(web) == []
+    endpoints = web.networks.endpoints(web.networks.network("dual").id)
+    web.again(publish_policy="open").restore(endpoints)
+    assert opened(web) == opened(web, ipv6=True) == list(PORTS)
+    web.again(publish_policy="host").restore(endpoints)
+    assert opened(web) == opened(web, ipv6=True) == []
+
+
+def test_the_administrators_chain_has_the_first_word(web: Host) -> None:
+    load("workstation.nft", "admin-prohibited")
+    rule = "tcp dport 8080 ip saddr 198.51.100.1 accept"
+    run("nft", "add", "rule", "inet", TABLE, "user-published", *rule.split())
+    assert opened(web) == [8080]
+    assert opened(web, web.neighbour()) == []
+    run("nft", "delete", "table", "inet", "filter")
+    wait_until(lambda: len(opened(web)) == len(PORTS), what="the ports to be open")
+    run("nft", "insert", "rule", "inet", TABLE, "user-published", "tcp", "dport", "8081", "drop")
+    assert 8081 not in opened(web)
+    assert 8081 not in opened(web, ipv6=True)
+
+
+def test_changes_in_quick_succession_cost_one_reading(
+    web: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host_policy = web.networks.firewall._host
+    readings: list[int] = []
+    read = host_policy.read
+
+    def counted() -> object:
+        readings.append(1)
+        return read()
+
+    monkeypatch.setattr(host_policy, "read", counted)
+    load("server.nft", "dport 8085 reject")
+    before = len(readings)
+    rules = "\n".join(f"add rule inet filter input tcp dport {n} accept" for n in range(9000, 9040))
+    (web.root / "rules").write_text(rules)
+    for _ in range(5):
+        run("nft", "-f", str(web.root / "rules"))
+    mirrored("9039")
+    assert len(readings) - before <= 3
+    # Our own changes cost none.
+    settled = len(readings)
+    web.attach("other", "dual")
+    web.networks.close_sandbox("other")
+    run("nft", "add", "table", "ip", "mark_the_end")
+    wait_until(lambda: len(readings) > settled, what="the end")
+    assert len(readings) == settled + 1
+
+
+def test_the_source_is_the_clients_own(web: Host) -> None:
+    load("server.nft", "dport 8085 reject")
+    assert web.ask(web.outside, HOST_ADDRESS, 8083) == OUTSIDE_ADDRESS
+    assert web.ask(web.outside, HOST_ADDRESS6, 8084) == OUTSIDE_ADDRESS6
+
+
+def test_old_iptables_tables_are_read_too(web: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel does not say when they change: they are looked at every few seconds."""
+    monkeypatch.setattr(hostpolicy, "_POLL_S", 0.2)
+    for program in "iptables-legacy", "ip6tables-legacy":
+        run(program, "-P", "INPUT", "DROP")
+        run(program, "-A", "INPUT", "-m", "conntrack", "--ctstate", "ESTABLISHED", "-j", "ACCEPT")
+        run(program, "-A", "INPUT", "-p", "tcp", "--dport", "8081", "-j", "ACCEPT")
+    run("ip6tables-legacy", "-A", "INPUT", "-p", "icmpv6", "-j", "ACCEPT")
+    run("nft", "add", "table", "ip", "wake")
+    mirrored("dport 8081 goto")
+    assert opened(web) == opened(web, ipv6=True) == [8081]
+    run("iptables-legacy", "-A", "INPUT", "-p", "tcp", "--dport", "8082", "-j", "ACCEPT")
+    mirrored("dport 8082 goto")
+    assert opened(web) == [8081, 8082]
