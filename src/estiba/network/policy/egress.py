@@ -125,7 +125,7 @@ def _split(value: str) -> tuple[str, str]:
     if bracketed:
         return _canonical(bracketed[1]), bracketed[2]
     if value.count(":") > 1:
-        address, slash, rest = value.partition("/")
+        address, slash, rest = value.rpartition("/")
         if slash and rest.lower() in PROTOCOLS:
             return _canonical(address), f"/{rest}"
         return _canonical(value), ""
