@@ -130,7 +130,6 @@ def test_an_image_fills_an_encrypted_volume(daemon: PrivateDaemon, tmp_path: Pat
                   "type=volume,source=v2,destination=/d,volume-opt=size=16m,volume-opt=encrypted=1",
                   "filled", "true")  # fmt: skip
     assert daemon.run("-v", "v2:/v", "busybox", "cat", "/v/f") == f"{marker}\n"
-    os.sync()
     found = subprocess.run(
         ["grep", "-rlF", marker, daemon.data_root / "volumes"], capture_output=True, check=False
     )

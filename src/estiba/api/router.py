@@ -34,6 +34,7 @@ Build\tGET\t/build/outputs/{id}\tBuildOutput\t200,404,500
 Build\tPOST\t/build/agents/{id}\tBuildAgent\t101,404,500
 Volume\tPOST\t/volumes/{name}/clone\tVolumeClone\t201,400,404,409,500
 Volume\tPOST\t/volumes/{name}/rename\tVolumeRename\t204,400,404,409,500
+Volume\tPOST\t/volumes/{name}/resize\tVolumeResize\t204,400,404,409,500
 Volume\tGET\t/volumes/{name}/snapshots\tVolumeSnapshotList\t200,404,409,500
 Volume\tPOST\t/volumes/{name}/snapshots\tVolumeSnapshotCreate\t201,400,404,409,500
 Volume\tPOST\t/volumes/{name}/snapshots/{tag}/restore\tVolumeSnapshotRestore\t204,404,409,500

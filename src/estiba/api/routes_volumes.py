@@ -24,6 +24,7 @@ class VolumeWorkRoutes:
         for operation, handler in (
             ("VolumeClone", self.clone),
             ("VolumeRename", self.rename),
+            ("VolumeResize", self.resize),
             ("VolumeSnapshotList", self.snapshots),
             ("VolumeSnapshotCreate", self.snapshot),
             ("VolumeSnapshotRestore", self.rollback),
@@ -47,6 +48,10 @@ class VolumeWorkRoutes:
 
     async def rename(self, context: Context) -> HttpResponse:
         await self._copies.rename(_name(context), _given(context, "name"))
+        return empty()
+
+    async def resize(self, context: Context) -> HttpResponse:
+        await self._copies.resize(_name(context), _given(context, "size"))
         return empty()
 
     async def snapshots(self, context: Context) -> HttpResponse:

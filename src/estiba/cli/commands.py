@@ -239,6 +239,8 @@ VOLUME = {
         PRUNED + "-a --all  those with a name too", most=0),
     "rename": Command(
         "VOLUME NEW", "Give a volume another name", "volumes_copies:rename", least=2, most=2),
+    "resize": Command(
+        "VOLUME SIZE", "Give a volume a larger limit", "volumes_copies:resize", least=2, most=2),
     "restore": Command(
         "[OPTIONS] NEW FILE|-|oci://REFERENCE", "Make a volume of a backup",
         "volumes_backup:restore", _MADE + _QUIET, least=2, most=2),

@@ -28,6 +28,12 @@ def rename(client: Client, given: Arguments) -> int:
     return 0
 
 
+def resize(client: Client, given: Arguments) -> int:
+    name, size = given.words
+    client.post(f"/volumes/{part(name)}/resize", {"size": size})
+    return 0
+
+
 def snapshot(client: Client, given: Arguments) -> int:
     name, *tag = given.words
     query = {"tag": tag[0] if tag else None, "pause": given.pause}

@@ -1,4 +1,4 @@
-"""Inode flags of a directory (ioctl_iflags(2))."""
+"""Inode flags (ioctl_iflags(2))."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from pathlib import Path
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FS_TOPDIR_FL = 0x00020000
+_FS_NOCOW_FL = 0x00800000
 _FLAGS = struct.Struct("l")
+
+
+def write_in_place(fd: int) -> None:
+    """Tells btrfs not to copy the blocks of an empty file when they are written anew, which
+    would scatter a file system that lies in it; elsewhere it does nothing."""
+    with contextlib.suppress(OSError):
+        _add_flag(fd, _FS_NOCOW_FL)
 
 
 def spread_subdirectories(directory: Path) -> None:
@@ -25,8 +33,12 @@ def spread_subdirectories(directory: Path) -> None:
     with contextlib.suppress(OSError):
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            (flags,) = _FLAGS.unpack(fcntl.ioctl(fd, _FS_IOC_GETFLAGS, _FLAGS.pack(0)))
-            if not flags & _FS_TOPDIR_FL:
-                fcntl.ioctl(fd, _FS_IOC_SETFLAGS, _FLAGS.pack(flags | _FS_TOPDIR_FL))
+            _add_flag(fd, _FS_TOPDIR_FL)
         finally:
             os.close(fd)
+
+
+def _add_flag(fd: int, flag: int) -> None:
+    (flags,) = _FLAGS.unpack(fcntl.ioctl(fd, _FS_IOC_GETFLAGS, _FLAGS.pack(0)))
+    if not flags & flag:
+        fcntl.ioctl(fd, _FS_IOC_SETFLAGS, _FLAGS.pack(flags | flag))

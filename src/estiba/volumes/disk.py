@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.kernel import failpoint
+from estiba.kernel.inode_flags import write_in_place
 from estiba.kernel.loop import attached, is_attached
 from estiba.kernel.mounts import is_mounted, mount, unmount
 from estiba.model.errors import DataLoss, FailedPrecondition, InvalidArgument
@@ -23,8 +24,13 @@ MIN_BYTES = 8 << 20
 MAX_BYTES = 16 << 40
 """What ext4 takes with blocks of 4 KiB."""
 
-_SUPERBLOCK = struct.Struct("<58xH36xI")
-"""s_state at 58, s_feature_incompat at 96 (Documentation/filesystems/ext4/super.rst)."""
+_BLOCK_BYTES = 4096
+_PATIENCE_S = 24 * 3600.0
+"""A check that is cut off would begin anew at each use."""
+
+_SUPERBLOCK = struct.Struct("<4xI50xH36xI236xI")
+"""s_blocks_count at 4 and 336, s_state at 58, s_feature_incompat at 96
+(Documentation/filesystems/ext4/super.rst)."""
 
 _VALID, _ERRORS, _NEEDS_RECOVERY = 0x1, 0x2, 0x4
 
@@ -54,9 +60,10 @@ class Disk:
         part = directory / f"{_FILE}.part"
         with part.open("wb") as file:
             os.fchmod(file.fileno(), 0o600)
+            write_in_place(file.fileno())
             file.truncate(self.size)
         failpoint.hit("volumes.disk-sized")
-        options = ["-q", "-F", "-b", "4096", "-m", "0"]
+        options = ["-q", "-F", "-b", str(_BLOCK_BYTES), "-m", "0"]
         options += ["-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0"]
         if self.encrypts:
             options += ["-O", "encrypt"]
@@ -68,13 +75,18 @@ class Disk:
         part.rename(path)
 
     def mount(self, directory: Path) -> Path:
-        """Where it is mounted; harmless twice. Raises DataLoss, OSError."""
+        """Where it is mounted, grown if it is smaller than it may be; harmless twice.
+
+        Raises DataLoss, FailedPrecondition, OSError.
+        """
         point = directory / _POINT
         if is_mounted(point):
             return point
         path = directory / _FILE
         if not is_attached(path):
-            _mend(path)
+            blocks = _mend(path)
+            if blocks < self.size // _BLOCK_BYTES:
+                _grow(path, self.size)
         point.mkdir(mode=0o700, exist_ok=True)
         with attached(path) as device:
             failpoint.hit("volumes.disk-attached")
@@ -99,14 +111,38 @@ def taken(directory: Path) -> int:
         return 0
 
 
-def _mend(path: Path) -> None:
-    """After an unclean end; a file system that was left in order is not looked at any further."""
+def _mend(path: Path) -> int:
+    """After an unclean end; a file system that was left in order is not looked at any further.
+
+    Returns its size in blocks.
+    """
     with path.open("rb") as file:
         file.seek(1024)
-        state, features = _SUPERBLOCK.unpack(file.read(_SUPERBLOCK.size))
-    if state & _VALID and not state & _ERRORS and not features & _NEEDS_RECOVERY:
-        return
-    code, said = programs.run([programs.find("e2fsck", _PACKAGE), "-p", str(path)])
+        low, state, features, high = _SUPERBLOCK.unpack(file.read(_SUPERBLOCK.size))
+    if not state & _VALID or state & _ERRORS or features & _NEEDS_RECOVERY:
+        _check(path)
+    return int(high) << 32 | int(low)
+
+
+def _grow(path: Path, size: int) -> None:
+    """To `size` bytes, while nobody uses it: Linux grows a file system that is mounted for
+    CAP_SYS_RESOURCE alone. Cut off, it goes on with the next use.
+
+    What nobody has looked through may not be resized.
+    """
+    os.truncate(path, size)
+    failpoint.hit("volumes.disk-longer")
+    _check(path, "-f")
+    program = programs.find("resize2fs", _PACKAGE)
+    code, said = programs.run([program, str(path)], timeout_s=_PATIENCE_S)
+    if code != 0:
+        raise FailedPrecondition(f"resize2fs {path}: {said or f'exit code {code}'}")
+
+
+def _check(path: Path, *options: str) -> None:
+    """Raises DataLoss for what needs a person."""
+    program = programs.find("e2fsck", _PACKAGE)
+    code, said = programs.run([program, "-p", *options, str(path)], timeout_s=_PATIENCE_S)
     if code & ~0x3:
         raise DataLoss(
             f"the volume's file system is damaged ({said or f'e2fsck: exit code {code}'}): save a "

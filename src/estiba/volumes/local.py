@@ -147,6 +147,11 @@ class LocalDriver:
         if name in self._options:
             self._options[new] = self._options.pop(name)
 
+    def note_options(self, name: str, options: Mapping[str, str]) -> None:
+        """From now on the volume has these."""
+        write_atomic(self.directory(name) / _OPTIONS, json.dumps(dict(options)).encode())
+        self.know(name, options)
+
     def know(self, name: str, options: Mapping[str, str]) -> None:
         self._options[name] = dict(options)
 

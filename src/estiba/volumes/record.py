@@ -45,7 +45,7 @@ def volume_event(
     record: VolumeRecord, action: str, attributes: Mapping[str, str] | None = None
 ) -> Event:
     """`create`, `destroy`, `mount` or `unmount`; of our own `clone`, `snapshot`, `rollback`,
-    `snapshot-remove`, `rename`, `backup` and `restore`."""
+    `snapshot-remove`, `rename`, `resize`, `backup` and `restore`."""
     told = {"driver": record.driver, **(attributes or {})}
     return Event(EventType.VOLUME, action, record.name, told)
 

@@ -16,6 +16,7 @@ import msgspec
 from estiba.kernel import failpoint
 from estiba.model.errors import AlreadyExists, Conflict, InvalidArgument
 from estiba.model.ids import new_id
+from estiba.model.sizes import parse_ram_bytes
 from estiba.volumes.driver import LOCAL
 from estiba.volumes.record import VolumeRecord, check_name
 from estiba.volumes.volumes import HOLDER, Volumes
@@ -117,3 +118,32 @@ def rename(volumes: Volumes, name: str, new: str, *, users: Iterable[str] = ()) 
         volumes.replace(record, moved)
         failpoint.hit("volumes.renamed")
         return volumes.finish_rename(moved)
+
+
+def resize(volumes: Volumes, name: str, size: str) -> VolumeRecord:
+    """A larger limit for a volume that has one and that nobody uses.
+
+    Raises NotFound, InvalidArgument, Conflict, and what a mount raises.
+    """
+    with volumes.locked(name):
+        record = volumes.get(name)
+        if "size" not in record.options:
+            raise Conflict(
+                f"resize {name}: the volume has no limit: a clone with --opt size={size} has one"
+            )
+        if parse_ram_bytes(size) < parse_ram_bytes(record.options["size"]):
+            raise InvalidArgument(
+                f"resize {name}: {size} is less than it has ({record.options['size']}): a smaller "
+                f"one is made by a clone with --opt size={size}"
+            )
+        volumes.check_idle(name)
+        grown = msgspec.structs.replace(record, options={**record.options, "size": size})
+        volumes.check_options(name, grown.options)
+        volumes.local.note_options(name, grown.options)
+        volumes.add(grown, "resize")
+        failpoint.hit("volumes.resized")
+        try:
+            volumes.local.mount(name, HOLDER)
+        finally:
+            volumes.local.unmount(name, HOLDER)
+    return grown

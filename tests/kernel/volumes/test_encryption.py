@@ -83,7 +83,6 @@ def test_nothing_is_readable_on_the_disk(
     (data / "link").symlink_to(NAME)
     os.link(data / NAME, data / "same")
     volumes.release("vault", user="one")
-    os.sync()
     for words in (PLAIN, NAME.encode(), key.read_bytes()):
         assert not on_disk(tmp_path / "volumes", words)
     assert list(data.iterdir()) == []

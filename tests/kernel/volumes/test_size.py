@@ -15,9 +15,12 @@ import pytest
 from tests.support.leaks import HostState, assert_clean
 from tests.support.stored import killed, opened
 
+from estiba.kernel.files import sync_file_system
 from estiba.kernel.loop import is_attached
-from estiba.model.errors import DataLoss, InvalidArgument
+from estiba.model.errors import Conflict, DataLoss, FailedPrecondition, InvalidArgument
+from estiba.volumes import programs
 from estiba.volumes.volumes import Volumes
+from estiba.volumes.whole import resize
 
 pytestmark = pytest.mark.kernel
 
@@ -121,7 +124,7 @@ def test_an_unclean_end_is_mended(volumes: Volumes, tmp_path: Path) -> None:
     volumes.create("cut", options=SIZE)
     data = volumes.mount("cut", user="one")
     (data / "file").write_text("synced")
-    os.sync()
+    sync_file_system(data)
     image = tmp_path / "volumes/cut/_disk.ext4"
     crashed = image.read_bytes()
     volumes.release("cut", user="one")
@@ -164,6 +167,62 @@ def test_a_second_mount_of_one_disk_is_the_same_file_system(
         holder.communicate(b"\n")
     assert (volumes.mount("held", user="one") / "new").read_text() == "seen by both"
     volumes.release("held", user="one")
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_larger_limit(volumes: Volumes, encrypted: bool) -> None:
+    options = {**SIZE, "encrypted": ""} if encrypted else SIZE
+    volumes.create("data", options=options)
+    data = volumes.mount("data", user="one")
+    (data / "file").write_bytes(b"kept" * 100_000)
+    room = os.statvfs(data).f_blocks
+    with pytest.raises(Conflict, match="in use now"):
+        resize(volumes, "data", "64m")
+    volumes.release("data", user="one")
+    for text, words in (("8m", "less than it has"), ("x", "invalid size"), ("99999t", "a volume")):
+        with pytest.raises(InvalidArgument, match=words):
+            resize(volumes, "data", text)
+    assert resize(volumes, "data", "64m").options["size"] == "64m"
+    data = volumes.mount("data", user="one")
+    assert os.statvfs(data).f_blocks > 3 * room
+    assert (data / "file").read_bytes() == b"kept" * 100_000
+    (data / "big").write_bytes(bytes(40 << 20))
+    volumes.release("data", user="one")
+    volumes.create("plain")
+    with pytest.raises(Conflict, match="has no limit"):
+        resize(volumes, "plain", "64m")
+
+
+GROWN = """
+from estiba.volumes.whole import resize
+volumes.create("data", options={"size": "16m"})
+volumes.mount("data", user="one").joinpath("file").write_text("kept")
+volumes.release("data", user="one")
+resize(volumes, "data", "64m")
+"""
+
+
+@pytest.mark.parametrize("point", ["volumes.resized", "volumes.disk-longer"])
+def test_killed_while_it_grows(tmp_path: Path, point: str) -> None:
+    assert killed(tmp_path, GROWN, point) == -signal.SIGKILL
+    with opened(tmp_path) as volumes:
+        assert volumes.get("data").options == {"size": "64m"}
+        data = volumes.mount("data", user="one")
+        assert (data / "file").read_text() == "kept"
+        assert os.statvfs(data).f_blocks * 4096 > 48 << 20
+        volumes.release("data", user="one")
+
+
+def test_what_is_missing_is_named(
+    volumes: Volumes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "_PATH", "/nowhere")
+    with pytest.raises(FailedPrecondition, match=r"mkfs\.ext4 is not installed.*e2fsprogs"):
+        volumes.create("data", options=SIZE)
+    with pytest.raises(FailedPrecondition, match="give size=, or install gocryptfs"):
+        volumes.create("data", options={"encrypted": ""})
+    assert list((tmp_path / "volumes").iterdir()) == []
+    assert list((tmp_path / "keys").iterdir()) == []
 
 
 BODY = """

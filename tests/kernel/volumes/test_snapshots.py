@@ -15,6 +15,7 @@ from tests.support.daemon import wait_until
 from tests.support.leaks import HostState, assert_clean
 from tests.support.stored import KINDS, assert_tree, killed, opened, write_tree
 
+from estiba.kernel.files import sync_file_system
 from estiba.kernel.loop import attached, is_attached
 from estiba.kernel.mounts import mount, unmount
 from estiba.model.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
@@ -243,13 +244,13 @@ def test_on_btrfs_copies_share_their_blocks(tmp_path: Path) -> None:
             volumes.create("big")
             with held(volumes, "big") as data:
                 (data / "file").write_bytes(os.urandom(48 << 20))
-            os.sync()
+            sync_file_system(point)
             before = os.statvfs(point).f_bfree
             snapshots = Snapshots(volumes)
             for number in range(5):
                 clone(volumes, "big", f"copy{number}")
                 snapshots.create("big", f"tag{number}")
-            os.sync()
+            sync_file_system(point)
             assert (before - os.statvfs(point).f_bfree) * 4096 < 16 << 20, "480 MB were copied"
             volumes.create("limited", options={"size": "16m"})
             with held(volumes, "limited") as data:

@@ -16,7 +16,7 @@ from estiba.model.errors import NotFound
 from estiba.volumes.clones import clone
 from estiba.volumes.snapshots import Snapshot, Snapshots
 from estiba.volumes.volumes import Volumes
-from estiba.volumes.whole import rename
+from estiba.volumes.whole import rename, resize
 
 Json = dict[str, Any]
 
@@ -47,6 +47,9 @@ class VolumeCopies:
     async def rename(self, name: str, new: str) -> None:
         holders = self.engine.volume_users(name)
         await run_blocking(rename, self.volumes, name, new, users=holders)
+
+    async def resize(self, name: str, size: str) -> None:
+        await run_apart(resize, self.volumes, name, size)
 
     async def snapshots(self, name: str) -> list[Json]:
         return [_view(one) for one in await run_blocking(self.kept.list, name)]
