@@ -232,9 +232,18 @@ class PrivateDaemon:
             command = ["nft", "delete", "table", family, table]
             subprocess.run(command, capture_output=True, check=False)
         _remove_admission(table)
+        _remove_stand_in()
         _remove_cgroups(f"estiba-test-{self.bridge}")
         discard_tree(self.exec_root)
         discard_tree(self.data_root)
+
+
+def _remove_stand_in() -> None:
+    """The route that engines share, once no other one has a table."""
+    tables = subprocess.run(["nft", "list", "tables", "inet"], capture_output=True, check=False)
+    if b"estiba_" not in tables.stdout:
+        route = ["local", "fd65:7374:6962:61::1", "dev", "lo", "table", "local"]
+        subprocess.run(["ip", "-6", "route", "del", *route], capture_output=True, check=False)
 
 
 def _remove_admission(table: str) -> None:

@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 DEFAULT_HOST = "unix:///run/estiba/estiba.sock"
 DEFAULT_CONFIG_FILE = Path("/etc/estiba/daemon.json")
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+PUBLISH_POLICIES = ("host", "open")
 DEFAULT_LOG_OPTIONS = {"max-size": "100m", "max-file": "3"}
 
 _NAMES_IN_FILE = {
@@ -83,6 +84,7 @@ class DaemonConfig:
     icc: bool = True
     ip_masquerade: bool = True
     host_binding_ip: str = "0.0.0.0"
+    publish_policy: str = "host"
     address_pools: list[tuple[str, int]] = field(default_factory=list)
     runtimes: dict[str, Path] = field(default_factory=dict)
     default_runtime: str = "crun"
@@ -145,6 +147,11 @@ def parser() -> argparse.ArgumentParser:
     add("--icc", type=_boolean, metavar="BOOL", help="containers may talk to one another")
     add("--ip-masq", type=_boolean, metavar="BOOL", help="NAT for outgoing traffic")
     add("--ip", metavar="IP", help="default host address of published ports")
+    add(
+        "--publish-policy",
+        metavar="POLICY",
+        help="host: the host's firewall decides about published ports; open: they are open",
+    )
     add("--dns", action="append", metavar="IP")
     add("--dns-opt", action="append", metavar="OPTION")
     add("--dns-search", action="append", metavar="DOMAIN")
@@ -192,6 +199,11 @@ def parser() -> argparse.ArgumentParser:
     add("--userns-remap", metavar="USER", help="not built yet: refused unless empty")
     add("--metrics-addr", metavar="ADDRESS", help="not built yet: refused unless empty")
     add("--authorization-plugin", action="append", help="not built yet: refused unless empty")
+    add(
+        "--remove-firewall",
+        action="store_true",
+        help="take away all firewall rules that the engine left, and end",
+    )
     add("--api-coverage", action="store_true", help="print which API operations are served")
     add("-v", "--version", action="store_true")
     return cli
@@ -324,6 +336,7 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         icc=flag("icc", True),
         ip_masquerade=flag("ip-masq", True),
         host_binding_ip=text("ip", "0.0.0.0"),
+        publish_policy=_publish_policy(text("publish-policy", "host")),
         address_pools=[_pool(item) for item in many("default-address-pool")],
         runtimes=runtimes,
         default_runtime=text("default-runtime", "crun"),
@@ -388,6 +401,12 @@ def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0"):
         raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
     return text.lower() in ("true", "1")
+
+
+def _publish_policy(text: str) -> str:
+    if text not in PUBLISH_POLICIES:
+        raise InvalidArgument(f"invalid publish-policy {text[:32]!r}: use host or open")
+    return text
 
 
 def _pair(text: str, what: str) -> tuple[str, str]:

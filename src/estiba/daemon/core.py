@@ -339,6 +339,7 @@ def _network_config(config: DaemonConfig) -> NetworkConfig:
         icc=config.icc,
         masquerade=config.ip_masquerade,
         host_ip=config.host_binding_ip,
+        publish_policy=config.publish_policy,
     )
 
 

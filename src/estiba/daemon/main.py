@@ -44,6 +44,7 @@ def main() -> None:
     if vars(arguments).pop("api_coverage", False):
         _print_coverage()
         return
+    removing = vars(arguments).pop("remove_firewall", False)
     # A script's shell ignores it for what runs with "&", and containers would inherit that.
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     try:
@@ -55,6 +56,9 @@ def main() -> None:
         limit_arenas(_ARENAS)
         # A thread that unpacks must not keep the event loop waiting for the default 5 ms.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        if removing:
+            _remove_firewall(config)
+            return
         with _locked(config.data_root), _pidfile(config.pidfile):
             asyncio.run(_serve(config))
     except (EstibaError, OSError) as error:
@@ -81,6 +85,16 @@ async def _serve(config: DaemonConfig) -> None:
         _log.info("stopping; containers run on")
     finally:
         await daemon.close()
+
+
+def _remove_firewall(config: DaemonConfig) -> None:
+    """Raises FailedPrecondition while the daemon runs, for it would write its rules again."""
+    from estiba.kernel.nft import Nft
+    from estiba.network.firewall.removal import remove
+    from estiba.network.firewall.rules import table_name
+
+    with _locked(config.data_root):
+        remove(Nft(), table_name(config.bridge))
 
 
 def _raise_descriptor_limit() -> None:

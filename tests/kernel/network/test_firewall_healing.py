@@ -15,7 +15,9 @@ from estiba.kernel import nft
 from estiba.kernel.nft import Nft
 from estiba.model.errors import Unavailable
 from estiba.network.firewall.contents import Contents
+from estiba.network.firewall.removal import remove
 from estiba.network.firewall.table import Firewall
+from estiba.network.networks import Networks
 from estiba.network.record import NetworkSpec, PortRequest
 
 pytestmark = pytest.mark.kernel
@@ -171,6 +173,27 @@ def test_the_administrators_file_may_hold_the_chain(web: Host, tmp_path: Path) -
     assert "203.0.113.0/24drop" in tables().replace("\n", "") or "203.0.113.0/24" in tables()
     run("nft", "flush", "chain", "inet", TABLE, "user-forward")
     healed(before)
+
+
+def test_all_is_taken_away_on_request(web: Host) -> None:
+    """`estibad --remove-firewall`, while containers run and the daemon does not."""
+    stand_in = "fd65:7374:6962:61::1"
+    assert stand_in in run("ip", "-6", "route", "show", "table", "local")
+    endpoints = web.networks.endpoints(web.networks.network("dual").id)
+    bridge = web.networks.network("dual").bridge
+    web.networks.stop()
+    nft = Nft()
+    for _ in range(2):
+        remove(nft, TABLE)
+        assert "estiba_" not in run("nft", "list", "ruleset")
+        assert stand_in not in run("ip", "-6", "route", "show", "table", "local")
+        localnet = Path(f"/proc/sys/net/ipv4/conf/{bridge}/route_localnet")
+        assert localnet.read_text().strip() == "0"
+    nft.close()
+    web.networks = Networks(web.config, web.store)
+    web.networks.start()
+    web.networks.restore(endpoints)
+    assert web.ask(None, "127.0.0.1", 8080)
 
 
 def test_a_host_without_nftables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,12 @@ def test_both_places(tmp_path: Path) -> None:
     assert (config.bip, config.fixed_cidr, config.mtu) == ("10.9.0.1/24", "10.9.0.128/25", 1400)
 
 
+def test_publish_policy(tmp_path: Path) -> None:
+    assert loaded(tmp_path).publish_policy == "host"
+    assert loaded(tmp_path, publish_policy="open").publish_policy == "open"
+    assert loaded(tmp_path, "--publish-policy", "open").publish_policy == "open"
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -33,6 +39,7 @@ def test_both_places(tmp_path: Path) -> None:
         ({"log_driver": "fluentd"}, "no log driver named 'fluentd'"),
         ({"log_opts": {"max-size": "huge"}}, "invalid size"),
         ({"log_opts": {"colour": "blue"}}, "unknown log opt 'colour'"),
+        ({"publish_policy": "shut"}, "invalid publish-policy 'shut': use host or open"),
         ({"nonsense": 1}, "unknown setting: nonsense"),
     ],
 )

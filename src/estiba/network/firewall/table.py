@@ -21,6 +21,7 @@ from estiba.network.firewall.elements import change
 from estiba.network.firewall.hostpolicy import HostPolicy
 from estiba.network.firewall.hosttext import HostText
 from estiba.network.firewall.policy import NO_POLICY, PolicySource
+from estiba.network.firewall.removal import remove
 from estiba.network.firewall.rules import BridgeRule, EndpointRule, PortRule
 from estiba.network.firewall.writer import Writer
 
@@ -88,11 +89,7 @@ class Firewall:
         self._stop_watching()
         with self.lock:
             self._contents = Contents()
-            self._admission.ensure(())
-            self._writer.delete()
-            tables = self._nft.list_json("list tables inet")
-            if not any(entry["table"]["name"].startswith("estiba_") for entry in tables):
-                standin.delete_route()
+            remove(self._nft, self.table)
 
     # -- elements --------------------------------------------------------------------------
 

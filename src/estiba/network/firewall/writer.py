@@ -85,11 +85,6 @@ class Writer:
                 return False
         return all(name in self._users for name in USER_CHAINS)
 
-    def delete(self) -> None:
-        for family in _FAMILIES:
-            name = f"{family} {self._table}"
-            self._nft.run(f"add table {name}\ndelete table {name}")
-
     # -- text ------------------------------------------------------------------------------
 
     def _clear(self, family: str, present: Present | None, way: str) -> str:
