@@ -15,7 +15,7 @@ from estiba.network.sandbox import Setup
 
 OPTION_SYSCTLS = "com.docker.network.endpoint.sysctls"
 OPTION_IFNAME = "com.docker.network.endpoint.ifname"
-_SYSCTL = re.compile(r"(net\.(?:ipv4|ipv6|mpls)\.[\w.]+\.)IFNAME(\.[\w.]+)=([^,\s]+)")
+_SYSCTL = re.compile(r"(net\.(?:ipv4|ipv6|mpls)\.[\w.]+\.)(?:IFNAME|ifname)(\.[\w.]+)=([^,\s]+)")
 _IFNAME = re.compile(r"[^\s/:]{1,15}")
 _MAX_LINK_LOCAL = 64
 
