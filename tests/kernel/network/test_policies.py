@@ -18,6 +18,7 @@ from estiba.model.container import EndpointSettings
 from estiba.model.errors import FailedPrecondition
 from estiba.network.networks import Networks
 from estiba.network.policy.policies import Facts, Policies
+from estiba.network.record import PortRequest
 
 pytestmark = pytest.mark.kernel
 
@@ -250,3 +251,32 @@ def test_nothing_is_left_when_policies_and_containers_go(guarded: GuardedHost) -
     listed = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True)
     assert "policy_" not in listed.stdout
     assert guarded.store.load("policy") == []
+
+
+def test_a_list_that_is_shortened_ends_what_goes_on(guarded: GuardedHost) -> None:
+    guarded.make("app")
+    guarded.join("web", "app")
+    guarded.join("other", "app")
+    boxes = guarded.box("web"), guarded.box("other")
+    with (
+        Conversation(boxes[0], guarded.outside, OUTSIDE_ADDRESS) as mine,
+        Conversation(boxes[1], guarded.outside, OUTSIDE_ADDRESS) as theirs,
+    ):
+        assert mine.goes_on()
+        guarded.confine("web", f"allow={OUTSIDE_ADDRESS}:7777")
+        assert mine.goes_on()
+        guarded.confine("web", "allow=good.example")
+        assert not mine.goes_on()
+        assert theirs.goes_on()
+
+
+def test_a_connection_from_outside_ends_when_the_network_is_closed(guarded: GuardedHost) -> None:
+    guarded.make("app")
+    ports = [PortRequest(container_port=7777, host_port="7777")]
+    guarded.join("web", "app", ports=ports)
+    with Conversation(guarded.outside, guarded.box("web"), HOST_ADDRESS) as talk:
+        assert talk.goes_on()
+        guarded.allow("app", "default closed\nallow from=outside port=7777")
+        assert talk.goes_on()
+        guarded.allow("app", "default closed")
+        assert not talk.goes_on()

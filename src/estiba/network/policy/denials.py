@@ -6,6 +6,7 @@ second through to here, and of those each container has a few a minute.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import struct
 import time
@@ -13,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from estiba.kernel.nflog import LoggedPacket
+from estiba.kernel.nflog import LoggedPacket, PacketLog
+from estiba.model.errors import Unavailable
 from estiba.model.event import Event, EventType
 from estiba.network.policy.compile import LOG_PREFIX, Point
 from estiba.network.policy.egress import Address
@@ -23,6 +25,7 @@ _log = logging.getLogger(__name__)
 BURST = 10.0
 REFILL_PER_S = 0.2
 _MAX_BUCKETS = 10_000
+_GROUPS = 32
 _ETHERTYPE_IP, _ETHERTYPE_IPV6 = 0x0800, 0x86DD
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp", 132: "sctp"}
 _WITH_PORTS = (6, 17, 132)
@@ -114,6 +117,16 @@ class Denials:
             self._buckets.clear()
         self._buckets[container_id] = (max(0.0, tokens - 1), now)
         return tokens >= 1
+
+
+def open_log(table: str, denials: Denials) -> PacketLog | None:
+    """The packets that the rules of an engine's table log; None, with a warning, without them."""
+    first = 1000 + int(hashlib.sha256(table.encode()).hexdigest()[:4], 16) % 60000
+    try:
+        return PacketLog(range(first, first + _GROUPS), denials.seen)
+    except (Unavailable, OSError) as error:
+        _log.warning("packets that policies deny are counted, but not logged: %s", error)
+        return None
 
 
 def _event(point: Point, header: Header, peer: Address, name: str) -> Event:

@@ -53,7 +53,8 @@ class Learnt:
             if left < min(ttl_s, CEILING_S) or left < lifetime / 2:
                 known[address] = now + lifetime
                 fresh[address] = lifetime
-        gone = [address for address, until in known.items() if until <= now]
+        # Connections that began in time are known by their addresses for another day.
+        gone = [address for address, until in known.items() if until + CEILING_S <= now]
         by_end = sorted(known, key=known.__getitem__)
         crowd = by_end[: max(0, len(known) - MAX_ADDRESSES)]
         for address in {*gone, *crowd}:

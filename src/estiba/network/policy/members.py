@@ -103,6 +103,13 @@ def _with_prefix(gateway: str, subnet: str) -> str:
     return f"{gateway.partition('/')[0] or address}/{prefix}"
 
 
+def inherits(heir: Member, member: Member) -> bool:
+    """Whether `heir` has an address of `member`, which is leaving the same network."""
+    if heir.network_id != member.network_id:
+        return False
+    return heir.mac == member.mac or bool(set(heir.addresses) & set(member.addresses))
+
+
 def fits(peer: Peer, member: Member, network_id: str) -> bool:
     """Whether a peer of that network's policy means the container, as a member there or elsewhere.
 

@@ -96,6 +96,10 @@ class Names:
     def known(self, container_id: str, host: str) -> Collection[Address]:
         return self._learnt.living((container_id, host), self._clock())
 
+    def ever(self, container_id: str, host: str) -> Collection[Address]:
+        """Those whose time is over too, as long as they are remembered."""
+        return self._learnt.living((container_id, host), float("-inf"))
+
     def forget(self, container_id: str) -> None:
         self._learnt.forget(container_id)
 

@@ -7,26 +7,33 @@ transaction; when the firewall writes its table anew it asks for all of it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from estiba.kernel import failpoint
+from estiba.kernel import conntrack, failpoint
 from estiba.kernel.nflog import PacketLog
 from estiba.kernel.nft import Nft
-from estiba.model.errors import Conflict, EstibaError, FailedPrecondition, Unavailable
+from estiba.model.errors import Conflict, EstibaError, FailedPrecondition
 from estiba.model.event import Event
 from estiba.network.firewall.policy import PolicyText
 from estiba.network.firewall.table import Firewall
 from estiba.network.plan import OPTION_ANTI_SPOOFING, parse_truth
 from estiba.network.policy import carried, stored
 from estiba.network.policy.compile import Compiled, Point, compile_state
-from estiba.network.policy.denials import Denials
+from estiba.network.policy.denials import Denials, open_log
 from estiba.network.policy.egress import OPTION, Address, parse_egress
-from estiba.network.policy.members import Member, NetworkView, State, member_of, view_of
+from estiba.network.policy.flows import Flows
+from estiba.network.policy.members import (
+    Member,
+    NetworkView,
+    State,
+    inherits,
+    member_of,
+    view_of,
+)
 from estiba.network.policy.names import Names
 from estiba.network.policy.rules import OPEN, NetworkPolicy
 from estiba.network.policy.ruleset import difference, render
@@ -34,8 +41,6 @@ from estiba.network.record import Endpoint, NetworkRecord
 from estiba.store import Store
 
 _log = logging.getLogger(__name__)
-
-_GROUPS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +98,10 @@ class Policies:
         self._firewall = firewall
         self._names.table = firewall.table
         self._policies = stored.load(self._store)
-        self._log = self._open_log(firewall.table)
+        denials = Denials(self.point, self._name_of, self._emit)
+        self._log = open_log(firewall.table, denials)
         self._compiled = self._compile(State())
         firewall.set_policy(self)
-
-    def _open_log(self, table: str) -> PacketLog | None:
-        denials = Denials(self.point, self._name_of, self._emit)
-        first = 1000 + int(hashlib.sha256(table.encode()).hexdigest()[:4], 16) % 60000
-        try:
-            return PacketLog(range(first, first + _GROUPS), denials.seen)
-        except (Unavailable, OSError) as error:
-            _log.warning("packets that policies deny are counted, but not logged: %s", error)
-            return None
 
     def close(self) -> None:
         """Lets go of the ruleset and leaves it in force."""
@@ -170,7 +167,7 @@ class Policies:
 
     def _check(self, network: NetworkRecord, member: Member) -> None:
         """Raises FailedPrecondition or Conflict where a policy could not be kept."""
-        view = self._view(network)
+        view = self.view(network)
         if not (view.policy.guards or view.egress is not None or member.egress is not None):
             return
         if not (member.link and network.bridge):
@@ -197,7 +194,7 @@ class Policies:
             member = self._members[key]
             if heir is not None and heir.key == key:
                 self._leaving.discard(key)
-            elif not _has_link(member.link) or (heir is not None and _inherits(heir, member)):
+            elif not _has_link(member.link) or (heir is not None and inherits(heir, member)):
                 self._forget(key)
 
     def _forget(self, key: tuple[str, str]) -> None:
@@ -235,6 +232,7 @@ class Policies:
                 with contextlib.suppress(EstibaError):
                     self._apply()
                 raise
+        self._cut()
 
     def _put(self, network_id: str, policy: NetworkPolicy) -> None:
         if policy == OPEN:
@@ -255,10 +253,21 @@ class Policies:
             except BaseException:
                 self._members.update(mine)
                 raise
+        self._cut()
+
+    def _cut(self) -> None:
+        """Ends what goes on although it may not any more. What names were learnt is kept: a
+        connection outlives the time of its name's answer.
+        """
+        flows = Flows(self.state(), self._names.ever)
+        try:
+            conntrack.forget_flows(flows.is_denied)
+        except OSError as error:
+            _log.warning("connections that policies deny by now may go on: %s", error)
 
     def state(self) -> State:
         with self._firewall.lock:
-            views = {network.id: self._view(network) for network in self._networks.values()}
+            views = {network.id: self.view(network) for network in self._networks.values()}
             return State(views, tuple(self._members.values()))
 
     def overview(self, networks: Sequence[NetworkRecord], endpoints: Sequence[Endpoint]) -> State:
@@ -273,13 +282,10 @@ class Policies:
             network = records[endpoint.network_id]
             members.append(member_of(network, endpoint, facts.labels, egress))
         with self._firewall.lock:
-            return State({n.id: self._view(n) for n in networks}, tuple(members))
+            return State({n.id: self.view(n) for n in networks}, tuple(members))
 
     def view(self, network: NetworkRecord) -> NetworkView:
         """The network with what is said of it."""
-        return self._view(network)
-
-    def _view(self, network: NetworkRecord) -> NetworkView:
         policy = self.policy(network.id)
         text = network.options.get(OPTION, "") if policy.egress is None else policy.egress
         return view_of(network, policy, parse_egress(text))
@@ -394,9 +400,3 @@ def _has_link(name: str) -> bool:
         return bool(socket.if_nametoindex(name))
     except OSError:
         return False
-
-
-def _inherits(heir: Member, member: Member) -> bool:
-    if heir.network_id != member.network_id:
-        return False
-    return heir.mac == member.mac or bool(set(heir.addresses) & set(member.addresses))
