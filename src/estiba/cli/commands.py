@@ -152,6 +152,7 @@ NETWORK = {
         --config-from NETWORK  network to copy the configuration from
         --config-only  only a configuration
         -d --driver NAME  driver (default bridge)
+        --dns-record LIST…  NAME=ADDRESS, NAME=OTHER.NAME, NAME=TXT:TEXT; *.NAME for all below
         --egress LIST…  what its containers reach outside: none or allow=HOST[:PORT]
         --gateway LIST…  gateway of a subnet
         --ingress  the swarm's routing mesh

@@ -24,7 +24,7 @@ def create(client: Client, given: Arguments) -> int:
         "Attachable": given.attachable,
         "Ingress": given.ingress,
         "ConfigOnly": given.config_only,
-        "Options": labels_of(given.opt) | egress_of(given.egress),
+        "Options": labels_of(given.opt) | egress_of(given.egress) | _records(given.dns_record),
         "Labels": labels_of(given.label),
         "IPAM": {
             "Driver": given.ipam_driver or "default",
@@ -42,6 +42,11 @@ def create(client: Client, given: Arguments) -> int:
         print(f"WARNING: {answer['Warning']}", file=sys.stderr)
     print(answer["Id"])
     return 0
+
+
+def _records(texts: list[str]) -> dict[str, str]:
+    """An option each, for a text record may hold commas."""
+    return {f"estiba.dns-record.{number}": text for number, text in enumerate(texts, 1)}
 
 
 def _pools(given: Arguments) -> list[dict[str, Any]]:

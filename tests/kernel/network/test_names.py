@@ -17,7 +17,7 @@ import dns.message
 import dns.rrset
 import pytest
 from tests.kernel.network.askers import Outsider, ask, says, told
-from tests.kernel.network.private_host import OUTSIDE_ADDRESS, Host
+from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
 from tests.support.daemon import wait_until
 
 from estiba.kernel.netns import run_in_netns
@@ -451,6 +451,19 @@ def test_a_policy_hears_of_addresses_first_and_may_refuse(named: Named) -> None:
     assert len(outsider.asked) == 1
     named.policy.error = RuntimeError("the set is full")
     assert named.told("one", "good.example") == "SERVFAIL"
+
+
+def test_own_servers_of_a_watched_container_are_asked_from_outside(named: Named) -> None:
+    """Its own packets to them its firewall would stop."""
+    outsider = named.outsider("@ 60 A 192.0.2.9")
+    named.resolv_conf.write_text("")
+    named.wishes["one"] = Wishes(servers=("127.0.0.1", OUTSIDE_ADDRESS))
+    named.policy.watched = {"one"}
+    named.join("one")
+    own = named.serve(says(rcode="REFUSED"), "127.0.0.1", named.sandbox("one"))
+    assert named.told("one", "out.example") == "192.0.2.9"
+    assert outsider.peers[0][0] == HOST_ADDRESS
+    assert len(own.asked) == 1, "what it runs itself is asked inside"
 
 
 # -- hostile clients -------------------------------------------------------------------------

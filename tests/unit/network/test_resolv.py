@@ -4,6 +4,7 @@ import pytest
 
 from estiba.model.errors import InvalidArgument
 from estiba.network.resolv import (
+    is_ndots_set,
     parse_extra_host,
     parse_resolv_conf,
     render_hostname,
@@ -91,3 +92,21 @@ def test_extra_hosts_with_ipv6() -> None:
     assert parse_extra_host("name:2001:db8::1") == ("name", "2001:db8::1")
     with pytest.raises(InvalidArgument, match="give an address"):
         render_hosts("web", extra_hosts=["me:host-gateway"])
+
+
+def test_the_engines_own_server_stands_alone() -> None:
+    plain = render_resolv_conf("nameserver 192.0.2.1\nsearch a.example\n", internal=True)
+    assert plain == "nameserver 127.0.0.11\nsearch a.example\noptions ndots:0\n"
+    given = render_resolv_conf(HOST, dns=["192.0.2.9"], options=["ndots:5"], internal=True)
+    assert given == ("nameserver 127.0.0.11\nsearch one.example two.example\noptions ndots:5\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "is_set"),
+    [((), False), (("ndots:0",), False), (("ndots:1",), True), (("ndots:x",), False),
+     (("ndots:2", "edns0", "ndots:0"), False), (("ndots:-1",), False)],
+)  # fmt: skip
+def test_whether_names_of_one_label_wait_for_the_search_list(
+    options: tuple[str, ...], is_set: bool
+) -> None:
+    assert is_ndots_set(options) == is_set

@@ -16,7 +16,9 @@ class NamePolicy(Protocol):
 
     def watches(self, container_id: str) -> bool:
         """Whether this container's questions must pass the name service although it is on no
-        network with names (the default bridge). Asked when it joins a network, from any thread.
+        network with names (the default bridge). Asked when it joins a network, and with each
+        question of a container that has servers of its own: what it asks itself, its firewall
+        might stop, so those are asked from the host's namespace then. From any thread.
         """
 
     def allows(self, container_id: str, name: str) -> bool:

@@ -33,7 +33,7 @@ from estiba.network.dns.message import (
 )
 from estiba.network.dns.names import Names, Outside
 from estiba.network.dns.ports import NamePolicy
-from estiba.network.dns.upstream import HostResolver, Upstream, Wishes, upstreams
+from estiba.network.dns.upstream import HostResolver, Upstream, Wishes, own_servers
 from estiba.network.resolv import is_ndots_set
 
 _log = logging.getLogger(__name__)
@@ -151,14 +151,23 @@ class NameServer:
         if found.aliases:
             question = render_question(found.name, query.type)
             data = render_query(question, udp_size=_UDP_SIZE)
+        # Counted here, or all that one turn reads would pass.
+        client.errands += 1
         return _Errand(query, found, servers, Message(data, question, limit, tcp))
 
     def _servers(self, client: Client) -> Sequence[Upstream]:
-        """An internal network has no way to the host's servers; its own may be neighbours."""
-        own = upstreams(client.wishes.servers, inside=True)
-        if own or self._names.is_inside_only(client.container_id):
-            return own
-        return self._host.servers
+        """An internal network has no way to the host's servers; its own may be neighbours.
+
+        Of a container whose firewall lets through what it was told here only, its own servers are
+        asked for it from outside, but for those that it runs itself.
+        """
+        inside_only = self._names.is_inside_only(client.container_id)
+        servers = client.wishes.servers
+        if not servers:
+            return () if inside_only else self._host.servers
+        policy = self._policy
+        outside = policy is not None and not inside_only and policy.watches(client.container_id)
+        return own_servers(servers, inside=not outside)
 
     def _refusal(
         self, client: Client, query: Query, found: Outside, servers: Sequence[Upstream]
@@ -185,7 +194,6 @@ class NameServer:
     async def _run(self, client: Client, errand: _Errand) -> bytes:
         """The answer to a question that goes outside; SERVFAIL when there is none."""
         query, message = errand.query, errand.message
-        client.errands += 1
         try:
             assert client.forwarder is not None
             answer = await client.forwarder.ask(errand.servers, message)

@@ -8,6 +8,7 @@ neighbours of it. The host's servers are asked from the host's: they may listen 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -80,13 +81,19 @@ class HostResolver:
             self._ndots_set = is_ndots_set(parsed.options)
 
 
+@functools.lru_cache(maxsize=1024)
+def own_servers(addresses: tuple[str, ...], *, inside: bool) -> tuple[Upstream, ...]:
+    """A container's own servers; those on loopback are its own programs in any case.
+
+    The engine's name server is not asked by itself.
+    """
+    found = upstreams((each for each in addresses if each != INTERNAL_SERVER), inside=inside)
+    return tuple(Upstream(each.address, inside or _is_loopback(each.address)) for each in found)
+
+
 def upstreams(addresses: Iterable[str], *, inside: bool) -> tuple[Upstream, ...]:
-    """Those that are addresses. A container's own name server is not asked by itself."""
-    found = (
-        Upstream(address, inside)
-        for address in dict.fromkeys(addresses)
-        if _is_address(address) and not (inside and address == INTERNAL_SERVER)
-    )
+    """Those that are addresses."""
+    found = (Upstream(each, inside) for each in dict.fromkeys(addresses) if _is_address(each))
     return tuple(found)[:MAX_SERVERS]
 
 
@@ -96,3 +103,7 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_loopback(address: str) -> bool:
+    return ip_address(address).is_loopback
