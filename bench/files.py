@@ -64,6 +64,8 @@ if __name__ == "__main__":
     work = WORKS[sys.argv[1]]
     join(int(sys.argv[2]))
     os.chdir(sys.argv[3])
+    if sys.argv[1] == "read" and not os.path.exists("big"):
+        write()
     started = time.perf_counter()
     work()
     print(time.perf_counter() - started)

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -281,25 +281,27 @@ class Volumes:
 
     # -- removing --------------------------------------------------------------------------
 
-    def remove(self, name: str, *, users: Iterable[str] = (), force: bool = False) -> None:
+    def remove(self, name: str, *, users: Collection[str] = (), force: bool = False) -> None:
         """Removes a volume and its data; `users` are the ids of the containers that have it.
 
-        Raises Conflict when there are any, NotFound unless `force`.
+        Raises Conflict when there are any, or when somebody has it mounted, NotFound unless
+        `force`.
         """
-        containers = list(users)
         with self.locked(name):
+            mounted = self._users.get(name, set())
+            containers = [*users, *sorted(mounted - set(users))]
             record = self._records.get(name)
             if record is None:
                 if force:
                     return
                 raise NotFound(f"get {name}: no such volume")
+            if any(user.startswith(HOLDER) for user in mounted):
+                raise Conflict(f"remove {name}: the volume is being copied now: try again later")
             if containers:
                 raise Conflict(
                     f"remove {name}: volume is in use - [{', '.join(containers)}]: "
                     "remove these containers first"
                 )
-            if any(user.startswith(HOLDER) for user in self._users.get(name, ())):
-                raise Conflict(f"remove {name}: the volume is being copied now: try again later")
             self._remove_data(record, force)
             failpoint.hit("volumes.set-aside")
             self._forget(record)

@@ -253,8 +253,11 @@ def test_options_are_mounted_while_in_use(volumes: Volumes, tmp_path: Path) -> N
     (other / "kept").touch()
     volumes.create("bound", options={"type": "none", "device": str(other), "o": "bind"})
     assert (volumes.mount("bound", user="one") / "kept").exists()
-    volumes.remove("bound")
-    volumes.remove("ram")
+    for name in ("bound", "ram"):
+        with pytest.raises(Conflict, match=r"volume is in use - \[one\]"):
+            volumes.remove(name)
+        volumes.release(name, user="one")
+        volumes.remove(name)
     assert (other / "kept").exists()
 
 
