@@ -173,6 +173,16 @@ def _check_interfaces(chosen: dict[str, EndpointSettings]) -> None:
         users[name] = network
 
 
+def given_settings(settings: EndpointSettings, network: NetworkRecord) -> EndpointSettings:
+    """Without a fixed address of a family that the network does not have: Docker discards it."""
+    ipam = settings.ipam_config
+    if ipam is None or network.ipv6 or not ipam.ipv6_address:
+        return settings
+    return msgspec.structs.replace(
+        settings, ipam_config=msgspec.structs.replace(ipam, ipv6_address="")
+    )
+
+
 def attachment_warnings(networks: list[AttachedNetwork], find: FindMaybe) -> Iterator[str]:
     """What of the endpoints' settings has no effect."""
     for net in networks:
@@ -180,6 +190,8 @@ def attachment_warnings(networks: list[AttachedNetwork], find: FindMaybe) -> Ite
         if network is None or network.driver not in _OWN_DRIVERS:
             continue
         ignored = [name for name in net.requested.driver_opts if name not in _KNOWN_OPTIONS]
+        if given_settings(net.requested, network) != net.requested:
+            ignored.append("IPv6Address (the network was made without IPv6)")
         if ignored:
             yield (
                 f"Settings without effect on network {net.network} were discarded: "

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from estiba.containers.attachments import given_settings
 from estiba.containers.hostfiles import HostFiles
 from estiba.containers.joining import Way, port_bearer, way_of
 from estiba.containers.publishing import port_requests
@@ -101,11 +102,12 @@ class Plugging:
         net: AttachedNetwork,
         ports: Sequence[PortRequest],
     ) -> AttachedNetwork:
+        network = self.networks.network(net.network)
         endpoint = self.networks.connect(
             record.id,
             container_name=record.name,
-            network=net.network,
-            settings=net.requested,
+            network=network.id,
+            settings=given_settings(net.requested, network),
             ports=ports,
             hostname=record.config.hostname,
             interface=interface_name(net.requested),

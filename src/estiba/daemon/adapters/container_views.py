@@ -157,7 +157,7 @@ def endpoint_view(net: AttachedNetwork, *, is_up: bool) -> Json:
     """
     settings, before = net.requested, net.before or net.endpoint
     if net.endpoint is not None and is_up:
-        settings = net.endpoint.settings
+        settings = msgspec.structs.replace(net.endpoint.settings, ipam_config=settings.ipam_config)
     elif before is not None:
         settings = msgspec.structs.replace(
             settings, network_id=before.network_id, dns_names=before.dns_names
