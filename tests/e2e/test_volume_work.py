@@ -66,7 +66,7 @@ def test_a_full_volume_in_a_container(daemon: PrivateDaemon) -> None:
     assert b"No space left on device" in done.stderr
     assert b"ended" in done.stdout
     assert done.stdout.endswith(b"big\n")
-    assert not loops(daemon)
+    wait_until(lambda: not loops(daemon), what="the disk to go")
     assert view(daemon, "small")["Status"]["Size"] == 16 << 20
     (usage,) = [
         one["UsageData"]["Size"]
@@ -92,7 +92,7 @@ def test_users_come_and_go_and_so_does_the_engine(daemon: PrivateDaemon) -> None
     wait_until(lambda: not loops(daemon), what="the disk to go")
     daemon.kill9()
     daemon.start()
-    assert not loops(daemon)
+    wait_until(lambda: not loops(daemon), what="the disk to go")
     daemon.docker("start", "two")
     daemon.kill9()
     daemon.start()
@@ -150,7 +150,7 @@ def test_a_wrong_key_stops_the_start_and_nothing_else(
     done = daemon.docker("run", "--rm", "-v", "vault:/v", "busybox", "true", check=False)
     assert done.returncode == 125
     assert b"the key is not the one that the volume was made with" in done.stderr
-    assert not loops(daemon)
+    wait_until(lambda: not loops(daemon), what="the disk to go")
     key.write_bytes(right)
     assert daemon.run("-v", "vault:/v", "busybox", "cat", "/v/file") == "kept\n"
     inspected = daemon.docker("volume", "inspect", "vault").stdout

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ MAX_BYTES = 16 << 40
 _BLOCK_BYTES = 4096
 _PATIENCE_S = 24 * 3600.0
 """A check that is cut off would begin anew at each use."""
+
+_FREE_S, _FREE_LOOK_S = 5.0, 0.05
 
 _SUPERBLOCK = struct.Struct("<4xI50xH36xI236xI")
 """s_blocks_count at 4 and 336, s_state at 58, s_feature_incompat at 96
@@ -83,9 +86,12 @@ class Disk:
         if is_mounted(point):
             return point
         path = directory / _FILE
+        is_small = _superblock(path).blocks < self.size // _BLOCK_BYTES
+        if is_small:
+            _wait_until_free(path)
         if not is_attached(path):
-            blocks = _mend(path)
-            if blocks < self.size // _BLOCK_BYTES:
+            _mend(path)
+            if is_small:
                 _grow(path, self.size)
         point.mkdir(mode=0o700, exist_ok=True)
         with attached(path) as device:
@@ -103,6 +109,14 @@ def point_of(directory: Path) -> Path:
     return directory / _POINT
 
 
+def size_now(directory: Path) -> int:
+    """Bytes of the file: less than the limit for one that has not grown yet."""
+    try:
+        return (directory / _FILE).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def taken(directory: Path) -> int:
     """Bytes that the file takes on the host."""
     try:
@@ -111,17 +125,31 @@ def taken(directory: Path) -> int:
         return 0
 
 
-def _mend(path: Path) -> int:
-    """After an unclean end; a file system that was left in order is not looked at any further.
+@dataclass(frozen=True, slots=True)
+class _Superblock:
+    blocks: int
+    is_in_order: bool
 
-    Returns its size in blocks.
-    """
+
+def _superblock(path: Path) -> _Superblock:
     with path.open("rb") as file:
         file.seek(1024)
         low, state, features, high = _SUPERBLOCK.unpack(file.read(_SUPERBLOCK.size))
-    if not state & _VALID or state & _ERRORS or features & _NEEDS_RECOVERY:
+    in_order = state & _VALID and not state & _ERRORS and not features & _NEEDS_RECOVERY
+    return _Superblock(int(high) << 32 | int(low), bool(in_order))
+
+
+def _wait_until_free(path: Path) -> None:
+    """A process that has just begun in a mount namespace of its own has copies of all mounts."""
+    end = time.monotonic() + _FREE_S
+    while is_attached(path) and time.monotonic() < end:
+        time.sleep(_FREE_LOOK_S)
+
+
+def _mend(path: Path) -> None:
+    """After an unclean end; a file system that was left in order is not looked at any further."""
+    if not _superblock(path).is_in_order:
         _check(path)
-    return int(high) << 32 | int(low)
 
 
 def _grow(path: Path, size: int) -> None:

@@ -22,7 +22,7 @@ from estiba.model.errors import InvalidArgument
 from estiba.model.sizes import parse_ram_bytes
 from estiba.volumes.backing import DATA, BackingKind
 from estiba.volumes.ciphers import CIPHER_TREE, CIPHERS, TREE, answers, choose
-from estiba.volumes.disk import Disk, check_size, point_of, taken
+from estiba.volumes.disk import Disk, check_size, point_of, size_now, taken
 from estiba.volumes.keys import KeySource, parse_key
 
 _OPTIONS = frozenset({"size", "encrypted", "key-file", "key"})
@@ -97,7 +97,11 @@ class Stored:
         """For `volume inspect`: nothing secret."""
         told: dict[str, object] = {}
         if self.disk is not None:
-            told |= {"Size": self.disk.size, "SizeOnHost": taken(directory)}
+            told |= {
+                "Size": self.disk.size,
+                "SizeNow": size_now(directory),
+                "SizeOnHost": taken(directory),
+            }
         if self.encryption is not None:
             base = directory if self.disk is None else point_of(directory)
             told["Key"] = self.encryption.key.place(directory)

@@ -144,6 +144,12 @@ def resize(volumes: Volumes, name: str, size: str) -> VolumeRecord:
         failpoint.hit("volumes.resized")
         try:
             volumes.local.mount(name, HOLDER)
+            has = volumes.local.get(name).status
         finally:
             volumes.local.unmount(name, HOLDER)
+        if has.get("SizeNow") != has.get("Size"):
+            raise Conflict(
+                f"resize {name}: somebody still has the volume mounted in a namespace of his own: "
+                "it grows when it is mounted anew after that"
+            )
     return grown

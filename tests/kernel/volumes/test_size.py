@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.daemon import wait_until
 from tests.support.leaks import HostState, assert_clean
 from tests.support.stored import killed, opened
 
@@ -54,7 +55,8 @@ def test_a_full_volume_is_full_and_the_host_is_not(volumes: Volumes) -> None:
     (data / "again").write_bytes(b"x" * (1 << 20))
     volumes.release("small", user="one")
     assert list(data.iterdir()) == []
-    assert volumes.usage("small") < 8 << 20, "what was deleted is given back to the host"
+    # Not at once: other tests' namespaces may have a copy of the mount for a moment.
+    wait_until(lambda: volumes.usage("small") < 8 << 20, what="the host to get back its room")
     assert volumes.mount("small", user="two").joinpath("again").stat().st_size == 1 << 20
     volumes.release("small", user="two")
     volumes.remove("small")
@@ -244,7 +246,8 @@ def test_killed_at_any_step(tmp_path: Path, point: str) -> None:
     with opened(tmp_path) as volumes:
         (record,) = volumes.volumes()
         assert record.options == SIZE, "found again with its limit"
-        assert not is_attached(tmp_path / "volumes/data/_disk.ext4")
+        disk = tmp_path / "volumes/data/_disk.ext4"
+        wait_until(lambda: not is_attached(disk), what="the disk to go")
         volumes.create("data", options=SIZE)
         data = volumes.mount("data", user="two")
         (data / "file").write_text("works")
