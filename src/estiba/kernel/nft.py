@@ -53,7 +53,7 @@ class Nft:
 
     def list_json(self, command: str) -> list[dict[str, Any]]:
         """The objects that a `list` command prints. Raises as `run` does."""
-        output = self._execute(command, flags=_NFT_CTX_OUTPUT_JSON)
+        output = self._execute(command, flags=_NFT_CTX_OUTPUT_JSON, changes=False)
         answer: dict[str, list[dict[str, Any]]] = msgspec.json.decode(output or b"{}")
         return [entry for entry in answer.get("nftables", []) if "metainfo" not in entry]
 
@@ -61,7 +61,7 @@ class Nft:
         """What a `list` command prints, in the nft language. Rules that iptables made are
         translated as far as the library can. Raises as `run` does.
         """
-        return self._execute(command, flags=0).decode(errors="replace")
+        return self._execute(command, flags=0, changes=False).decode(errors="replace")
 
     def check(self, commands: str) -> None:
         """Raises as `run` would, but changes nothing."""
@@ -71,7 +71,9 @@ class Nft:
         with self._lock:
             self._discard()
 
-    def _execute(self, commands: str, *, flags: int, dry: bool = False) -> bytes:
+    def _execute(
+        self, commands: str, *, flags: int, dry: bool = False, changes: bool = True
+    ) -> bytes:
         with self._lock:
             if self._context is None:
                 self._context = self._library.nft_ctx_new(0)
@@ -84,7 +86,9 @@ class Nft:
             if not failed:
                 return output
             raw: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
-            self._discard()
+            if changes:
+                # Five milliseconds, and a list that found nothing has spoiled nothing.
+                self._discard()
         reason = raw.decode(errors="replace").strip()
         if _MISSING.search(reason):
             raise NotFound(f"nftables: {reason}")

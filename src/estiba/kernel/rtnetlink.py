@@ -37,7 +37,8 @@ _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
-_IFLA_LINKINFO, _IFLA_STATS64, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 18, 23, 28, 29
+_IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_STATS64 = 18, 20, 23
+_IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 27, 28, 29
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 4, 5
 _VETH_INFO_PEER = 1
@@ -95,15 +96,19 @@ class Link:
     mtu: int
     flags: int
     counters: Counters | None
+    alias: str = ""
 
     @property
     def is_up(self) -> bool:
         return bool(self.flags & IFF_UP)
 
 
-def add_bridge(name: str, *, mac: str, mtu: int) -> Request:
-    """A bridge that is up. With a MAC of its own it does not change with its ports."""
-    body = _link_header(flags=IFF_UP)
+def add_bridge(name: str, *, mac: str, mtu: int, alias: str = "") -> Request:
+    """A bridge that is up. With a MAC of its own it does not change with its ports.
+
+    The alias is words that stay with the link.
+    """
+    body = _link_header(flags=IFF_UP) + (text(_IFLA_IFALIAS, alias) if alias else b"")
     body += text(_IFLA_IFNAME, name) + attribute(_IFLA_ADDRESS, _mac(mac)) + u32(_IFLA_MTU, mtu)
     body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "bridge"))
     return Request(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add bridge {name}")
@@ -145,16 +150,17 @@ def add_ipvlan(
     return _add_child(name, "ipvlan", data, parent=parent, mac="", mtu=mtu, netns_fd=netns_fd)
 
 
-def add_vlan(name: str, *, parent: int, tag: int) -> Request:
+def add_vlan(name: str, *, parent: int, tag: int, alias: str = "") -> Request:
     """A sub-interface for the frames of one VLAN (802.1q), up."""
     data = nested(_IFLA_INFO_DATA, _u16(_IFLA_VLAN_ID, tag))
-    return _add_child(name, "vlan", data, parent=parent, flags=IFF_UP)
+    return _add_child(name, "vlan", data, parent=parent, flags=IFF_UP, alias=alias)
 
 
-def add_local_pair(name: str, peer: str) -> Request:
+def add_local_pair(name: str, peer: str, *, alias: str = "") -> Request:
     """A veth pair with both ends here; once both are up, one is a link that leads nowhere."""
     there = _link_header() + text(_IFLA_IFNAME, peer)
     body = _link_header() + text(_IFLA_IFNAME, name)
+    body += text(_IFLA_IFALIAS, alias) if alias else b""
     body += nested(
         _IFLA_LINKINFO,
         text(_IFLA_INFO_KIND, "veth"),
@@ -173,8 +179,11 @@ def _add_child(
     mac: str = "",
     mtu: int = 0,
     netns_fd: int | None = None,
+    alias: str = "",
 ) -> Request:
     body = _link_header(flags=flags) + text(_IFLA_IFNAME, name) + u32(_IFLA_LINK, parent)
+    if alias:
+        body += text(_IFLA_IFALIAS, alias)
     if mac:
         body += attribute(_IFLA_ADDRESS, _mac(mac))
     if mtu:
@@ -242,6 +251,19 @@ def delete_link(link: str | int) -> Request:
         return Request(_RTM_DELLINK, 0, _link_header(index=link), f"delete link {link}")
     body = _link_header() + text(_IFLA_IFNAME, link)
     return Request(_RTM_DELLINK, 0, body, f"delete link {link}")
+
+
+def set_link_group(index: int, group: int) -> Request:
+    """Puts a link into a group: a number, by which many can be deleted at once."""
+    body = _link_header(index=index) + u32(_IFLA_GROUP, group)
+    return Request(_RTM_SETLINK, 0, body, f"set group of link {index}")
+
+
+def delete_link_group(group: int) -> Request:
+    """ENODEV when there is no link in it."""
+    return Request(
+        _RTM_DELLINK, 0, _link_header() + u32(_IFLA_GROUP, group), f"delete links of group {group}"
+    )
 
 
 def add_address(index: int, address: Interface) -> Request:
@@ -390,6 +412,7 @@ def _parse_link(body: bytes) -> Link:
         mtu=int.from_bytes(attributes.get(_IFLA_MTU, b""), "little"),
         flags=flags,
         counters=Counters(*_STATS64.unpack_from(stats)) if stats else None,
+        alias=attributes.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
     )
 
 

@@ -68,7 +68,7 @@ class BridgeDriver:
         self._ip_forward = ip_forward
         self._make_addresses = make_addresses
         self._reaper = Reaper()
-        self._links = HostLinks(self._reaper)
+        self._links = HostLinks(self._reaper, f"estiba {table} bridge")
         self.firewall = Firewall(table, obey_host=obey_host)
         self._publisher = Publisher(self.firewall, self._reaper)
         self._live: dict[str, _Live] = {}
@@ -122,13 +122,14 @@ class BridgeDriver:
     def start(self) -> None:
         self.firewall.start(_bridge_rule(live.record) for live in self._live.values())
         self._is_started = True
+        self._links.reap_owned({live.record.bridge for live in self._live.values()})
 
     def remove(self, network: NetworkRecord) -> None:
         self._live.pop(network.id, None)
         self.firewall.remove_bridge(network.bridge)
         failpoint.hit("network.bridge-dismissed")
         if network.owns_bridge:
-            self._links.delete(network.bridge)
+            self._links.reap(network.bridge)
 
     def drain(self) -> None:
         self._reaper.drain()

@@ -38,8 +38,9 @@ class Drivers:
         self._notes = Notes(run / "endpoints")
         self._lock = threading.Lock()
         self.ipam = RemoteIpam(registry, run / "addresses")
+        table = table_name(config.bridge)
         self.bridges = BridgeDriver(
-            table=table_name(config.bridge),
+            table=table,
             pools=pools,
             ip_forward=config.ip_forward,
             obey_host=config.publish_policy != "open",
@@ -48,8 +49,8 @@ class Drivers:
         plain = HostDriver()
         self._drivers: dict[str, Driver] = {
             "bridge": self.bridges,
-            "macvlan": ParentDriver(MACVLAN, pools, self.ipam.addresses),
-            "ipvlan": ParentDriver(IPVLAN, pools, self.ipam.addresses),
+            "macvlan": ParentDriver(MACVLAN, pools, table, self.ipam.addresses),
+            "ipvlan": ParentDriver(IPVLAN, pools, table, self.ipam.addresses),
             "host": plain,
             "null": plain,
         }

@@ -6,6 +6,7 @@ request, so that a pair on one of the engine's bridges is always an endpoint's.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -26,11 +27,17 @@ _TRIES = 3
 
 
 class HostLinks:
-    """The links of the host's namespace, by one socket; methods may be called from any thread."""
+    """The links of the host's namespace, by one socket; methods may be called from any thread.
 
-    def __init__(self, reaper: Reaper) -> None:
+    What is made here for a network has `owner` as its alias: by that a link is recognised whose
+    engine died before it was deleted. A link that the reaper is about to delete is not there
+    any more for whoever asks.
+    """
+
+    def __init__(self, reaper: Reaper, owner: str) -> None:
         self._host = NetlinkSocket()
         self._reaper = reaper
+        self.owner = owner
 
     def close(self) -> None:
         self._host.close()
@@ -40,11 +47,22 @@ class HostLinks:
 
     def find(self, name: str) -> Link | None:
         try:
-            return rtnetlink.get_link(self._host, name)
+            link = rtnetlink.get_link(self._host, name)
         except NetlinkError as error:
             if error.errno != errno.ENODEV:
                 raise
             return None
+        return None if link.index in self._reaper.doomed else link
+
+    def make(self, request: Request) -> None:
+        """Makes a link whose name nobody has, but for one that is being deleted."""
+        try:
+            self.execute(request)
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            self._reaper.drain()
+            self.execute(request)
 
     def has(self, name: str) -> bool:
         return self.find(name) is not None
@@ -65,14 +83,14 @@ class HostLinks:
         Routes through a gateway are only avoided: a subnet may be a piece of one.
         """
         own = self.find(but) if but else None
-        index = own.index if own else -1
+        left_out = self._reaper.doomed | ({own.index} if own else set())
         taken = [
             Taken(address.network, f"address of {_name(link)}")
             for link, address in rtnetlink.list_addresses(self._host)
-            if link != index
+            if link not in left_out
         ]
         for route in rtnetlink.list_routes(self._host):
-            if route.index != index and route.network.prefixlen:
+            if route.index not in left_out and route.network.prefixlen:
                 by = f"route by {_name(route.index)}" if route.index else "route of the host"
                 taken.append(Taken(route.network, by, avoided=route.has_gateway))
         return taken
@@ -87,7 +105,9 @@ class HostLinks:
         name = network.bridge
         link = self.find(name)
         if link is None:
-            self.execute(rtnetlink.add_bridge(name, mac=random_mac(), mtu=network.mtu))
+            self.make(
+                rtnetlink.add_bridge(name, mac=random_mac(), mtu=network.mtu, alias=self.owner)
+            )
             link = rtnetlink.get_link(self._host, name)
         elif link.kind != "bridge":
             raise FailedPrecondition(
@@ -107,12 +127,11 @@ class HostLinks:
             if link == index and address not in kept and not address.ip.is_link_local:
                 self.execute(rtnetlink.delete_address(index, address))
 
-    def delete(self, name: str) -> None:
-        """Waits until it is gone; one that is gone is no error."""
-        link = self.find(name)
-        if link is not None:
-            self._reaper.delete_link(link.index)
-            self._reaper.drain()
+    def reap_owned(self, but: Collection[str]) -> None:
+        """Deletes what this owner has made for networks that are no more."""
+        for link in rtnetlink.list_links(self._host):
+            if link.alias == self.owner and link.name not in but:
+                self._reaper.delete_link(link.index)
 
     # -- pairs -----------------------------------------------------------------------------
 
@@ -160,9 +179,9 @@ class HostLinks:
 
     def reap(self, name: str) -> None:
         """Deletes a link in the background; one that is gone is no error."""
-        link = self.find(name)
-        if link is not None:
-            self._reaper.delete_link(link.index)
+        # Unlike a request by netlink this does not wait while the kernel deletes another link.
+        with contextlib.suppress(OSError):
+            self._reaper.delete_link(socket.if_nametoindex(name))
 
     def reap_pairs(self, bridges: Collection[int], but: Collection[str]) -> None:
         """Deletes the pairs on these bridges except those named."""

@@ -55,14 +55,16 @@ class ParentDriver:
         self,
         kind: Kind,
         pools: Sequence[AddressPool],
+        owner: str,
         make_addresses: Callable[[NetworkRecord], Addresses] = LocalAddresses,
     ) -> None:
         self._kind = kind
         self._pools = tuple(pools)
         self._make_addresses = make_addresses
         self._reaper = Reaper()
-        self._links = HostLinks(self._reaper)
+        self._links = HostLinks(self._reaper, f"estiba {owner} {kind.name}")
         self._addresses: dict[str, Addresses] = {}
+        self._parents: dict[str, str] = {}
 
     # -- networks --------------------------------------------------------------------------
 
@@ -107,6 +109,7 @@ class ParentDriver:
     def ensure(self, network: NetworkRecord) -> None:
         if network.owns_parent and not self._links.has(network.parent):
             self._make_parent(network)
+        self._parents[network.id] = network.parent
         failpoint.hit("network.parent-made")
         if network.id not in self._addresses:
             self._addresses[network.id] = self._make_addresses(network)
@@ -114,7 +117,9 @@ class ParentDriver:
     def _make_parent(self, network: NetworkRecord) -> None:
         if OPTION_PARENT not in network.options:
             peer = f"dp-{network.parent.removeprefix('dm-')}"
-            self._links.execute(rtnetlink.add_local_pair(network.parent, peer))
+            self._links.make(
+                rtnetlink.add_local_pair(network.parent, peer, alias=self._links.owner)
+            )
             for name in (network.parent, peer):
                 write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")
                 self._links.execute(rtnetlink.set_link(name, up=True))
@@ -123,15 +128,18 @@ class ParentDriver:
         found = self._links.find(master)
         if found is None:
             raise FailedPrecondition(f"failed to find master interface {master} on the host")
-        self._links.execute(rtnetlink.add_vlan(network.parent, parent=found.index, tag=tag))
+        self._links.make(
+            rtnetlink.add_vlan(network.parent, parent=found.index, tag=tag, alias=self._links.owner)
+        )
 
     def start(self) -> None:
-        pass
+        self._links.reap_owned(set(self._parents.values()))
 
     def remove(self, network: NetworkRecord) -> None:
         self._addresses.pop(network.id, None)
+        self._parents.pop(network.id, None)
         if network.owns_parent:
-            self._links.delete(network.parent)
+            self._links.reap(network.parent)
 
     def drain(self) -> None:
         self._reaper.drain()

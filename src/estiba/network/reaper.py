@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import logging
 import queue
+import secrets
 import threading
 from collections.abc import Callable, Collection
 
 from estiba.kernel import rtnetlink
 from estiba.kernel.conntrack import forget_udp_flows
-from estiba.kernel.netlink import NetlinkError, NetlinkSocket
+from estiba.kernel.netlink import NetlinkError, NetlinkSocket, Request
 from estiba.model.errors import EstibaError
 
 _log = logging.getLogger(__name__)
@@ -30,18 +31,37 @@ class Reaper:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._ports: set[int] = set()
+        self._waiting: set[int] = set()
+        self._doomed: set[int] = set()
 
     def delete_link(self, index: int) -> None:
-        """By index: a name may soon be another link's."""
+        """By index: a name may soon be another link's.
 
-        def delete(handle: NetlinkSocket) -> None:
-            try:
-                handle.execute(rtnetlink.delete_link(index))
-            except NetlinkError as error:
-                if error.errno != errno.ENODEV:
-                    raise
+        All that wait while one is deleted go at once then, for the price of one.
+        """
+        with self._lock:
+            is_asked_for = bool(self._waiting)
+            self._waiting.add(index)
+            self._doomed.add(index)
+        if not is_asked_for:
+            self._add(self._delete_links)
 
-        self._add(delete)
+    @property
+    def doomed(self) -> frozenset[int]:
+        """Links that are as good as gone."""
+        with self._lock:
+            return frozenset(self._doomed)
+
+    def _delete_links(self, handle: NetlinkSocket) -> None:
+        with self._lock:
+            links, self._waiting = self._waiting, set()
+        try:
+            if len(links) == 1 or not _delete_together(handle, links):
+                for index in links:
+                    _forgiving(handle, rtnetlink.delete_link(index))
+        finally:
+            with self._lock:
+                self._doomed -= links
 
     def then(self, job: Callable[[], object]) -> None:
         """Done when all jobs so far are."""
@@ -92,3 +112,24 @@ class Reaper:
                     job(handle)
                 except (OSError, EstibaError) as error:
                     _log.warning("cannot clear away: %s", error)
+
+
+def _delete_together(handle: NetlinkSocket, links: Collection[int]) -> bool:
+    """As a group, with a number that nobody else has; False when the kernel does not like it."""
+    group = 1 << 30 | secrets.randbits(30)
+    for index in links:
+        _forgiving(handle, rtnetlink.set_link_group(index, group))
+    try:
+        _forgiving(handle, rtnetlink.delete_link_group(group))
+    except NetlinkError:
+        return False
+    return True
+
+
+def _forgiving(handle: NetlinkSocket, request: Request) -> None:
+    """A link that is gone is no error: mostly a dying namespace has taken it along."""
+    try:
+        handle.execute(request)
+    except NetlinkError as error:
+        if error.errno != errno.ENODEV:
+            raise

@@ -94,7 +94,7 @@ def test_links_addresses_and_routes(handle: NetlinkSocket) -> None:
         handle.execute(rtnetlink.set_default_route(bridge.index, ip_address(gateway)))
     addresses = [str(one) for index, one in rtnetlink.list_addresses(handle)]
     assert {"10.1.0.1/16", "fd00:1::1/64", "127.0.0.1/8", "::1/128"} <= set(addresses)
-    routes = [str(one) for index, one in rtnetlink.list_routes(handle) if index == bridge.index]
+    routes = [str(r.network) for r in rtnetlink.list_routes(handle) if r.index == bridge.index]
     assert routes.count("0.0.0.0/0") == 1
     assert {"10.1.0.0/16", "::/0", "fd00:1::/64"} <= set(routes)
     handle.execute(rtnetlink.delete_address(bridge.index, ip_interface("10.1.0.1/16")))

@@ -18,7 +18,7 @@ from tests.kernel.network.test_networks import addresses, default_route, links, 
 from estiba.kernel import rtnetlink
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.network.networks import Networks
-from estiba.network.record import NetworkSpec, PortRequest
+from estiba.network.record import IpamConfig, NetworkSpec, PortRequest
 from estiba.store import Store
 from estiba.store.events import EventBus
 
@@ -72,6 +72,25 @@ def test_networks_whose_bridge_is_gone_are_removed(host: Host) -> None:
     run("ip", "link", "del", network.bridge)
     host.networks.remove("blue")
     assert [one.name for one in host.networks.networks()] == ["bridge", "host", "none"]
+
+
+def test_a_name_and_a_subnet_are_free_at_once(host: Host) -> None:
+    """Although the kernel takes its time to delete a bridge."""
+    spec = NetworkSpec(
+        name="blue",
+        pools=[IpamConfig(subnet="10.8.0.0/24")],
+        options={"com.docker.network.bridge.name": "blue0"},
+    )
+    for _ in range(3):
+        made = host.networks.create(spec)
+        assert made.owns_bridge
+        one, two = (host.attach(name, network="blue") for name in ("one", "two"))
+        assert ping(host.networks.sandbox_path("one"), two.ip_address)
+        for endpoint in (one, two):
+            host.networks.disconnect(endpoint.container_id, endpoint)
+        host.networks.remove("blue")
+    host.networks.drain()
+    assert "blue0" not in names()
 
 
 # -- live containers ---------------------------------------------------------------------------

@@ -129,6 +129,7 @@ def test_without_a_parent_it_is_internal(host: Host) -> None:
     assert (one.gateway, default_route(host.networks.sandbox_path("one"), 4)) == ("", "")
     host.networks.sweep([])
     host.networks.remove("alone")
+    host.networks.drain()
     with NetlinkSocket() as handle:
         assert not [k for k in rtnetlink.list_links(handle) if k.name.startswith(("dm-", "dp-"))]
 

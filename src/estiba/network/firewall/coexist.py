@@ -54,18 +54,25 @@ class Admission:
         rules = [entry["rule"] for entry in present if _PREFIX.match(_comment(entry))]
         ours = [rule for rule in rules if rule["comment"].split()[0] == self._owner]
         left = [rule for rule in rules if rule not in ours and not _exists(_bridge(rule))]
-        if {_bridge(rule) for rule in ours} == set(wanted):
+        present_bridges = {_bridge(rule) for rule in ours}
+        if present_bridges == set(wanted):
             return left
-        commands = [f"delete rule {_CHAIN} handle {rule['handle']}" for rule in ours]
-        added = [f'oifname "{bridge}" {self._end(bridge, "accept")}' for bridge in wanted]
-        for bridge in wanted:
-            for other in _BRIDGES_OF_DOCKER:
-                end = self._end(bridge, "return")
-                added.append(f'iifname "{bridge}" oifname "{other}" {end}')
-            added.append(f'iifname "{bridge}" {self._end(bridge, "accept")}')
-        commands += [f"insert rule {_CHAIN} {rule}" for rule in reversed(added)]
+        new = [bridge for bridge in wanted if bridge not in present_bridges]
+        # Rules of what goes into our bridges stand before all those of what comes out of them:
+        # Docker's own bridges may be called as ours are. The latter stay where they are.
+        gone = [rule for rule in ours if _bridge(rule) not in wanted or (new and _is_into(rule))]
+        commands = [f"delete rule {_CHAIN} handle {rule['handle']}" for rule in gone]
+        if new:
+            added = [f'oifname "{bridge}" {self._end(bridge, "accept")}' for bridge in wanted]
+            added += [rule for bridge in new for rule in self._out_of(bridge)]
+            commands += [f"insert rule {_CHAIN} {rule}" for rule in reversed(added)]
         self._nft.run("\n".join(commands))
         return left
+
+    def _out_of(self, bridge: str) -> list[str]:
+        end = self._end(bridge, "return")
+        towards = [f'iifname "{bridge}" oifname "{other}" {end}' for other in _BRIDGES_OF_DOCKER]
+        return [*towards, f'iifname "{bridge}" {self._end(bridge, "accept")}']
 
     def _end(self, bridge: str, verdict: str) -> str:
         return f'counter {verdict} comment "{self._owner} {bridge}"'
@@ -91,6 +98,14 @@ def _comment(entry: dict[str, Any]) -> str:
 
 def _bridge(rule: dict[str, Any]) -> str:
     return str(rule["comment"].split()[1])
+
+
+def _is_into(rule: dict[str, Any]) -> bool:
+    """Whether it is one of those that look at the way out of the host first."""
+    match rule.get("expr"):
+        case [{"match": {"left": {"meta": {"key": "oifname"}}}}, *_]:
+            return True
+    return False
 
 
 def _exists(link: str) -> bool:
