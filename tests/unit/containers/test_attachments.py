@@ -148,7 +148,7 @@ def test_settings_without_effect_are_said() -> None:
         NetworkingConfig(endpoints_config={"own": settings}),
     )
     (warning,) = attachment_warnings(joined, lambda _name: OWN)
-    assert warning.endswith("were discarded: odd.")
+    assert warning.endswith("were discarded: odd, IPv6Address (the network was made without IPv6).")
     assert list(attachment_warnings(joined, lambda _name: None)) == []
 
 

@@ -1,0 +1,98 @@
+"""Legacy links, by the stock client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.support.daemon import PrivateDaemon
+from tests.support.leaks import HostState, assert_clean
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(autouse=True)
+def clean(daemon: PrivateDaemon) -> Iterator[None]:
+    before = HostState.read(only=daemon.tag)
+    yield
+    for container in daemon.request("GET", "/containers/json?all=1")[1]:
+        daemon.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
+    daemon.request("POST", "/networks/prune")
+    assert_clean(before, only=daemon.tag)
+
+
+def run(daemon: PrivateDaemon, name: str, *flags: str) -> str:
+    daemon.docker("run", "-d", "--name", name, *flags, "busybox", "sleep", "1000")
+    return str(daemon.inspect(name)["NetworkSettings"]["IPAddress"])
+
+
+def hosts(daemon: PrivateDaemon, name: str) -> list[str]:
+    return daemon.docker("exec", name, "cat", "/etc/hosts").stdout.decode().splitlines()
+
+
+def test_a_link(daemon: PrivateDaemon) -> None:
+    address = run(daemon, "db", "--expose", "80", "-e", "USER=sa")
+    run(daemon, "web", "--link", "db:sql")
+    short = daemon.inspect("db")["Id"][:12]
+    assert f"{address}\tsql {short} db" in hosts(daemon, "web")
+    for command in (
+        ["exec", "web", "env"],
+        ["exec", "web", "sh", "-c", "tr '\\0' '\\n' < /proc/1/environ"],
+    ):
+        told = daemon.docker(*command).stdout.decode().splitlines()
+        assert f"SQL_PORT_80_TCP_ADDR={address}" in told and "SQL_ENV_USER=sa" in told
+        assert "SQL_NAME=/web/sql" in told
+    daemon.docker("exec", "web", "ping", "-c1", "-W2", "sql")
+    assert daemon.inspect("web")["HostConfig"]["Links"] == ["/db:/web/sql"]
+    listed = daemon.request("GET", "/containers/json?all=1")[1]
+    assert {tuple(one["Names"]) for one in listed} == {("/db", "/web/sql"), ("/web",)}
+    assert daemon.inspect("web/sql")["Name"] == "/db"
+
+
+def test_a_link_follows_its_container(daemon: PrivateDaemon) -> None:
+    run(daemon, "db")
+    run(daemon, "web", "--link", "db:sql")
+    daemon.docker("kill", "db")
+    daemon.docker("network", "disconnect", "bridge", "db")
+    daemon.docker("network", "connect", "--ip", f"{daemon.subnet}.77", "bridge", "db")
+    daemon.docker("start", "db")
+    lines = [line for line in hosts(daemon, "web") if "sql" in line]
+    assert [line.split()[0] for line in lines] == [f"{daemon.subnet}.77"]
+    daemon.docker("rename", "db", "base")
+    daemon.docker("rename", "web", "site")
+    assert daemon.inspect("site")["HostConfig"]["Links"] == ["/base:/site/sql"]
+    daemon.restart()
+    daemon.docker("restart", "-t", "0", "site")
+    assert any(line.startswith(f"{daemon.subnet}.77\tsql ") for line in hosts(daemon, "site"))
+
+
+def test_a_link_is_taken_away(daemon: PrivateDaemon) -> None:
+    run(daemon, "db")
+    run(daemon, "web", "--link", "db:sql", "--link", "db:other")
+    daemon.docker("rm", "--link", "/web/sql")
+    assert not any("sql" in line for line in hosts(daemon, "web"))
+    assert daemon.inspect("web")["HostConfig"]["Links"] == ["/db:/web/other"]
+    assert daemon.docker("rm", "--link", "web/sql", check=False).returncode == 1
+    assert daemon.docker("rm", "--link", "web", check=False).returncode == 1
+    assert daemon.inspect("web")["State"]["Running"]
+    daemon.docker("rm", "-f", "db")
+    assert daemon.inspect("web")["HostConfig"]["Links"] is None
+    daemon.docker("restart", "-t", "0", "web")
+
+
+def test_a_link_to_what_does_not_run(daemon: PrivateDaemon) -> None:
+    daemon.docker("create", "--name", "db", "busybox", "true")
+    daemon.docker("create", "--name", "web", "--link", "db", "busybox", "true")
+    done = daemon.docker("start", "web", check=False)
+    assert b"Cannot link to a non running container: /db AS /web/db" in done.stderr
+    done = daemon.docker("create", "--link", "nobody:x", "busybox", check=False)
+    assert b"could not get container for nobody" in done.stderr
+
+
+def test_on_networks_of_users_a_link_is_a_name(daemon: PrivateDaemon) -> None:
+    daemon.docker("network", "create", "blue")
+    run(daemon, "db", "--network", "blue")
+    run(daemon, "web", "--network", "blue", "--link", "db:sql")
+    view = daemon.inspect("web")
+    assert view["NetworkSettings"]["Networks"]["blue"]["Links"] == ["db:sql"]
+    assert not any("sql" in line for line in hosts(daemon, "web"))
