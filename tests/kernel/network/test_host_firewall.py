@@ -304,3 +304,43 @@ def test_old_iptables_tables_are_read_too(web: Host, monkeypatch: pytest.MonkeyP
     run("iptables-legacy", "-A", "INPUT", "-p", "tcp", "--dport", "8082", "-j", "ACCEPT")
     mirrored("dport 8082 goto")
     assert opened(web) == [8081, 8082]
+
+
+def documented() -> list[str]:
+    """The examples of docs/firewall.md, for the table of the tests' engine."""
+    page = Path(__file__).parents[3] / "docs" / "firewall.md"
+    block = page.read_text().partition("```sh\n")[2].partition("```")[0]
+    lines = [line for line in block.splitlines() if not line.startswith("#")]
+    return [line.replace("estiba_estiba0", TABLE) for line in lines]
+
+
+def test_the_examples_of_the_documentation(web: Host) -> None:
+    neighbour = web.neighbour()
+    endpoint = web.networks.endpoints(web.networks.network("dual").id)[0]
+    subnet = web.networks.network("dual").pools[0].subnet
+    here = web.networks.sandbox_path("web")
+    for command in documented():
+        run("sh", "-c", command.replace("198.51.100.0/24", "198.51.100.0/31"))
+    # Port 8080 for one network only.
+    assert not web.is_blocked(web.outside, HOST_ADDRESS, 8080)
+    assert web.is_blocked(neighbour, HOST_ADDRESS, 8080)
+    assert not web.is_blocked(neighbour, HOST_ADDRESS, 8081)
+    # No mail.
+    for port in 25, 26:
+        web.serve(web.outside, port)
+    assert web.is_blocked(here, OUTSIDE_ADDRESS, 25)
+    assert not web.is_blocked(here, OUTSIDE_ADDRESS, 26)
+    # A machine that routes to containers, and only that.
+    for place, address in (neighbour, "198.51.100.7/24"), (web.outside, "198.51.100.9/24"):
+        web.command(place, "ip", "route", "add", subnet, "via", HOST_ADDRESS)
+        assert web.is_blocked(place, endpoint.ip_address, 80)
+        web.command(place, "ip", "addr", "add", address, "dev", "out0")
+        plain = address.partition("/")[0]
+        web.command(place, "ip", "route", "change", subnet, "via", HOST_ADDRESS, "src", plain)
+    assert not web.is_blocked(neighbour, endpoint.ip_address, 80)
+    assert web.is_blocked(web.outside, endpoint.ip_address, 80)
+    # Addresses that are banned.
+    web.command(neighbour, "ip", "addr", "add", "203.0.113.5/32", "dev", "out0")
+    source = [subnet, "via", HOST_ADDRESS, "src", "203.0.113.5"]
+    web.command(neighbour, "ip", "route", "change", *source)
+    assert web.is_blocked(neighbour, endpoint.ip_address, 80)
