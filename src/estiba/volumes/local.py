@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -247,9 +248,10 @@ class LocalDriver:
 
 
 def _make_data(directory: Path) -> None:
+    """Never looks at what is mounted there: a server that is away would hold up everything."""
     data = directory / DATA
-    if not data.exists():
-        data.mkdir(mode=0o755)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(data, 0o755)
         data.chmod(0o755)
 
 

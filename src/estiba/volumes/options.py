@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from estiba.kernel.mounts import MountFlag, mount, unmount
+from estiba.kernel.mounts import MountFlag, is_mounted, mount, unmount
 from estiba.model.errors import FailedPrecondition, Internal, InvalidArgument
 from estiba.volumes.backing import DATA, BackingKind
 
@@ -85,7 +85,7 @@ class VolumeMount:
 
     def mount(self, directory: Path) -> None:
         target = directory / DATA
-        if os.path.ismount(target):
+        if is_mounted(target):
             return
         asked = self.resolved()
         try:

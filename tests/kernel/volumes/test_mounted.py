@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -271,3 +272,46 @@ def test_on_a_full_disk(small_disk: Path, tmp_path: Path, store: Store) -> None:
     for name in made:
         volumes.remove(name)
     assert volumes.create("again").name == "again"
+
+
+@pytest.fixture
+def silent(volumes: Volumes, store: Store, tmp_path: Path) -> Iterator[int]:
+    """Volume `silent` lies on a file system whose server never answers, and is mounted."""
+    server = os.open("/dev/fuse", os.O_RDWR)
+    words = f"fd={server},rootmode=40000,user_id=0,group_id=0"
+    volumes.create("silent", options={"type": "fuse", "device": "silent", "o": words})
+    volumes.mount("silent", user="one")
+    try:
+        yield server
+    finally:
+        unmount(volumes.path("silent"))
+        os.close(server)
+
+
+def test_a_server_that_never_answers_holds_up_nothing_else(
+    volumes: Volumes, store: Store, tmp_path: Path, silent: int
+) -> None:
+    """Neither a start of the engine, nor lists, nor other volumes, nor its own removal."""
+    done: list[str] = []
+
+    def work() -> None:
+        again = Volumes(tmp_path / "volumes", store)
+        again.start()
+        again.restore({"silent": ["one"]})
+        done.append("started")
+        again.mount("silent", user="two")
+        again.create("other")
+        again.mount("other", user="two")
+        again.release("other", user="two")
+        assert [record.name for record in again.on_disk()] == ["other"]
+        again.prune(is_used=lambda name: False, is_wanted=lambda record: True)
+        done.append("used")
+        for user in ("one", "two"):
+            again.release("silent", user=user)
+        again.remove("silent")
+        done.append("removed")
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert done == ["started", "used", "removed"]
