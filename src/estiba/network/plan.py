@@ -191,11 +191,14 @@ def _default_pool(
 ) -> IpamConfig:
     bip = _bip(config, version)
     present = [one for one in existing if one.version == version and not one.ip.is_link_local]
+    fixed = parse_subnet(config.fixed_cidr_v6) if version == 6 and config.fixed_cidr_v6 else None
+    if fixed is not None:
+        # A subnet of its own, unless the bridge has one that it is a part of.
+        present = [one for one in present if fixed.overlaps(one.network)]
     for address in [bip] if bip else present:
         return IpamConfig(subnet=str(address.network), gateway=str(address.ip))
-    if version == 6 and config.fixed_cidr_v6:
-        subnet = parse_subnet(config.fixed_cidr_v6)
-        return IpamConfig(subnet=str(subnet), gateway=str(subnet[1]))
+    if fixed is not None:
+        return IpamConfig(subnet=str(fixed), gateway=str(fixed[1]))
     before = [one for one in record.pools if parse_subnet(one.subnet).version == version]
     if before and record.bridge == config.bridge:
         with contextlib.suppress(InvalidArgument, Forbidden):

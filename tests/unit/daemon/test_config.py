@@ -46,3 +46,16 @@ def test_publish_policy(tmp_path: Path) -> None:
 def test_what_is_wrong(tmp_path: Path, content: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidArgument, match=words):
         loaded(tmp_path, **content)
+
+
+def test_addresses_of_ipv6(tmp_path: Path) -> None:
+    pool = "base=fd12::/48,size=64"
+    config = loaded(tmp_path, "--ipv6", "--bip6", "fd00::1/64", "--default-address-pool", pool)
+    assert (config.ipv6, config.bip6, config.address_pools) == (
+        True,
+        "fd00::1/64",
+        [("fd12::/48", 64)],
+    )
+    for bad in ("base=fd12::/64,size=48", "base=10.0.0.1/8,size=24", "base=10.0.0.0/8,size=31"):
+        with pytest.raises(InvalidArgument, match="invalid address pool"):
+            loaded(tmp_path, "--default-address-pool", bad)
