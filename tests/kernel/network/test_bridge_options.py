@@ -208,7 +208,7 @@ def test_the_default_bridge_with_ipv6(host: Host) -> None:
     networks = host.again(ipv6=True, bip6="fd00:99::9/64", fixed_cidr_v6="fd00:99:0:0:5::/80")
     networks.restore([])
     one = host.attach("one")
-    assert (one.ipv6_address, one.ipv6_gateway) == ("fd00:99::5:0:0:0", "fd00:99::9")
+    assert (one.ipv6_address, one.ipv6_gateway) == ("fd00:99:0:0:5::", "fd00:99::9")
     networks.sweep([])
     networks = host.again()
     networks.restore([])
