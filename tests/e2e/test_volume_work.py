@@ -121,6 +121,29 @@ def test_a_container_that_ends_while_the_engine_is_away(daemon: PrivateDaemon) -
     assert daemon.run("-v", "vault:/v", "busybox", "cat", "/v/file") == "kept\n"
 
 
+@pytest.mark.parametrize(
+    "point",
+    [
+        "volumes.key-added",
+        "volumes.disk-attached#2",
+        "volumes.disk-mounted#2",
+        "volumes.data-mounted",
+    ],
+)
+def test_the_engine_is_killed_while_a_container_starts(daemon: PrivateDaemon, point: str) -> None:
+    """The first mount is that of the making, the second that of the start."""
+    daemon.restart({"ESTIBA_FAILPOINTS": f"{point}=kill"})
+    daemon.request("POST", "/volumes/create",
+                   {"Name": "vault", "DriverOpts": {"size": "16m", "encrypted": ""}})  # fmt: skip
+    daemon.docker("run", "--name", "two", "-v", "vault:/v", "busybox", "touch", "/v/f", check=False)
+    daemon.wait_death()
+    daemon.start()
+    state = HostState.read(only=str(daemon.root))
+    assert not [line for line in state.mounts if "vault" in line]
+    wait_until(lambda: not loops(daemon), what="the disk to go")
+    assert daemon.run("-v", "vault:/v", "busybox", "sh", "-c", "touch /v/g; ls /v").endswith("g\n")
+
+
 def test_an_image_fills_an_encrypted_volume(daemon: PrivateDaemon, tmp_path: Path) -> None:
     """And what is in it is not to be found below the data root."""
     marker = secrets.token_hex(16)

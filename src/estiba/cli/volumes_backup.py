@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from estiba.cli.containers import check_output, save_stream
 from estiba.cli.cp import read_pieces
 from estiba.cli.images import open_file
+from estiba.cli.output import human_size
 from estiba.cli.parse import Arguments
 from estiba.cli.progress import show_progress
 from estiba.cli.refs import reference
@@ -16,9 +18,11 @@ from estiba.client.http import Client, part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 _REGISTRY = "oci://"
+_TELL_S = 0.5
 
 
 def backup(client: Client, given: Arguments) -> int:
@@ -35,7 +39,8 @@ def backup(client: Client, given: Arguments) -> int:
     check_output(file, "back up the volume")
     if not given.pause:
         _warn(client, name)
-    save_stream(client.call("GET", path, query).pieces(), file)
+    pieces = client.call("GET", path, query).pieces()
+    save_stream(pieces if given.quiet else counted(pieces, "saved"), file)
     return 0
 
 
@@ -50,10 +55,27 @@ def restore(client: Client, given: Arguments) -> int:
         show_progress(response.lines(), quiet=given.quiet)
         return 0
     pieces = read_pieces(open_file(source))
+    if not given.quiet:
+        pieces = counted(pieces, "sent")
     view = client.call("POST", path, query, source=pieces).json()
     if not given.quiet:
         print(view["Name"])
     return 0
+
+
+def counted(pieces: Iterable[bytes], verb: str) -> Iterator[bytes]:
+    """The same pieces; on a terminal STDERR tells how much that is so far."""
+    if not sys.stderr.isatty():
+        yield from pieces
+        return
+    total, told = 0, 0.0
+    for piece in pieces:
+        yield piece
+        total += len(piece)
+        if time.monotonic() > told + _TELL_S:
+            told = time.monotonic()
+            print(f"\r{human_size(total, 3)} {verb} ", end="", file=sys.stderr, flush=True)
+    print(f"\r{human_size(total, 3)} {verb} ", file=sys.stderr)
 
 
 def _warn(client: Client, name: str) -> None:

@@ -50,4 +50,4 @@ def clone(
 
 def is_elsewhere(volumes: Volumes, record: VolumeRecord) -> bool:
     """Whether the volume's files are not the local driver's own."""
-    return record.driver != LOCAL or volumes.local.is_elsewhere(record.name)
+    return record.driver != LOCAL or not volumes.local.is_on_disk(record.name)

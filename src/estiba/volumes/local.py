@@ -222,11 +222,6 @@ class LocalDriver:
         options = self._options.get(name)
         return options is not None and not isinstance(choose(self._kinds, options), VolumeMount)
 
-    def is_elsewhere(self, name: str) -> bool:
-        """Whether options say where the files are, so that they are not the driver's own."""
-        backing = self._backing(name)
-        return backing is not None and not isinstance(backing, KeptBacking)
-
     def usage(self, name: str) -> int:
         """Bytes in the volume's files, each file counted once; of one with a file system or a
         cipher of its own, the bytes that it takes on the host."""

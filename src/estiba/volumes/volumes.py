@@ -333,7 +333,7 @@ class Volumes:
             size = self.usage(record.name)
             try:
                 self.remove(record.name)
-            except NotFound:
+            except (Conflict, NotFound):
                 continue
             freed[record.name] = size
         event = Event(EventType.VOLUME, "prune", "", {"reclaimed": str(sum(freed.values()))})

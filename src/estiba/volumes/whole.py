@@ -58,7 +58,7 @@ def kept(volumes: Volumes, name: str) -> Path:
 
 def check_kept(volumes: Volumes, name: str) -> None:
     """Raises NotFound, Conflict for a volume whose files lie elsewhere."""
-    if volumes.get(name).driver != LOCAL or volumes.local.is_elsewhere(name):
+    if volumes.get(name).driver != LOCAL or not volumes.local.is_on_disk(name):
         raise Conflict(
             f"volume {name}: its files lie where its driver or its options say: clone it, "
             "and work on the copy"

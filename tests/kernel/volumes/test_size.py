@@ -17,7 +17,8 @@ from tests.support.leaks import HostState, assert_clean
 from tests.support.stored import killed, opened
 
 from estiba.kernel.files import sync_file_system
-from estiba.kernel.loop import is_attached
+from estiba.kernel.loop import attached, is_attached
+from estiba.kernel.mounts import mount, unmount
 from estiba.model.errors import Conflict, DataLoss, FailedPrecondition, InvalidArgument
 from estiba.volumes import programs
 from estiba.volumes.volumes import Volumes
@@ -254,3 +255,43 @@ def test_killed_at_any_step(tmp_path: Path, point: str) -> None:
         volumes.release("data", user="two")
         volumes.remove("data")
         assert list((tmp_path / "volumes").iterdir()) == []
+
+
+def test_a_host_that_is_full(tmp_path: Path) -> None:
+    """The limit is larger than what the host has left."""
+    image, point = tmp_path / "disk", tmp_path / "point"
+    with image.open("wb") as file:
+        file.truncate(48 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    point.mkdir()
+    with attached(image) as device:
+        mount(str(device), point, "ext4")
+    try:
+        with opened(point) as volumes:
+            volumes.create("data", options={"size": "128m"})
+            data = volumes.mount("data", user="one")
+            (data / "first").write_bytes(b"kept" * 1000)
+            sync_file_system(data)
+            with pytest.raises(OSError, match=r"."), (data / "big").open("wb") as file:
+                for _ in range(100):
+                    file.write(bytes(range(256)) * 4096)
+                    file.flush()
+                    os.fsync(file.fileno())
+            volumes.release("data", user="one")
+    finally:
+        unmount(point)
+    wait_until(lambda: not is_attached(image), what="the disk to go")
+    os.truncate(image, 256 << 20)
+    subprocess.run(["e2fsck", "-fp", image], check=False, capture_output=True)
+    subprocess.run(["resize2fs", image], check=True, capture_output=True)
+    with attached(image) as device:
+        mount(str(device), point, "ext4")
+    try:
+        with opened(point) as volumes:
+            data = volumes.mount("data", user="one")
+            assert (data / "first").read_bytes() == b"kept" * 1000
+            (data / "second").write_bytes(bytes(50 << 20))
+            volumes.release("data", user="one")
+    finally:
+        unmount(point)
+    wait_until(lambda: not is_attached(image), what="the disk to go")
