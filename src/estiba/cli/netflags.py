@@ -63,13 +63,16 @@ def network_options(text: str) -> dict[str, Any]:
         key, equals, value = field.partition("=")
         key = key.strip().lower()
         if not equals:
-            raise _network_error(text, f"invalid key/value pair format in driver options: {field}")
+            raise _network_error(text, f"invalid field {field}")
         if key in ("alias", "driver-opt", "link-local-ip"):
             found[key].append(value)
         elif key in ("name", "ip", "ip6", "mac-address", "gw-priority"):
             found[key] = value
         else:
             raise _network_error(text, f"invalid field key {key}")
+    priority = found.get("gw-priority")
+    if priority is not None and not priority.removeprefix("-").isdecimal():
+        raise _network_error(text, f"invalid gw-priority ({priority}): invalid syntax")
     if not found["name"]:
         raise _network_error(text, "network name/id is not specified")
     return found

@@ -51,37 +51,48 @@ def _records(texts: list[str]) -> dict[str, str]:
 
 def _pools(given: Arguments) -> list[dict[str, Any]]:
     """Ranges, gateways and further addresses go to the subnet that holds them."""
-    import ipaddress
-
-    def network(text: str) -> Any:
-        try:
-            return ipaddress.ip_network(text, strict=False)
-        except ValueError:
-            raise UsageError(f"invalid subnet or range: {text}") from None
-
-    pools = [(network(text), {"Subnet": text}) for text in given.subnet]
-    if not pools and (given.ip_range or given.gateway):
-        raise UsageError("every ip-range or gateway must have a corresponding subnet: add --subnet")
+    if len(given.subnet) < max(len(given.ip_range), len(given.gateway)):
+        raise UsageError("every ip-range or gateway must have a corresponding subnet")
+    pools: dict[str, dict[str, Any]] = {}
+    for subnet in given.subnet:
+        if any(_holds(subnet, other) or _holds(other, subnet) for other in pools):
+            raise UsageError("multiple overlapping subnet configuration is not supported")
+        pools[subnet] = {"Subnet": subnet}
 
     def pool_of(text: str, what: str) -> dict[str, Any]:
-        wanted = network(text)
-        for subnet, pool in pools:
-            if wanted.version == subnet.version and wanted.subnet_of(subnet):
+        for subnet, pool in pools.items():
+            if _holds(subnet, text):
                 return pool
         raise UsageError(f"no matching subnet for {what} {text}")
 
-    for key, what, texts in (
-        ("IPRange", "range", given.ip_range),
-        ("Gateway", "gateway", given.gateway),
+    for key, what, many, texts in (
+        ("IPRange", "range", "multiple ranges", given.ip_range),
+        ("Gateway", "gateway", "multiple gateways", given.gateway),
     ):
         for text in texts:
             pool = pool_of(text, what)
             if key in pool:
-                raise UsageError(f"cannot configure multiple {what}s on the same subnet")
+                where = "for" if key == "Gateway" else "on"
+                raise UsageError(
+                    f"cannot configure {many} ({text}, {pool[key]}) {where} the same subnet "
+                    f"({pool['Subnet']})"
+                )
             pool[key] = text
     for name, text in pairs(given.aux_address, "--aux-address").items():
         pool_of(text, "aux-address").setdefault("AuxiliaryAddresses", {})[name] = text
-    return [pool for _, pool in pools]
+    return list(pools.values())
+
+
+def _holds(subnet: str, text: str) -> bool:
+    """Whether an address, or the first one of a subnet, lies in the subnet. Raises UsageError."""
+    import ipaddress
+
+    try:
+        area = ipaddress.ip_network(subnet, strict=False)
+        address = ipaddress.ip_interface(text).ip
+    except ValueError:
+        raise UsageError(f"invalid subnet: invalid CIDR address: {subnet}") from None
+    return address.version == area.version and address in area
 
 
 def rm(client: Client, given: Arguments) -> int:
