@@ -1,7 +1,7 @@
 """`scripts/bench [TABLE…]`: the engines in turn; prints medians and ratios.
 
-The tables are containers, images, builds, networks and volumes. A whole run of one is written as
-JSON, as a plot, and into the README.
+The tables are containers, images, builds, networks, volumes and names. A whole run of one is
+written as JSON, as a plot, and into the README.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import shutil
 import sys
 from collections.abc import Iterator
 
-from bench import builds, containers, images, networks, volumes
+from bench import builds, containers, dns, images, networks, volumes
 from bench.material import FOLDER, RUN
 from bench.rows import Table
 
-_TABLES = {table.NAME: table for table in (containers, images, builds, networks, volumes)}
+_TABLES = {table.NAME: table for table in (containers, images, builds, networks, volumes, dns)}
 
 
 def main() -> None:

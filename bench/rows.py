@@ -22,7 +22,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Goal:
-    """What is aimed at: a bound of the ratio to the peer, or of bytes of our own."""
+    """What is aimed at: a bound of the ratio to the peer, or of a value of our own."""
 
     bound: float
     kind: str = "ratio at most"
@@ -30,8 +30,10 @@ class Goal:
     def reached(self, row: Row) -> bool:
         if row.estiba is None:
             return False
-        if self.kind == "bytes at most":
+        if self.kind in ("bytes at most", "seconds at most"):
             return row.estiba <= self.bound
+        if self.kind == "rate at least":
+            return row.estiba >= self.bound
         if row.ratio is None:
             return False
         return row.ratio <= self.bound if self.kind == "ratio at most" else row.ratio >= self.bound
@@ -39,6 +41,10 @@ class Goal:
     def __str__(self) -> str:
         if self.kind == "bytes at most":
             return f"≤ {self.bound / 1e6:.0f} MB"
+        if self.kind == "seconds at most":
+            return f"≤ {self.bound * 1e3:g} ms"
+        if self.kind == "rate at least":
+            return f"≥ {self.bound:,.0f}/s"
         return f"{'≤' if self.kind == 'ratio at most' else '≥'} {self.bound:g}"
 
 
@@ -52,6 +58,14 @@ def at_least(ratio: float) -> Goal:
 
 def bytes_at_most(bound: float) -> Goal:
     return Goal(bound, "bytes at most")
+
+
+def seconds_at_most(bound: float) -> Goal:
+    return Goal(bound, "seconds at most")
+
+
+def rate_at_least(bound: float) -> Goal:
+    return Goal(bound, "rate at least")
 
 
 @dataclass(frozen=True)
@@ -208,7 +222,7 @@ class Table:
         axes.set_xticks([0.1, 0.2, 0.5, 1, 2, 5, 10], ["0.1", "0.2", "0.5", "1", "2", "5", "10"])
         axes.minorticks_off()
         for place, row in zip(positions, self.rows, strict=True):
-            if row.goal.kind != "bytes at most":
+            if row.goal.kind.startswith("ratio"):
                 axes.plot(row.goal.bound, place, "|", color="black", markersize=18)
         axes.set_yticks(list(positions), [row.title for row in self.rows])
         axes.invert_yaxis()
