@@ -41,6 +41,9 @@ _log = logging.getLogger(__name__)
 MAX_PENDING = 256
 """Questions of one container that are under way to servers outside."""
 
+CROWD, MAX_PENDING_IN_CROWD = 1024, 16
+"""So many of all containers together leave each no more than this: every one holds a socket."""
+
 MAX_STREAMS = 64
 _IDLE_S = 10.0
 _TURN = 16
@@ -83,6 +86,7 @@ class NameServer:
         self._loop = asyncio.get_running_loop()
         self._spaces = NamespaceThread()
         self._clients: dict[str, Client] = {}
+        self._errands = 0
 
     def close(self) -> None:
         for container_id in list(self._clients):
@@ -153,6 +157,7 @@ class NameServer:
             data = render_query(question, udp_size=_UDP_SIZE)
         # Counted here, or all that one turn reads would pass.
         client.errands += 1
+        self._errands += 1
         return _Errand(query, found, servers, Message(data, question, limit, tcp))
 
     def _servers(self, client: Client) -> Sequence[Upstream]:
@@ -183,7 +188,9 @@ class NameServer:
         policy = self._policy
         if policy is not None and not policy.allows(client.container_id, _text(found.name)):
             return Rcode.NXDOMAIN
-        return Rcode.REFUSED if client.errands >= MAX_PENDING else None
+        crowded = self._errands >= CROWD
+        limit = MAX_PENDING_IN_CROWD if crowded else MAX_PENDING
+        return Rcode.REFUSED if client.errands >= limit else None
 
     def _ndots_set(self, client: Client) -> bool:
         options = client.wishes.options
@@ -204,6 +211,7 @@ class NameServer:
             _log.warning("a name for container %s: %s", client.container_id[:12], error)
         finally:
             client.errands -= 1
+            self._errands -= 1
         return render_reply(query, Rcode.SERVFAIL, limit=message.limit)
 
     async def _tell(self, client: Client, name: bytes, answer: Answer) -> None:
