@@ -16,10 +16,15 @@ from tests.support.daemon import DEADLINE_S, wait_until
 
 
 class GenuineDockerd:
-    """Without networks of its own, so that it touches neither bridges nor the firewall."""
+    """Without networks of its own, so that it touches neither bridges nor the firewall, unless
+    `network` has other flags.
+    """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self, root: Path, network: tuple[str, ...] = ("--bridge", "none", "--iptables=false")
+    ) -> None:
         self.root = root
+        self.network = network
         # containerd's sockets below it must stay within 108 bytes.
         self.exec_root = Path(f"/run/estiba-test-dockerd-{secrets.token_hex(3)}")
         self.socket = self.exec_root / "api.sock"
@@ -38,7 +43,7 @@ class GenuineDockerd:
         self.exec_root.mkdir(parents=True)
         command = ["dockerd", "-H", self.url, "--data-root", str(self.root / "data")]
         command += ["--exec-root", str(self.exec_root), "-p", str(self.root / "pid")]
-        command += ["--bridge", "none", "--iptables=false", "--log-level", "warn"]
+        command += [*self.network, "--log-level", "warn"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         wait_until(self._answers, what="dockerd")

@@ -9,10 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
+from tests.kernel.network.private_host import (
+    HOST_ADDRESS,
+    HOST_ADDRESS6,
+    OUTSIDE_ADDRESS,
+    OUTSIDE_ADDRESS6,
+    Host,
+)
+from tests.support.dockerd import GenuineDockerd
 
 from estiba.network.networks import Networks
-from estiba.network.record import PortRequest
+from estiba.network.record import NetworkSpec, PortRequest
 from estiba.store import Store
 from estiba.store.events import EventBus
 
@@ -32,15 +39,18 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 5) -> None:
         time.sleep(0.01)
 
 
+# What dockerd 20.10 writes at its start, as far as forwarding goes.
+DOCKER_RULES = (
+    "-P FORWARD DROP",
+    "-N DOCKER-USER",
+    "-A DOCKER-USER -j RETURN",
+    "-I FORWARD -j DOCKER-USER",
+    "-A FORWARD -o docker0 -j ACCEPT",
+)
+
+
 def start_docker_rules() -> None:
-    """What dockerd 20.10 writes at its start, as far as forwarding goes."""
-    for line in (
-        "-P FORWARD DROP",
-        "-N DOCKER-USER",
-        "-A DOCKER-USER -j RETURN",
-        "-I FORWARD -j DOCKER-USER",
-        "-A FORWARD -o docker0 -j ACCEPT",
-    ):
+    for line in DOCKER_RULES:
         run("iptables-nft", *line.split())
 
 
@@ -102,6 +112,83 @@ def test_a_docker_engine_that_comes_later(host: Host) -> None:
     wait_until(lambda: "estiba9" in accepted())
     works(host, "web")
     remove_docker_rules()
+
+
+@pytest.mark.skipif(not GenuineDockerd.is_installed(), reason="needs dockerd and its client")
+def test_a_genuine_docker_engine(host: Host, tmp_path: Path) -> None:
+    """dockerd in the same host: both engines' containers work, and neither reaches into the
+    other's networks but by published ports.
+    """
+    ours = host.attach("web", ports=WEB)
+    here = host.networks.sandbox_path("web")
+    (tmp_path / "dockerd").mkdir()
+    dockerd = GenuineDockerd(tmp_path / "dockerd", ("--bip", "10.77.0.1/24"))
+    try:
+        dockerd.start()
+        wait_until(lambda: "estiba9" in accepted())
+        # dockerd does this itself where it is the first to let the host forward.
+        run("iptables-nft", "-P", "FORWARD", "DROP")
+        works(host, "web")
+        dockerd.docker("run", "-d", "--name", "theirs", "-p", "9090:80", "busybox", "sleep", "600")
+        for port in "80", "81":
+            listen = "nc", "-ll", "-p", port, "-e", "echo", "theirs"
+            dockerd.docker("exec", "-d", "theirs", *listen)
+        ask = "echo | nc -w 2"
+
+        def theirs(address: str, port: int) -> str:
+            command = f"{ask} {address} {port} || true"
+            return dockerd.docker("exec", "theirs", "sh", "-c", command).decode().strip()
+
+        wait_until(lambda: host.ask(host.outside, HOST_ADDRESS, 9090).strip() == "theirs")
+        assert theirs(OUTSIDE_ADDRESS, 7000) == HOST_ADDRESS
+        assert theirs(HOST_ADDRESS, 8080), "our published port"
+        assert host.ask(here, HOST_ADDRESS, 9090).strip() == "theirs"
+        assert theirs(ours.ip_address, 80) == ""
+        inside = dockerd.docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "theirs")
+        assert host.ask(None, inside.decode().strip(), 81).strip() == "theirs"
+        assert host.is_blocked(here, inside.decode().strip(), 81)
+        # The host's firewall decides about Docker's containers as about other machines.
+        run("iptables-nft", "-A", "INPUT", "-p", "tcp", "--dport", "8080", "-j", "DROP")
+        wait_until(lambda: theirs(HOST_ADDRESS, 8080) == "")
+        assert host.is_blocked(host.outside, HOST_ADDRESS, 8080)
+        assert host.ask(None, "127.0.0.1", 8080)
+    finally:
+        dockerd.close()
+        subprocess.run(["ip", "link", "del", "docker0"], check=False)
+        for table in "filter", "nat":
+            subprocess.run(["nft", "delete", "table", "ip", table], check=False)
+
+
+def test_docker_user_of_ipv6(host: Host) -> None:
+    """dockerd with IPv6 drops what it does not know in the other family too."""
+    spec = NetworkSpec(name="six", enable_ipv6=True)
+    bridge = host.networks.create(spec).bridge
+    host.attach("web", "six", ports=WEB)
+    host.serve(host.networks.sandbox_path("web"), 80, address="::")
+    for line in DOCKER_RULES:
+        run("ip6tables-nft", *line.split())
+    rules = ["-N", "DOCKER-USER"]
+    wait_until(lambda: f"-i {bridge} " in run("ip6tables-nft", "-S", "DOCKER-USER"))
+    assert rules == run("ip6tables-nft", "-S", "DOCKER-USER").split()[:2]
+    assert host.ask(host.outside, HOST_ADDRESS6, 8080) == OUTSIDE_ADDRESS6
+    host.serve(host.outside, 7000, address="::")
+    here = host.networks.sandbox_path("web")
+    assert host.ask(here, OUTSIDE_ADDRESS6, 7000) == HOST_ADDRESS6
+    host.networks.close_sandbox("web")
+    host.networks.remove("six")
+    assert bridge not in run("ip6tables-nft", "-S", "DOCKER-USER")
+    run("nft", "delete", "table", "ip6", "filter")
+
+
+@pytest.mark.parametrize("family", ["ip", "inet"])
+def test_a_firewall_of_another_kind_that_drops_is_pointed_out(
+    host: Host, caplog: pytest.LogCaptureFixture, family: str
+) -> None:
+    chain = "{ type filter hook forward priority filter; policy drop; }"
+    run("nft", "add", "table", family, "mine")
+    run("nft", "add", "chain", family, "mine", "passing", chain)
+    wait_until(lambda: f"{family} mine passing, policy drop" in caplog.text)
+    run("nft", "delete", "table", family, "mine")
 
 
 def test_a_firewall_that_drops_is_pointed_out(host: Host, caplog: pytest.LogCaptureFixture) -> None:

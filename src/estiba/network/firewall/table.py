@@ -176,6 +176,7 @@ class Firewall:
         policy = self._policy.render() if self._policy is not None else NO_POLICY
         self._writer.rewrite(self._contents, policy, self._host.text)
         self._admission.ensure(self._contents.bridges)
+        self._admission.warn(self._contents.bridges)
 
     def _settle(self) -> None:
         """Another program changed the ruleset: its own firewall perhaps, or ours."""
@@ -189,6 +190,7 @@ class Firewall:
                 elif new != old:
                     self._follow(old, new)
                 self._admission.ensure(self._contents.bridges)
+                self._admission.warn(self._contents.bridges)
         except EstibaError as error:
             _log.warning("cannot restore the table %s: %s", self.table, error)
 
