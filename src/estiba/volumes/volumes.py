@@ -21,13 +21,13 @@ import msgspec
 
 from estiba.kernel import failpoint
 from estiba.kernel.confined import open_in_root, opened_root
-from estiba.model.errors import Conflict, EstibaError, InvalidArgument, NotFound
+from estiba.model.errors import Conflict, EstibaError, Internal, InvalidArgument, NotFound
 from estiba.model.event import Event, EventType
 from estiba.model.ids import new_id
 from estiba.store import Store, Transaction
 from estiba.volumes.driver import LOCAL, Drivers, NoDrivers, VolumeDriver
 from estiba.volumes.local import LocalDriver
-from estiba.volumes.populate import populate
+from estiba.volumes.populate import populate, populate_mounted
 from estiba.volumes.record import (
     ANONYMOUS_LABEL,
     KIND,
@@ -262,11 +262,10 @@ class Volumes:
     def fill(self, name: str, rootfs: Path, inside: str) -> bool:
         """Copies the directory `inside` a container's root into the volume if that is empty.
 
-        Returns whether it did: a path that is no directory gives nothing.
+        The volume is mounted. Returns whether it did: a path that is no directory gives nothing.
+        Raises Internal, or OSError for a disk that is full.
         """
-        if self.get(name).driver != LOCAL:
-            return False
-        directory = self.local.inside(name) or self.local.directory(name)
+        own = self.local.inside(name) if self.get(name).driver == LOCAL else None
         with opened_root(rootfs) as root, self.locked(name):
             try:
                 source = open_in_root(root, inside, os.O_RDONLY | os.O_DIRECTORY)
@@ -275,7 +274,14 @@ class Volumes:
                     return False
                 raise
             try:
-                return populate(directory, source)
+                return populate(own, source) if own else populate_mounted(self.path(name), source)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise Internal(
+                    f"cannot copy {inside} of the image into volume {name}: "
+                    f"{(error.strerror or str(error)).lower()}: use nocopy to leave it as it is"
+                ) from error
             finally:
                 os.close(source)
 

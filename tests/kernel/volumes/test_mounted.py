@@ -239,6 +239,38 @@ def test_those_on_no_disk_of_ours_are_neither_pruned_nor_measured(volumes: Volum
     assert [record.name for record in volumes.volumes()] == ["ram"]
 
 
+def test_a_mount_is_filled_from_the_image(volumes: Volumes, tmp_path: Path) -> None:
+    """No rename leads into it from outside, and nothing of ours is left in it."""
+    image = tmp_path / "image" / "dir"
+    (image / "sub").mkdir(parents=True)
+    (image / "sub" / "file").write_text("of the image")
+    os.chown(image, 7, 8)
+    with mounted(volumes, "tmpfs", "tmpfs") as path:
+        assert volumes.fill("vol", image.parent, "/dir")
+        assert [entry.name for entry in path.iterdir()] == ["sub"]
+        assert (path / "sub" / "file").read_text() == "of the image"
+        assert (path.stat().st_uid, path.stat().st_gid) == (7, 8)
+        assert not volumes.fill("vol", image.parent, "/dir")
+    with mounted(volumes, "tmpfs", "tmpfs") as path:
+        for name, content in (("_staging", "half"), ("_ready", "whole")):
+            (path / f".estiba-populate{name}").mkdir()
+            (path / f".estiba-populate{name}" / content).touch()
+        assert volumes.fill("vol", image.parent, "/dir"), "a crash was between the two"
+        assert (path / "whole").exists()
+    with mounted(volumes, "tmpfs", "tmpfs") as path:
+        (path / ".estiba-populate_staging" / "half").mkdir(parents=True)
+        assert volumes.fill("vol", image.parent, "/dir")
+        assert [entry.name for entry in path.iterdir()] == ["sub"]
+    source = tmp_path / "source"
+    source.mkdir()
+    with mounted(volumes, "none", source, "bind") as path:
+        assert volumes.fill("vol", image.parent, "/dir")
+    assert (source / "sub" / "file").exists()
+    (tmp_path / "empty").mkdir()
+    with mounted(volumes, "none", tmp_path / "empty", "bind,ro"):
+        assert not volumes.fill("vol", image.parent, "/dir")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A place of one MiB and few files."""
