@@ -32,7 +32,9 @@ FORMAT = 1
 _DESCRIPTION, _DATA = b"volume.json", b"data"
 _MAX_DESCRIPTION_BYTES = 1 << 20
 _LEVEL = 3
-_KEYS = ("key", "key-file")
+_MAX_NAME = 255
+_KEPT_OPTIONS = ("size", "encrypted")
+"""Neither keys nor places of files: a stranger's archive might name any of this host's."""
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +59,7 @@ def describe(volumes: Volumes, name: str, *, plain: bool) -> Description:
         format=FORMAT,
         name=name,
         labels={key: text for key, text in record.labels.items() if key != ANONYMOUS_LABEL},
-        options={key: text for key, text in options.items() if key not in _KEYS},
+        options=_kept_options(options),
     )
 
 
@@ -109,11 +111,15 @@ def restore(
         with opened_directory(target) as root:
             _unpack(reader, entries, root, limits)
 
-    chosen = found.options if options is None else options
+    chosen = _kept_options(found.options) if options is None else options
     merged = {**found.labels, **(labels or {})}
     record = make_filled(volumes, name, fill, options=chosen, labels=merged)
-    volumes.announce(name, "restore", {"from": found.name})
+    volumes.announce(name, "restore", {"from": found.name[:_MAX_NAME]})
     return record
+
+
+def _kept_options(options: Mapping[str, str]) -> dict[str, str]:
+    return {key: text for key, text in options.items() if key in _KEPT_OPTIONS}
 
 
 def _read_description(entry: Entry | None, reader: TarReader) -> Description:

@@ -17,6 +17,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.kernel import failpoint
@@ -104,10 +105,19 @@ class LocalDriver:
         self._options[name] = dict(options)
 
     @contextmanager
-    def made_aside(self, name: str, options: Mapping[str, str]) -> Iterator[Path]:
-        """A new volume out of sight, with the data directory to fill: it stands at its name when
-        the block ends, and nothing of it is left when the block fails."""
+    def made_aside(self, name: str, options: Mapping[str, str]) -> Iterator[Aside]:
+        """A new volume out of sight, to be filled and placed; of one that is not placed nothing
+        is left when the block ends.
+
+        The caller sees to it that nobody else makes a volume of that name when it is placed.
+        Raises InvalidArgument for options that say where the files are: it would be filled there.
+        """
         backing = choose(self._kinds, options)
+        if isinstance(backing, VolumeMount):
+            raise InvalidArgument(
+                "the files of a volume that is made of another lie with the engine: it cannot have "
+                "the options type, device and o"
+            )
         around = self._root / f"{_MAKING}{secrets.token_hex(4)}"
         directory = around / name
         try:
@@ -119,13 +129,7 @@ class LocalDriver:
             if backing is not None:
                 backing.make(directory)
                 backing.mount(directory)
-            yield directory / DATA
-            failpoint.hit("volumes.filled")
-            sync_file_system(directory / DATA)
-            if backing is not None:
-                backing.unmount(directory)
-            directory.rename(self.directory(name))
-            self._options[name] = dict(options)
+            yield Aside(self, name, dict(options), directory, backing)
         finally:
             self._discard_made(around)
 
@@ -240,6 +244,34 @@ class LocalDriver:
         directory = self.directory(name)
         directory.mkdir(mode=0o701, exist_ok=True)
         _make_data(directory)
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A volume that `LocalDriver.made_aside` makes."""
+
+    driver: LocalDriver
+    name: str
+    options: dict[str, str]
+    directory: Path
+    backing: Backing | None
+
+    @property
+    def data(self) -> Path:
+        """The directory to fill."""
+        return self.directory / DATA
+
+    def finish(self) -> None:
+        """It is full: all of it is put on the disk, and taken out of the way of `place`."""
+        failpoint.hit("volumes.filled")
+        sync_file_system(self.data)
+        if self.backing is not None:
+            self.backing.unmount(self.directory)
+
+    def place(self) -> None:
+        """From now on it stands at its name."""
+        self.directory.rename(self.driver.directory(self.name))
+        self.driver.know(self.name, self.options)
 
 
 def _make_data(directory: Path) -> None:

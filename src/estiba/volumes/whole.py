@@ -79,17 +79,25 @@ def make_filled(
     """
     check_name(name)
     volumes.check_options(name, options)
-    with volumes.locked(name):
-        if volumes.has(name):
-            raise AlreadyExists(f"volume {name} exists already: remove it or choose another name")
-        with volumes.local.made_aside(name, options) as data:
-            fill(data)
-        failpoint.hit("volumes.made")
-        record = VolumeRecord(
-            name=name, created_ns=time.time_ns(), labels=dict(labels), options=dict(options)
-        )
-        volumes.add(record, "create")
+    _check_free(volumes, name)
+    with volumes.local.made_aside(name, options) as made:
+        fill(made.data)
+        made.finish()
+        # Not before: what fills it may be a client that takes its time.
+        with volumes.locked(name):
+            _check_free(volumes, name)
+            made.place()
+            failpoint.hit("volumes.made")
+            record = VolumeRecord(
+                name=name, created_ns=time.time_ns(), labels=dict(labels), options=dict(options)
+            )
+            volumes.add(record, "create")
     return record
+
+
+def _check_free(volumes: Volumes, name: str) -> None:
+    if volumes.has(name):
+        raise AlreadyExists(f"volume {name} exists already: remove it or choose another name")
 
 
 def rename(volumes: Volumes, name: str, new: str, *, users: Iterable[str] = ()) -> VolumeRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import tarfile
@@ -17,6 +18,7 @@ from tests.support.stored import KINDS, assert_tree, opened, write_tree
 from estiba.model.errors import AlreadyExists, Conflict, InvalidArgument, LimitExceeded
 from estiba.storage.unpack import Limits
 from estiba.volumes.backup import archive, describe, restore
+from estiba.volumes.clones import clone
 from estiba.volumes.volumes import Volumes
 from estiba.volumes.whole import held
 
@@ -160,7 +162,7 @@ EVIL = {
     "not JSON": tar_of(description=b"{"),
     "other form": tar_of(description=b'{"format":2,"name":"x"}'),
     "options of another kind": tar_of(description=b'{"format":1,"name":"x","options":{"size":1}}'),
-    "unknown options": tar_of(description=b'{"format":1,"name":"x","options":{"do":"evil"}}'),
+    "wrong options": tar_of(description=b'{"format":1,"name":"x","options":{"size":"evil"}}'),
     "device of overlay": tar_of(member("data/c", kind=tarfile.CHRTYPE)),
     "no tar": b"hello" * 1000,
     "nothing": b"",
@@ -186,6 +188,40 @@ def test_links_lead_within_the_volume(volumes: Volumes, tmp_path: Path) -> None:
     with held(volumes, "new") as inside:
         assert (inside / "planted").read_bytes() == b"x"
         assert os.readlink(inside / "up") == "../../../.."
+
+
+def test_an_archive_has_no_say_about_places_and_keys(volumes: Volumes, tmp_path: Path) -> None:
+    victim, key = tmp_path / "victim", tmp_path / "key"
+    victim.mkdir()
+    key.write_bytes(os.urandom(64))
+    key.chmod(0o600)
+    place = {"type": "none", "device": str(victim), "o": "bind"}
+    told = {"format": 1, "name": "x" * 1000, "options": {**place, "key-file": str(key)}}
+    data = tar_of(member("data/planted", b"x"), description=json.dumps(told).encode())
+    assert restore(volumes, "new", io.BytesIO(data), limits=LIMITS).options == {}
+    assert list(victim.iterdir()) == []
+    with pytest.raises(InvalidArgument, match="cannot have the options type, device and o"):
+        restore(volumes, "other", io.BytesIO(data), limits=LIMITS, options=place)
+    with pytest.raises(InvalidArgument, match="cannot have the options type, device and o"):
+        clone(volumes, "new", "other", options=place)
+    assert list(victim.iterdir()) == []
+    assert [one.name for one in volumes.volumes()] == ["new"]
+
+
+def test_a_name_that_is_taken_meanwhile(volumes: Volumes, tmp_path: Path) -> None:
+    volumes.create("data")
+    kept = backup(volumes, "data")
+
+    class Slow(io.BytesIO):
+        def read(self, size: int = -1, /) -> bytes:
+            if not volumes.has("new"):
+                volumes.create("new", labels={"who": "another"})
+            return super().read(size)
+
+    with pytest.raises(AlreadyExists):
+        restore(volumes, "new", Slow(kept), limits=LIMITS)
+    assert volumes.get("new").labels == {"who": "another"}
+    assert sorted(path.name for path in (tmp_path / "volumes").iterdir()) == ["data", "new"]
 
 
 def test_bombs(volumes: Volumes, tmp_path: Path) -> None:
