@@ -14,6 +14,7 @@ from tests.kernel.network.private_host import HOST_ADDRESS, Host
 from estiba.kernel.netns import run_in_netns
 from estiba.network.links import bridged_is_filtered
 from estiba.network.networks import Networks
+from estiba.network.policy.hostgate import HostGate
 from estiba.network.policy.policies import Facts, Policies
 from estiba.network.policy.rules import parse_policy
 from estiba.network.policy.world import World
@@ -113,6 +114,7 @@ class GuardedHost(Host):
             host_addresses=[ip_address(HOST_ADDRESS)],
             bridge_is_filtered=bridged_is_filtered(),
             known=self.policies.known,
+            host_verdict=HostGate(self.networks.firewall),
         )
 
 

@@ -20,6 +20,7 @@ import pytest
 from tests.kernel.network.guarded_host import GuardedHost
 from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS
 from tests.kernel.network.test_policies import guarded as guarded
+from tests.support.daemon import wait_until
 
 from estiba.kernel import rtnetlink
 from estiba.kernel.netlink import NetlinkSocket
@@ -34,6 +35,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 PORTS = (80, 443, 5432)
 QUIET_S = 0.35
 CASES = 40
+_INPUT = "type filter hook input priority filter; policy drop;"
 
 
 class Answering:
@@ -158,6 +160,8 @@ class Scene:
             mine = draw.sample(list(self.nets), draw.choice((1, 1, 2)))
             for net in mine:
                 self.endpoints.append(self.host.join(name, net, ports=self.ports(number, net)))
+        if draw.random() < 0.5:
+            self.host_firewall()
         for name in self.nets:
             if draw.random() < 0.7:
                 self.host.allow(name, self.policy())
@@ -173,6 +177,26 @@ class Scene:
         return [
             PortRequest(container_port=inner, protocol=protocol, host_ip=where, host_port=str(port))
         ]
+
+    def host_firewall(self) -> None:
+        """An input policy of the host's own, as ufw would write it."""
+        rules = ["ct state established,related accept", 'iifname "lo" accept']
+        rules += ["icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"]
+        choice = ["tcp dport 80-443 accept", "udp dport 18000-18040 accept",
+                  "ip saddr 198.51.100.0/24 tcp dport 18000-18100 accept",
+                  "ip protocol icmp accept", 'iifname "br-*" udp dport 443 accept',
+                  'iifname "up0" udp dport 5432 accept']  # fmt: skip
+        rules += self.draw.sample(choice, 3)
+        body = "\n".join(rules)
+        text = f"table inet own {{ chain input {{\n{_INPUT}\n{body}\n}}\n}}"
+        subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
+        forget = ["nft", "delete", "table", "inet", "own"]
+        self.host.stack.callback(subprocess.run, forget, check=True)
+        wait_until(self.host_text, what="the firewall to be noticed")
+
+    def host_text(self) -> list[str]:
+        found = self.host.networks.firewall.host_text
+        return str(found).splitlines() if found is not None and found.chains else []
 
     def egress(self) -> str:
         entries = [
@@ -245,7 +269,7 @@ def route_back() -> None:
 
 
 @pytest.mark.parametrize("filtered", ["0", "1"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_what_it_says_is_what_packets_do(
     guarded: GuardedHost, answering: Answering, seed: int, filtered: str
 ) -> None:

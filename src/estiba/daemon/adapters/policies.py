@@ -19,6 +19,7 @@ from estiba.network.policy import drawing
 from estiba.network.policy.egress import OPTION, Address, parse_egress
 from estiba.network.policy.explain import Explanation, explain
 from estiba.network.policy.graph import build_graph
+from estiba.network.policy.hostgate import HostGate
 from estiba.network.policy.policies import Policies
 from estiba.network.policy.rules import OPEN, parse_policy
 from estiba.network.policy.world import World, resolve, split_target
@@ -61,6 +62,7 @@ class PolicyAdapter:
             host_addresses=_host_addresses(),
             bridge_is_filtered=bridged_is_filtered(),
             known=self.policies.known,
+            host_verdict=HostGate(self.networks.firewall),
         )
 
     async def show(self, ref: str) -> Json:

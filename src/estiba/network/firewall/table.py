@@ -42,6 +42,7 @@ class Firewall:
         self._writer = Writer(self._nft, table)
         self._admission = Admission(self._nft, table)
         self._host = HostPolicy(table, obey=obey_host)
+        self._obeys_host = obey_host
         self._watch: RulesetWatch | None = None
         self.lock = threading.RLock()
         """Held over every change; a `PolicySource` guards with it what `render` reads."""
@@ -134,6 +135,11 @@ class Firewall:
             went, _ = self._contents.drop_ports(gone)
             replaced, came = self._contents.put_ports(new)
             self._change((went + replaced, came))
+
+    @property
+    def host_text(self) -> HostText | None:
+        """The copy of the host's own firewall; None where that is not obeyed."""
+        return self._host.text if self._obeys_host else None
 
     # -- policies --------------------------------------------------------------------------
 

@@ -224,7 +224,7 @@ class _Way:
             return
         yield Step("published", f"{port}")
         if source.is_outside:
-            admitted, rule = world.host_verdict(self._protocol, self._port, address)
+            admitted, rule = world.host_verdict(self._protocol, self._port, address, source)
             yield Step("host firewall", rule, admitted)
         yield from self._ingress(port.target, source, port.port)
         if source.member is not None:
@@ -237,14 +237,9 @@ class _Way:
             record = self._world.record(source.member)
             if record.internal and address not in self._gateways(source.member):
                 yield Step("internal", f"network {record.name} is internal", False)
-            yield Step(
-                "host",
-                "not published: a program of the host answers, if its firewall lets it",
-                True,
-            )
-            return
-        admitted, rule = self._world.host_verdict(self._protocol, self._port, address)
-        yield Step("host firewall", f"not published, a program of the host's own: {rule}", admitted)
+        yield Step("host", "not published: for a program of the host itself, if there is one")
+        verdict = self._world.host_verdict(self._protocol, self._port, address, source)
+        yield Step("host firewall", verdict[1], verdict[0])
 
     def _find(self, address: Address | None) -> Published | None:
         for port in self._world.published():

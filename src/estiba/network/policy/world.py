@@ -8,20 +8,22 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from estiba.model.errors import InvalidArgument, NotFound
-from estiba.network.policy.decide import Known
+from estiba.network.policy.decide import Known, Source
 from estiba.network.policy.egress import Address
 from estiba.network.policy.members import Member, NetworkView, State
 from estiba.network.policy.service import Service, parse_service
 from estiba.network.record import Endpoint, NetworkRecord
 
-HostVerdict = Callable[[str, int, Address | None], tuple[bool, str]]
-"""Protocol, port and address of the host: whether the host's own firewall would let a machine
-outside reach a program there, and by which rule."""
+HostVerdict = Callable[[str, int, Address | None, Source], tuple[bool | None, str]]
+"""Protocol, port and address of the host, and who begins: whether the host's own firewall lets
+it in, in words; None where that cannot be said."""
 
 _NAME = re.compile(r"[a-z0-9_*-]+(\.[a-z0-9_-]+)+")
 
 
-def _host_admits(protocol: str, port: int, address: Address | None) -> tuple[bool, str]:
+def _host_admits(
+    protocol: str, port: int, address: Address | None, source: Source
+) -> tuple[bool | None, str]:
     return True, "no input policy of the host"
 
 
