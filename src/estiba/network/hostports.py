@@ -14,7 +14,13 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from estiba.model.container import PortBinding
-from estiba.model.errors import Conflict, EstibaError, FailedPrecondition, InvalidArgument
+from estiba.model.errors import (
+    Conflict,
+    EstibaError,
+    FailedPrecondition,
+    InvalidArgument,
+    Unavailable,
+)
 from estiba.network.portusers import program_at
 from estiba.network.record import PortRequest
 
@@ -186,6 +192,11 @@ class PortHolder:
                     raise InvalidArgument(
                         f"Bind for {place_of(place, chosen)} failed: the host has no address "
                         f"{place}"
+                    ) from error
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    raise Unavailable(
+                        f"cannot publish {request.key}: the engine holds a descriptor for each "
+                        "published port, and has no more: raise its limit (LimitNOFILE)"
                     ) from error
                 if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                     raise

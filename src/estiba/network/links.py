@@ -16,13 +16,14 @@ from pathlib import Path
 from estiba.kernel import rtnetlink
 from estiba.kernel.netlink import NetlinkError, NetlinkSocket, Request
 from estiba.kernel.rtnetlink import Counters, Interface, Link
-from estiba.model.errors import FailedPrecondition
+from estiba.model.errors import Conflict, FailedPrecondition
 from estiba.network.ipam import Taken
 from estiba.network.mac import random_mac
 from estiba.network.reaper import Reaper
 from estiba.network.record import LINK_PREFIX, Endpoint, NetworkRecord
 
 _BRIDGED_IS_FILTERED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+_HAS_IPV6 = Path("/proc/sys/net/ipv6")
 _TRIES = 3
 
 
@@ -103,6 +104,11 @@ class HostLinks:
         Raises FailedPrecondition when its name is another kind of link's.
         """
         name = network.bridge
+        if network.ipv6 and not _HAS_IPV6.exists():
+            raise FailedPrecondition(
+                f"cannot make network {network.name}: this host has no IPv6: boot without "
+                "ipv6.disable=1, or leave out --ipv6"
+            )
         link = self.find(name)
         if link is None:
             self.make(
@@ -140,8 +146,8 @@ class HostLinks:
     ) -> None:
         """A pair from the bridge of that index into the sandbox.
 
-        Raises NetlinkError: ENODEV when the bridge is gone, EEXIST when the sandbox has another
-        interface of that name.
+        Raises NetlinkError with ENODEV when the bridge is gone, Conflict when the sandbox has
+        another interface of that name.
         """
         name = endpoint.host_interface
         namespace = os.open(sandbox, os.O_RDONLY | os.O_CLOEXEC)
@@ -160,8 +166,14 @@ class HostLinks:
                     return
                 except NetlinkError as error:
                     # The kernel is asked for the port too when there is no pair.
-                    if error.errno != errno.EEXIST or attempt == _TRIES - 1:
+                    if error.errno != errno.EEXIST:
                         raise
+                    if attempt == _TRIES - 1:
+                        raise Conflict(
+                            f"container {endpoint.container_name} has an interface "
+                            f"{endpoint.interface} that is not the engine's: remove it, or choose "
+                            "another name"
+                        ) from error
                     # What a crash left, or what the reaper has not got to yet: here or inside.
                     self._delete(name)
                     self._reaper.drain()

@@ -372,12 +372,11 @@ class Networks:
 
     def reroute(self, container_id: str) -> None:
         """Leads the container's default routes through the endpoints that they belong to."""
-        path = self._sandboxes.path(container_id)
         ways = default_routes(self._roster.of_container(container_id))
-        if ways and path.exists():
-            for endpoint, version in ways:
-                gateway = ip_address(endpoint.gateway_of(version))
-                sandbox.set_default_route(path, endpoint.interface, gateway)
+        routes = [(one.interface, ip_address(one.gateway_of(version))) for one, version in ways]
+        path = self._sandboxes.path(container_id)
+        if routes and path.exists():
+            sandbox.set_default_routes(path, routes)
 
     def republish(
         self, container_id: str, endpoint: Endpoint, ports: Sequence[PortRequest]

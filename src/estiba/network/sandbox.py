@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from estiba.kernel.netns import ensure_netns, is_netns, remove_netns, run_in_net
 from estiba.kernel.rtnetlink import Address, Interface, Network
 from estiba.model.errors import InvalidArgument
 
+_log = logging.getLogger(__name__)
+
+_OUT_OF_ORDER = (errno.ENODEV, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL)
 _DEFAULTS = {
     # No link-local addresses on networks without IPv6; ::1 on lo stays.
     "net/ipv6/conf/default/disable_ipv6": "1",
@@ -133,13 +137,22 @@ def counters(sandbox: Path, interface: str) -> rtnetlink.Counters | None:
     return run_in_netns(sandbox, inside) if is_netns(sandbox) else None
 
 
-def set_default_route(sandbox: Path, interface: str, gateway: Address) -> None:
-    """Makes another interface the way out, for the family of `gateway`."""
+def set_default_routes(sandbox: Path, routes: Iterable[tuple[str, Address]]) -> None:
+    """Makes interfaces the way out by gateways, one a family.
+
+    An interface that the container itself has taken away or down is left alone.
+    """
 
     def inside() -> None:
         with NetlinkSocket() as handle:
-            index = rtnetlink.get_link(handle, interface).index
-            handle.execute(rtnetlink.set_default_route(index, gateway))
+            for interface, gateway in routes:
+                try:
+                    index = rtnetlink.get_link(handle, interface).index
+                    handle.execute(rtnetlink.set_default_route(index, gateway))
+                except NetlinkError as error:
+                    if error.errno not in _OUT_OF_ORDER:
+                        raise
+                    _log.warning("%s in %s: %s", interface, sandbox.name, error.strerror)
 
     run_in_netns(sandbox, inside)
 

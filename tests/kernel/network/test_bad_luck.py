@@ -17,6 +17,7 @@ from tests.kernel.network.test_networks import addresses, default_route, links, 
 
 from estiba.kernel import rtnetlink
 from estiba.kernel.netlink import NetlinkSocket
+from estiba.model.errors import Conflict
 from estiba.network.networks import Networks
 from estiba.network.record import IpamConfig, NetworkSpec, PortRequest
 from estiba.store import Store
@@ -72,6 +73,23 @@ def test_networks_whose_bridge_is_gone_are_removed(host: Host) -> None:
     run("ip", "link", "del", network.bridge)
     host.networks.remove("blue")
     assert [one.name for one in host.networks.networks()] == ["bridge", "host", "none"]
+
+
+def test_what_the_container_did_to_its_interfaces_does_not_keep_it_here(host: Host) -> None:
+    """A privileged one deletes eth0 and makes an eth1 of its own."""
+    host.networks.create(NetworkSpec(name="blue", enable_ipv6=True))
+    host.attach("one", network="blue")
+    bridge = host.attach("one")
+    inside = ["nsenter", f"--net={host.networks.sandbox_path('one')}", "ip", "link"]
+    run(*inside, "del", "eth0")
+    host.networks.disconnect("one", bridge)
+    host.networks.drain()
+    run(*inside, "add", "eth1", "type", "bridge")
+    with pytest.raises(Conflict, match="has an interface eth1 that is not the engine's"):
+        host.attach("one")
+    run(*inside, "del", "eth1")
+    assert host.attach("one").interface == "eth1"
+    host.networks.close_sandbox("one")
 
 
 def test_a_name_and_a_subnet_are_free_at_once(host: Host) -> None:
@@ -289,3 +307,56 @@ def test_killed_at_any_step_nothing_is_left(bare: Host, tmp_path: Path, point: s
     networks.remove_all_traces()
     assert names() == before
     store.close()
+
+
+STEPS = [
+    *(f"network.{step}" for step in ("recorded", "bridge-made#2", "bridge-admitted")),
+    *(f"network.{step}" for step in ("recorded#2", "parent-made", "child-made")),
+    *(f"network.{step}" for step in ("veth-made", "veth-configured")),
+    *(f"network.{step}" for step in ("ports-held", "ports-translated")),
+    *(f"network.{step}" for step in ("ports-held#2", "ports-translated#2")),
+]
+
+
+@pytest.mark.parametrize("point", STEPS)
+def test_a_step_that_fails_is_undone(bare: Host, tmp_path: Path, point: str) -> None:
+    """The engine lives on; what failed is not there, or as it was before."""
+    before = names()
+    body = textwrap.indent(
+        CHILD.partition("def port")[2].partition("networks.disconnect")[0], "    "
+    )
+    script = (
+        CHILD.partition("def port")[0]
+        + "try:\n    def port"
+        + body
+        + textwrap.dedent(
+            """
+            except OSError as error:
+                print(error)
+            for endpoint in networks.endpoints(networks.network("blue").id) if any(
+                one.name == "blue" for one in networks.networks()
+            ) else []:
+                print([one.host_port for one in endpoint.ports["80/tcp"]])
+                networks.republish("one", endpoint, [port("8080"), port("8081")])
+            networks.close_sandbox("one")
+            for record in networks.networks():
+                if not record.predefined:
+                    networks.remove(record.id)
+            networks.drain()
+            networks.remove_all_traces()
+            store.close()
+            """
+        )
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env={**os.environ, "ESTIBA_FAILPOINTS": f"{point}=error"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (child.returncode, child.stderr) == (0, "")
+    assert f"failpoint {point.partition('#')[0]}" in child.stdout
+    if point.endswith(("held#2", "translated#2")):
+        assert "['8080', '8080']" in child.stdout, "a change of ports that failed changes nothing"
+    assert names() == before
