@@ -152,11 +152,7 @@ class Actor:
             renamed = msgspec.structs.replace(self.record, name=name)
             await self._journal.commit(renamed, "rename", attributes={"oldName": f"/{old}"})
             if renamed.state.is_up:
-                # Its names on networks follow from the record's; the next start has them anyway.
-                networks = await self._world.connecting.rename(renamed, name)
-                await self._journal.commit(
-                    msgspec.structs.replace(renamed, networks=networks), None
-                )
+                await self.connections.rename(name)
             return old
 
     async def update(self, resources: Resources, policy: RestartPolicy | None) -> None:

@@ -41,7 +41,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Connections:
-    """All of it with the container's lock held."""
+    """All but `rename` take the container's lock."""
 
     def __init__(self, journal: Journal, world: World, lock: asyncio.Lock) -> None:
         self._journal = journal
@@ -125,6 +125,18 @@ class Connections:
             except BaseException:
                 await asyncio.shield(self._undo(record))
                 raise
+
+    async def rename(self, name: str) -> None:
+        """The container's names on its networks follow that of its record.
+
+        Called with the lock held, and fails for nobody: the next start has them anyway.
+        """
+        record = self._journal.record
+        try:
+            networks = await self._world.connecting.rename(record, name)
+            await self._journal.commit(_with(record, networks), None)
+        except (EstibaError, OSError):
+            _log.exception("container %s: its networks know it by its old name", name)
 
     async def unlink(self, alias: str, child: ContainerRecord | None) -> None:
         """Takes a link away. Raises NotFound when there is none of that alias."""
