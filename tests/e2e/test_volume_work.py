@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.parse
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -76,27 +79,37 @@ def test_a_full_volume_in_a_container(daemon: PrivateDaemon) -> None:
     assert 8 << 20 < usage <= 16 << 20
 
 
-def test_users_come_and_go_and_so_does_the_engine(daemon: PrivateDaemon) -> None:
-    daemon.docker("volume", "create", "--opt", "size=16m", "--opt", "encrypted", "shared")
+@pytest.mark.parametrize("options", [("size=16m", "encrypted"), ("encrypted=gocryptfs",)])
+def test_users_come_and_go_and_so_does_the_engine(
+    daemon: PrivateDaemon, options: tuple[str, ...]
+) -> None:
+    def used() -> int:
+        """How many loop devices and servers there are for it."""
+        state = HostState.read(only=str(daemon.root))
+        return len(state.loops) + len([one for one in state.processes if "gocryptfs" in one])
+
+    flags = [word for option in options for word in ("--opt", option)]
+    daemon.docker("volume", "create", *flags, "shared")
     for name in ("one", "two"):
         daemon.docker("run", "-d", "--name", name, "-v", "shared:/v", "busybox", "sleep", "1000")
     daemon.docker("exec", "one", "sh", "-c", "echo kept > /v/file")
-    assert len(loops(daemon)) == 1
+    assert used() == 1
     daemon.docker("stop", "-t", "0", "one")
     daemon.kill9()
     daemon.start()
     assert daemon.docker("exec", "two", "cat", "/v/file").stdout == b"kept\n"
     daemon.docker("start", "one")
     assert daemon.docker("exec", "one", "cat", "/v/file").stdout == b"kept\n"
+    daemon.docker("cp", "one:/v/file", "-")
     daemon.docker("stop", "-t", "0", "one", "two")
-    wait_until(lambda: not loops(daemon), what="the disk to go")
+    wait_until(lambda: not used(), what="the disk to go")
     daemon.kill9()
     daemon.start()
-    wait_until(lambda: not loops(daemon), what="the disk to go")
+    wait_until(lambda: not used(), what="the disk to go")
     daemon.docker("start", "two")
     daemon.kill9()
     daemon.start()
-    assert len(loops(daemon)) == 1
+    assert used() == 1
 
 
 def test_a_container_that_ends_while_the_engine_is_away(daemon: PrivateDaemon) -> None:
@@ -179,6 +192,25 @@ def test_a_wrong_key_stops_the_start_and_nothing_else(
     inspected = daemon.docker("volume", "inspect", "vault").stdout
     assert right not in inspected
     assert right.hex().encode() not in inspected + daemon.log.read_bytes()
+
+
+def test_many_users_at_once(daemon: PrivateDaemon) -> None:
+    daemon.docker("volume", "create", "--opt", "size=16m", "--opt", "encrypted", "shared")
+    daemon.docker("create", "--name", "still", "-v", "shared:/v", "busybox", "true")
+
+    def use(number: int) -> str:
+        script = f"echo {number} > /v/{number}; cat /v/{number}"
+        out = daemon.run("-v", "shared:/v", "busybox", "sh", "-c", script)
+        archived = daemon.docker("cp", f"still:/v/{number}", "-").stdout
+        with tarfile.open(fileobj=io.BytesIO(archived)) as tar:
+            found = tar.extractfile(str(number))
+            assert found is not None
+            assert found.read().decode() == out
+        return out
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(use, range(18))) == [f"{number}\n" for number in range(18)]
+    wait_until(lambda: not loops(daemon), what="the disk to go")
 
 
 def test_copies(daemon: PrivateDaemon) -> None:
