@@ -102,6 +102,21 @@ class Context:
 
         Raises InvalidArgument, or LimitExceeded for more than 4 MiB.
         """
+        data = await self._json_bytes()
+        if len(data) > _APART_BYTES:
+            # Others would wait for the loop.
+            return await asyncio.to_thread(_parse_object, data)
+        return _parse_object(data)
+
+    async def json_list(self) -> list[Any]:
+        """As `json` of a body that is an array."""
+        data = await self._json_bytes()
+        value = _parse_object(b'{"items": ' + (data.strip() or b"null") + b"}").get("items", [])
+        if not isinstance(value, list):
+            raise InvalidArgument("invalid JSON: expected an array")
+        return value
+
+    async def _json_bytes(self) -> bytes:
         pieces, size = [], 0
         while piece := await self.body.read():
             size += len(piece)
@@ -110,17 +125,16 @@ class Context:
             pieces.append(piece)
         data = b"".join(pieces)
         if not data.strip():
-            return {}
+            return b""
         kind = self.request.headers.get("content-type", "")
         if kind and not kind.lower().startswith(_JSON):
             raise InvalidArgument(f"unsupported Content-Type header ({kind}): must be '{_JSON}'")
-        if len(data) > _APART_BYTES:
-            # Others would wait for the loop.
-            return await asyncio.to_thread(_parse_object, data)
-        return _parse_object(data)
+        return data
 
 
 def _parse_object(data: bytes) -> dict[str, Any]:
+    if not data:
+        return {}
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -413,6 +413,37 @@ class VolumeBackups(Protocol):
     ) -> AsyncIterator[Json]: ...
 
 
+class Plugins(Protocol):
+    async def list_all(self, filters: Filters) -> list[Json]: ...
+
+    async def inspect(self, name: str) -> Json: ...
+
+    async def privileges(self, remote: str, auth: str) -> list[Json]: ...
+
+    def local_name(self, remote: str, name: str) -> str:
+        """What a plugin that is pulled is called here. Raises InvalidArgument."""
+
+    def pull(
+        self, remote: str, name: str, granted: list[Any], auth: str
+    ) -> AsyncIterator[Json]: ...
+
+    def upgrade(
+        self, name: str, remote: str, granted: list[Any], auth: str
+    ) -> AsyncIterator[Json]: ...
+
+    def push(self, name: str, auth: str) -> AsyncIterator[Json]: ...
+
+    async def create(self, name: str, body: Body) -> None: ...
+
+    async def enable(self, name: str, timeout_s: float) -> None: ...
+
+    async def disable(self, name: str, *, force: bool) -> None: ...
+
+    async def remove(self, name: str, *, force: bool) -> Json: ...
+
+    async def set(self, name: str, arguments: list[str]) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Backends:
     """All of them, for the routes."""
@@ -432,5 +463,6 @@ class Backends:
     volumes: Volumes
     volume_copies: VolumeCopies
     volume_backups: VolumeBackups
+    plugins: Plugins
     cgroup_v2: bool
     """Whether the host has version 2 alone: old versions of the API had other defaults on 1."""

@@ -9,6 +9,7 @@ from estiba.api.routes_builds import BuildRoutes
 from estiba.api.routes_containers import ContainerRoutes
 from estiba.api.routes_execs import ExecRoutes
 from estiba.api.routes_images import ImageRoutes
+from estiba.api.routes_plugins import PluginRoutes
 from estiba.api.routes_policies import PolicyRoutes
 from estiba.api.routes_streams import StreamRoutes
 from estiba.api.routes_system import NetworkRoutes, SystemRoutes, VolumeRoutes
@@ -29,4 +30,5 @@ def build_router(backends: Backends) -> Router:
     PolicyRoutes(backends).register(router)
     VolumeRoutes(backends).register(router)
     VolumeWorkRoutes(backends).register(router)
+    PluginRoutes(backends).register(router)
     return router

@@ -16,6 +16,7 @@ from estiba.cli.imagecommands import (
     QUIET,
 )
 from estiba.cli.parse import Command
+from estiba.cli.plugincommands import PLUGIN
 
 _KEYS = "--detach-keys KEYS  key sequence that detaches (default ctrl-p,ctrl-q)\n"
 _STOP = """\
@@ -322,6 +323,7 @@ GROUPS = {
     "image": {"build": BUILDER["build"], **IMAGE},
     "manifest": MANIFEST,
     "network": NETWORK,
+    "plugin": PLUGIN,
     "system": SYSTEM,
     "volume": VOLUME,
 }
@@ -367,7 +369,6 @@ NOT_BUILT = {
     **dict.fromkeys(("config", "node", "secret", "service", "stack", "swarm"), _CLUSTERS),
     "checkpoint": "checkpoints are to come",
     "compose": "Compose files are to come",
-    "plugin": "plugins are to come",
     "trust": "signed images are to come",
 }
 """Words of docker's that are not there yet, and what to do instead."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 
+from estiba import __version__
 from estiba.build.cache import Cache
 from estiba.build.pruner import Pruner
 from estiba.build.running.cache_mounts import CacheMounts
@@ -36,9 +37,13 @@ from estiba.daemon.hostinfo import HostInfo, read_facts, read_host
 from estiba.daemon.identity import engine_id
 from estiba.images.images import Images
 from estiba.kernel.blocking import run_blocking
-from estiba.kernel.cgroup import Feature, Hierarchies
+from estiba.kernel.cgroup import Feature, Hierarchies, Mode
 from estiba.kernel.inode_flags import spread_subdirectories
 from estiba.kernel.inotify import SignWatch
+from estiba.managed.catalog import Catalog
+from estiba.managed.plugins import ManagedPlugins
+from estiba.managed.process import Engine as PluginEngine
+from estiba.managed.sandbox import Paths as PluginPaths
 from estiba.model.container import HostConfig
 from estiba.model.digest import Digest
 from estiba.model.errors import Conflict, InvalidArgument, NotFound, Unavailable
@@ -100,6 +105,7 @@ class Core:
     cache_mounts: CacheMounts
     build_executor: KernelExecutor
     pruner: Pruner
+    managed: ManagedPlugins
     builds: UnderWay
 
 
@@ -237,6 +243,7 @@ def build_core(config: DaemonConfig) -> Core:
         cache_mounts=cache_mounts,
         build_executor=build_executor,
         pruner=pruner,
+        managed=_managed(config, paths, runtimes, hierarchies, store, plugins, volumes, networks),
         builds=UnderWay(),
     )
 
@@ -278,6 +285,40 @@ def _build_engine(
         host=profiles.read_host(),
         can_limit_swap=Feature.SWAP in facts.features,
     )
+
+
+def _managed(
+    config: DaemonConfig,
+    paths: Paths,
+    runtimes: Mapping[str, OciRuntime],
+    hierarchies: Hierarchies,
+    store: Store,
+    plugins: Registry,
+    volumes: Volumes,
+    networks: Networks,
+) -> ManagedPlugins:
+    """Plugins that the engine runs itself."""
+    places = PluginPaths(paths.data_root, paths.exec_root)
+
+    def users_of(names: set[str]) -> list[str]:
+        found = [f"volume {one.name}" for one in volumes.volumes() if one.driver in names]
+        return found + [
+            f"network {one.name}"
+            for one in networks.networks()
+            if one.driver in names or one.ipam_driver in names
+        ]
+
+    engine = PluginEngine(
+        paths=places,
+        runtime=runtimes[config.default_runtime],
+        hierarchies=hierarchies,
+        host=profiles.read_host(),
+        cgroup_parent=config.cgroup_parent,
+        seccomp=read_seccomp(config.seccomp_profile),
+        is_v2=hierarchies.mode == Mode.V2,
+    )
+    catalog = Catalog(places, store, config.registries, __version__)
+    return ManagedPlugins(engine, catalog, plugins, users_of)
 
 
 def _make_roots(paths: Paths) -> None:

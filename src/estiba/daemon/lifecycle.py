@@ -28,6 +28,7 @@ class Daemon:
     async def start(self) -> None:
         """Makes the state true, then serves."""
         await run_blocking(self._open)
+        await self.core.managed.start()
         await self.core.build_executor.sweep()
         up = await self.core.engine.recover()
         endpoints = [endpoint for actor in up for endpoint in actor.record.endpoints]
@@ -74,6 +75,7 @@ class Daemon:
         self.core.images.leases.close()
         await self.server.close()
         await self.core.builds.close()
+        await self.core.managed.close()
         await self.core.engine.close()
         await run_blocking(self.core.names.close)
         await run_blocking(self.core.networks.stop)

@@ -22,6 +22,7 @@ from estiba.daemon.adapters.containers import ContainerCommands, ContainerQuerie
 from estiba.daemon.adapters.execs import ExecStreams
 from estiba.daemon.adapters.images import ImageQueries
 from estiba.daemon.adapters.networks import NetworkAdapter
+from estiba.daemon.adapters.plugins import PluginAdapter
 from estiba.daemon.adapters.policies import PolicyAdapter
 from estiba.daemon.adapters.registries import Registries
 from estiba.daemon.adapters.stats import StatsReader
@@ -98,6 +99,7 @@ def _backends(core: Core) -> Backends:
         volumes=VolumeAdapter(core.volumes, engine),
         volume_copies=VolumeCopies(core.volumes, Snapshots(core.volumes), engine),
         volume_backups=VolumeBackups(core.volumes, engine, config.registries, core.limits),
+        plugins=PluginAdapter(core.managed),
         cgroup_v2=core.facts.cgroup_v2,
     )
 

@@ -42,6 +42,9 @@ class Address:
     """A UNIX socket at `path`, or `host` and `port`; `tls` is None for plain HTTP."""
 
     path: str = ""
+    is_confined: bool = False
+    """The plugin itself can put anything at `path`: a link there is not followed."""
+
     host: str = ""
     port: int = 0
     tls: TlsFiles | None = None

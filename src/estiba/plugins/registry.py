@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -98,9 +98,12 @@ class Registry:
         address: Address,
         implements: frozenset[str],
         find_path: Callable[[str], str] = str,
+        *,
+        timeout_s: float = 0,
     ) -> None:
-        """A plugin that the engine runs itself."""
-        client = Client(name, address, self._patience)
+        """A plugin that the engine runs itself; calls to it have the usual time, or their own."""
+        patience = replace(self._patience, call_s=timeout_s) if timeout_s else self._patience
+        client = Client(name, address, patience)
         with self._lock:
             self._managed[name] = Plugin(name, client, implements, find_path)
 

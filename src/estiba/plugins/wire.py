@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
+import os
 import socket
 import ssl
+import stat
 from typing import cast
 
 from estiba.distribution.wire import Wire
@@ -25,13 +28,7 @@ class Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         address = self._address
         if address.path:
-            raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-            try:
-                raw.settimeout(min(self._timeout_s, _CONNECT_S))
-                raw.connect(address.path)
-            except BaseException:
-                raw.close()
-                raise
+            raw = _dial(address, min(self._timeout_s, _CONNECT_S))
         else:
             raw = socket.create_connection(
                 (address.host, address.port), min(self._timeout_s, _CONNECT_S)
@@ -44,6 +41,25 @@ class Connection(http.client.HTTPConnection):
     @property
     def wire(self) -> Wire:
         return cast(Wire, self.sock)
+
+
+def _dial(address: Address, timeout_s: float) -> socket.socket:
+    """By descriptor: a path may be longer than the 107 bytes that a socket's address has."""
+    follow = os.O_NOFOLLOW if address.is_confined else 0
+    place = os.open(address.path, os.O_PATH | os.O_CLOEXEC | follow)
+    try:
+        if not stat.S_ISSOCK(os.fstat(place).st_mode):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "no socket")
+        raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            raw.settimeout(timeout_s)
+            raw.connect(f"/proc/self/fd/{place}")
+        except BaseException:
+            raw.close()
+            raise
+    finally:
+        os.close(place)
+    return raw
 
 
 def _context(files: TlsFiles) -> ssl.SSLContext:

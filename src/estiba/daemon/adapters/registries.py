@@ -54,11 +54,11 @@ class Registries:
         self, image: str, tag: str, platform: Platform | None, auth: str
     ) -> AsyncIterator[Json]:
         reference = _with_tag(parse_reference(image), tag)
-        credentials = _credentials(auth)
+        credentials = credentials_of(auth)
         is_one = reference.tag or reference.digest
         work = self.puller.pull if is_one else self.puller.pull_all
         cancel = CancelToken()
-        return _lines(work(reference, platform, credentials, cancel), cancel)
+        return progress_lines(work(reference, platform, credentials, cancel), cancel)
 
     def push(
         self, image: str, tag: str, platform: Platform | None, auth: str
@@ -66,16 +66,16 @@ class Registries:
         from estiba.images.pushing import Pusher
 
         reference = parse_reference(image).with_tag(tag)
-        credentials = _credentials(auth)
+        credentials = credentials_of(auth)
         pusher = Pusher(self.images, self.settings, self.uploads)
         cancel = CancelToken()
-        return _lines(pusher.push(reference, platform, credentials, cancel), cancel)
+        return progress_lines(pusher.push(reference, platform, credentials, cancel), cancel)
 
     async def inspect(self, name: str, auth: str) -> Json:
         reference = parse_reference(name).tagged
         if reference.path == "library/sha256":
             raise InvalidArgument("no manifest found for full image ID")
-        return await run_apart(self._inspect, reference, _credentials(auth))
+        return await run_apart(self._inspect, reference, credentials_of(auth))
 
     def _inspect(self, reference: Reference, credentials: Credentials) -> Json:
         from estiba.distribution.repository import Repository
@@ -108,7 +108,7 @@ class Registries:
 
     async def search(self, term: str, limit: int, filters: Filters, auth: str) -> list[Json]:
         is_wanted = found_filter(filters)
-        found = await run_apart(self._search, term, limit or 25, _credentials(auth))
+        found = await run_apart(self._search, term, limit or 25, credentials_of(auth))
         return [one for one in found if is_wanted(one)]
 
     def _search(self, term: str, limit: int, credentials: Credentials) -> list[Json]:
@@ -128,7 +128,7 @@ def _with_tag(reference: Reference, tag: str) -> Reference:
     return reference
 
 
-def _credentials(auth: str) -> Credentials:
+def credentials_of(auth: str) -> Credentials:
     """Nobody's when the header is none: so Docker has it, and clients send all sorts."""
     try:
         return decode_auth_header(auth)
@@ -145,7 +145,7 @@ def _platform_view(platform: Platform) -> Json:
     return view
 
 
-async def _lines(progress: Iterator[Progress], cancel: CancelToken) -> AsyncIterator[Json]:
+async def progress_lines(progress: Iterator[Progress], cancel: CancelToken) -> AsyncIterator[Json]:
     """Docker's JSON messages. A client that leaves ends the transfer, as Docker has it."""
     async with aclosing(each(progress)) as steps:
         try:
