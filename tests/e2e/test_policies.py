@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import subprocess
 import sys
@@ -136,3 +138,41 @@ def test_a_graph_in_all_forms(daemon: PrivateDaemon) -> None:
     svg = ElementTree.fromstring(estiba(daemon, "network", "graph", "--format", "svg"))
     assert svg.tag.endswith("svg")
     assert json.loads(estiba(daemon, "network", "graph", "--format", "json"))["groups"]
+
+
+def dies(daemon: PrivateDaemon, point: str, method: str, path: str, body: object = None) -> None:
+    """The daemon dies at `point` of that request, and starts again."""
+    daemon.restart({"ESTIBA_FAILPOINTS": f"{point}=kill"})
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        daemon.request(method, path, body)
+    daemon.wait_death()
+    daemon.start()
+
+
+def test_killed_in_the_middle_of_a_change_one_policy_or_the_other_holds(
+    daemon: PrivateDaemon,
+) -> None:
+    estiba(daemon, "network", "create", "app")
+    db = run(daemon, "db", "--network", "app", command=SERVE)
+    run(daemon, "web", "--network", "app")
+    wait_until(lambda: asks(daemon, "web", db), what="the server")
+    dies(daemon, "network.policy-set", "PUT", "/networks/app/policy", {"Text": "default closed"})
+    assert "default open" in estiba(daemon, "network", "policy", "show", "app")
+    assert asks(daemon, "web", db), "what was not answered was not done"
+    estiba(daemon, "network", "policy", "set", "app", stdin="default closed")
+    daemon.kill9()
+    daemon.start()
+    assert "default closed" in estiba(daemon, "network", "policy", "show", "app")
+    assert not asks(daemon, "web", db)
+
+
+def test_killed_while_a_container_joins_nothing_of_it_is_left(daemon: PrivateDaemon) -> None:
+    estiba(daemon, "network", "create", "app")
+    estiba(daemon, "network", "policy", "set", "app", stdin="default closed")
+    estiba(daemon, "create", "--name", "web", "--network", "app", "busybox", "sleep", "600")
+    dies(daemon, "network.policy-applied", "POST", "/containers/web/start")
+    counters = ["nft", "list", "counters", "table", "inet", f"estiba_{daemon.bridge}"]
+    # The next one that joins takes away what the dead engine counted.
+    run(daemon, "db", "--network", "app")
+    listed = subprocess.run(counters, capture_output=True, text=True, check=True).stdout
+    assert listed.count("counter policy_x_") == 1

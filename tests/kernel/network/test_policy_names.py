@@ -1,0 +1,102 @@
+"""Allow-lists of names with the embedded name server and servers outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+from tests.kernel.network.askers import Outsider, ask, told
+from tests.kernel.network.guarded_host import GuardedHost
+from tests.kernel.network.private_host import OUTSIDE_ADDRESS, Host
+
+from estiba.network.dns.service import NameService
+from estiba.network.dns.upstream import HostResolver, Wishes
+from estiba.network.networks import Networks
+from estiba.network.policy.policies import Facts, Policies
+
+pytestmark = pytest.mark.kernel
+
+RECORDS = {
+    "good.example.": [
+        "good.example. 5 IN CNAME cdn.example.",
+        f"cdn.example. 5 IN A {OUTSIDE_ADDRESS}",
+    ],
+    "trap.good.example.": ["trap.good.example. 5 IN A 169.254.169.254"],
+}
+
+
+def answer(query: dns.message.Message) -> dns.message.Message:
+    reply = dns.message.make_response(query, recursion_available=True)
+    for line in RECORDS.get(str(query.question[0].name), []):
+        owner, ttl, _, kind, data = line.split(" ")
+        reply.answer.append(dns.rrset.from_text(owner, int(ttl), "IN", kind, data))
+    return reply
+
+
+@pytest.fixture
+def named(host: Host) -> Iterator[tuple[GuardedHost, Outsider]]:
+    host.networks.stop()
+    resolv_conf = host.root / "resolv.conf"
+    resolv_conf.write_text(f"nameserver {OUTSIDE_ADDRESS}\n")
+    facts: dict[str, Facts] = {}
+    policies = Policies(host.store, lambda name: facts.get(name, Facts()))
+    names = NameService(
+        lambda owner: host.config.netns_root / owner,
+        lambda owner: Wishes(),
+        policy=policies,
+        host=HostResolver(resolv_conf),
+    )
+    networks = Networks(host.config, host.store, (policies, names))
+    policies.bind(networks.firewall)
+    networks.start()
+    networks.restore([])
+    made = GuardedHost(
+        host.root, host.outside, host.config, host.store, networks, host.stack,
+        policies=policies, facts=facts,
+    )  # fmt: skip
+    outsider = Outsider(host.outside, OUTSIDE_ADDRESS, answer)
+    yield made, outsider
+    outsider.close()
+    names.close()
+    host.networks = networks
+    host.stack.callback(policies.close)
+
+
+@pytest.mark.parametrize("network", ["app", "bridge"])
+def test_an_allowed_name_is_answered_and_reached_and_no_other(
+    named: tuple[GuardedHost, Outsider], network: str
+) -> None:
+    host, outsider = named
+    if network != "bridge":
+        host.make(network)
+    host.facts["web"] = Facts(egress="allow=good.example:443,allow=*.good.example")
+    host.join("web", network)
+    host.join("free", network)
+    box = host.box("web")
+    host.listen(host.outside, 443)
+    assert not host.passes(box, OUTSIDE_ADDRESS, 443)
+    refused = ask(box, "secret-in-a-name.evil.example")
+    assert refused.rcode() == dns.rcode.NXDOMAIN
+    assert outsider.asked == [], "a question is no way out"
+    assert OUTSIDE_ADDRESS in told(box, "good.example").split()
+    assert host.passes(box, OUTSIDE_ADDRESS, 443)
+    assert not host.passes(box, OUTSIDE_ADDRESS, 53), "nor is a server outside"
+    assert told(box, "trap.good.example") == "169.254.169.254"
+    assert not host.policies.known("web", "*.good.example")
+    assert host.passes(host.box("free"), OUTSIDE_ADDRESS, 443)
+
+
+def test_with_egress_none_only_containers_have_names(
+    named: tuple[GuardedHost, Outsider],
+) -> None:
+    host, outsider = named
+    host.make("app")
+    host.facts["web"] = Facts(egress="none")
+    host.join("web", "app")
+    db = host.join("db", "app")
+    assert told(host.box("web"), "name-db") == db.ip_address
+    assert ask(host.box("web"), "good.example").rcode() == dns.rcode.NXDOMAIN
+    assert outsider.asked == []
