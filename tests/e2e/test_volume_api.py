@@ -127,6 +127,27 @@ def test_a_reader_that_leaves_lets_go_of_the_volume(daemon: PrivateDaemon) -> No
     assert daemon.request("DELETE", "/volumes/data")[0] == 204
 
 
+def test_an_engine_that_dies_leaves_nobody_paused(daemon: PrivateDaemon) -> None:
+    make(daemon, "data")
+    script = "dd if=/dev/urandom of=/v/f bs=1M count=40; exec sleep 1000"
+    daemon.docker("run", "-d", "--name", "user", "-v", "data:/v", "busybox", "sh", "-c", script)
+    wait_until(
+        lambda: daemon.docker("top", "user").stdout.endswith(b"sleep 1000\n"), what="the file"
+    )
+    reader = talk(daemon, b"GET /volumes/data/backup?pause=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert reader.recv(100).startswith(b"HTTP/1.1 200")
+    daemon.wait_state("user", "paused")
+    daemon.kill9()
+    daemon.start()
+    daemon.wait_state("user", "running")
+    reader.close()
+    reader = talk(daemon, b"GET /volumes/data/backup?pause=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+    daemon.wait_state("user", "paused")
+    reader.close()
+    daemon.wait_state("user", "running")
+    daemon.docker("rm", "-f", "user")
+
+
 def test_a_sender_that_leaves_makes_no_volume(daemon: PrivateDaemon) -> None:
     head = (
         b"POST /volumes/new/restore HTTP/1.1\r\nHost: localhost\r\n"

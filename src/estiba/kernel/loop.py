@@ -20,7 +20,6 @@ _CONTROL = "/dev/loop-control"
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
 _LOOP_GET_STATUS64 = 0x4C05
-_LOOP_SET_CAPACITY = 0x4C07
 _LO_FLAGS_AUTOCLEAR = 4
 _INFO = struct.Struct("=QQQQQIIII64s64s32sQQ")
 """struct loop_info64 of <linux/loop.h>."""
@@ -63,22 +62,14 @@ def is_attached(image: Path) -> bool:
     return True
 
 
-def refresh_size(device: Path) -> None:
-    """Tells the device that its file has grown. Raises OSError."""
-    fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(fd, _LOOP_SET_CAPACITY, 0)
-    finally:
-        os.close(fd)
-
-
 def _existing(status: os.stat_result) -> tuple[int, Path] | None:
     """Opened first and asked then: as long as it is open it keeps its file."""
     for entry in sorted(Path("/sys/block").glob("loop*")):
         if not (entry / "loop").exists():
             continue
         with contextlib.suppress(OSError):
-            fd = os.open(_node(entry.name), os.O_RDWR | os.O_CLOEXEC)
+            # For reading: udev looks at a device anew when a writer closes it.
+            fd = os.open(_node(entry.name), os.O_RDONLY | os.O_CLOEXEC)
             with contextlib.suppress(OSError):
                 info = _INFO.unpack(fcntl.ioctl(fd, _LOOP_GET_STATUS64, bytes(_INFO.size)))
                 if (info[0], info[1]) == (status.st_dev, status.st_ino):

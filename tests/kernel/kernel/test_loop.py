@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.support.daemon import wait_until
 
-from estiba.kernel.loop import attached, is_attached, refresh_size
+from estiba.kernel.loop import attached, is_attached
 
 pytestmark = pytest.mark.kernel
 
@@ -32,14 +31,6 @@ def test_a_file_is_a_device_as_long_as_somebody_has_it_open(image: Path) -> None
             assert same == device, "two devices over one file would be two file systems"
         assert is_attached(image)
     wait_until(lambda: not is_attached(image), what="the device to go")
-
-
-def test_a_device_grows_with_its_file(image: Path) -> None:
-    with attached(image) as device:
-        os.truncate(image, 2 << 20)
-        refresh_size(device)
-        with device.open("rb") as file:
-            assert file.seek(0, os.SEEK_END) == 2 << 20
 
 
 def test_whoever_is_killed_leaves_no_device(image: Path) -> None:

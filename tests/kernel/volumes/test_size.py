@@ -113,6 +113,14 @@ def test_an_image_fills_it(volumes: Volumes, tmp_path: Path) -> None:
     volumes.release("filled", user="one")
 
 
+def test_the_smallest(volumes: Volumes) -> None:
+    for name, options in (("one", {}), ("two", {"encrypted": ""})):
+        volumes.create(name, options={"size": "8m", **options})
+        data = volumes.mount(name, user="one")
+        (data / "file").write_bytes(bytes(2 << 20))
+        volumes.release(name, user="one")
+
+
 def test_wrong_sizes(volumes: Volumes) -> None:
     for text in ("1", "-5m", "17t", "many", ""):
         with pytest.raises(InvalidArgument, match="size"):
