@@ -271,7 +271,9 @@ def test_backups_to_files(daemon: PrivateDaemon, tmp_path: Path) -> None:
 
 
 def test_an_encrypted_volume_is_not_saved_by_mistake(daemon: PrivateDaemon, tmp_path: Path) -> None:
-    daemon.docker("volume", "create", "--opt", "encrypted", "--opt", "size=16m", "vault")
+    done = estiba(daemon, "volume", "create", "--opt", "encrypted", "--opt", "size=16m", "vault")
+    assert done.stdout == b"vault\n"
+    assert f"in file {daemon.data_root}/keys/vault-".encode() in done.stderr
     file = tmp_path / "file"
     done = estiba(daemon, "volume", "backup", "vault", str(file), check=False)
     assert b"say so with --plain" in done.stderr

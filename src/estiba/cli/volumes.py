@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from estiba.cli.output import each, labels_of
 from estiba.cli.parse import Arguments, UsageError
 from estiba.client.http import Client, part
@@ -14,7 +16,11 @@ def create(client: Client, given: Arguments) -> int:
         "DriverOpts": labels_of(given.opt),
         "Labels": labels_of(given.label),
     }
-    print(client.post("/volumes/create", None, body)["Name"])
+    view = client.post("/volumes/create", None, body)
+    print(view["Name"])
+    key = (view.get("Status") or {}).get("Key", "")
+    if key and not {"key", "key-file"} & labels_of(given.opt).keys():
+        print(f"The key is in {key}: keep a copy elsewhere.", file=sys.stderr)
     return 0
 
 
