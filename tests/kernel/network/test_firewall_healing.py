@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host, run
 from tests.support.daemon import wait_until
@@ -18,7 +19,7 @@ from estiba.network.firewall.contents import Contents
 from estiba.network.firewall.removal import remove
 from estiba.network.firewall.table import Firewall
 from estiba.network.networks import Networks
-from estiba.network.record import NetworkSpec, PortRequest
+from estiba.network.record import IpamConfig, NetworkSpec, PortRequest
 
 pytestmark = pytest.mark.kernel
 
@@ -119,6 +120,36 @@ def test_all_is_as_before_when_nothing_was_damaged(
     after = run("nft", "-a", "list", "table", "inet", TABLE)
     handles = [line for line in before.splitlines() if "# handle" in line]
     assert [line for line in handles if line not in after] == []
+
+
+def test_every_kind_of_element_is_known_again(web: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel lists is what was written, in whatever form it lists it."""
+    bridge = "com.docker.network.bridge."
+    options = [
+        {f"{bridge}gateway_mode_ipv{n}": "routed" for n in (4, 6)},
+        {f"{bridge}gateway_mode_ipv{n}": "nat-unprotected" for n in (4, 6)},
+        {"com.docker.network.host_ipv4": HOST_ADDRESS},
+        {f"{bridge}enable_icc": "false"},
+    ]
+    ports = [
+        PortRequest(container_port=80, host_port="7001", protocol="sctp"),
+        PortRequest(container_port=80, host_port="7002", protocol="udp", host_ip="127.0.0.1"),
+        PortRequest(container_port=80, host_port="7003", host_ip="::1"),
+    ]
+    for number, each in enumerate(options):
+        spec = NetworkSpec(name=f"n{number}", enable_ipv6=True, options=each)
+        web.networks.create(spec)
+        mine = [msgspec.structs.replace(p, host_port=f"7{number}{p.host_port[-2:]}") for p in ports]
+        web.attach(f"c{number}", f"n{number}", ports=mine)
+    subnets = [IpamConfig(subnet="10.8.0.0/30"), IpamConfig(subnet="10.8.0.4/30")]
+    web.networks.create(NetworkSpec(name="small", pools=subnets))
+    contents = web.networks.firewall._contents
+    found = {name for _, name in contents.elements()}
+    assert {"inner", "inner6", "unprotected", "unprotected6", "leaving_as", "ports6_at"} <= found
+    assert web.networks.firewall._writer.is_intact(contents)
+    with web.networks.firewall.lock:
+        web.networks.firewall._rewrite()
+    assert web.networks.firewall._writer.is_intact(contents)
 
 
 def test_the_administrators_rules_stay(web: Host) -> None:

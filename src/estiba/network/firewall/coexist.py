@@ -33,6 +33,9 @@ class Admission:
         self._nft = nft
         self._owner = owner
         self._warned = False
+        self._seen: dict[str, tuple[frozenset[str], int | None] | None] = {}
+        """By chain: our bridges in it and the first rule of what comes out of one, or None for
+        a chain that is not there; as of the last time that it was listed or changed."""
 
     def ensure(self, bridges: Iterable[str]) -> None:
         """Writes the rules for exactly these bridges, in a form that iptables can show.
@@ -46,6 +49,25 @@ class Admission:
                 # Another engine that starts at this moment sweeps the same.
                 with contextlib.suppress(NotFound):
                     self._nft.run(f"delete rule {chain} handle {rule['handle']}")
+
+    def add(self, bridge: str) -> None:
+        """Writes the rules for one more bridge, without looking: `ensure` is called whenever
+        another program has changed the ruleset.
+        """
+        for family in _FAMILIES:
+            chain = f"{family} filter DOCKER-USER"
+            seen = self._seen.get(chain)
+            if seen is None:
+                continue
+            bridges, first = seen
+            if bridge in bridges:
+                continue
+            if first is None:
+                self._settle(chain, sorted(bridges | {bridge}))
+                continue
+            with contextlib.suppress(NotFound):
+                self._nft.run("\n".join(self._insert(chain, [bridge], first)))
+            self._seen[chain] = (bridges | {bridge}, first)
 
     def warn(self, bridges: Iterable[str]) -> None:
         """Says once which firewall stops what it forwards, unless it names a bridge of ours."""
@@ -89,24 +111,33 @@ class Admission:
         try:
             present = self._nft.list_json(f"list chain {chain}")
         except NotFound:
+            self._seen[chain] = None
             return []
         rules = [entry["rule"] for entry in present if _PREFIX.match(_comment(entry))]
         ours = [rule for rule in rules if rule["comment"].split()[0] == self._owner]
         left = [rule for rule in rules if rule not in ours and not _exists(_bridge(rule))]
         present_bridges = {_bridge(rule) for rule in ours}
-        if present_bridges == set(wanted):
-            return left
+        gone = [rule for rule in ours if _bridge(rule) not in wanted]
         new = [bridge for bridge in wanted if bridge not in present_bridges]
-        # Rules of what goes into our bridges stand before all those of what comes out of them:
-        # Docker's own bridges may be called as ours are. The latter stay where they are.
-        gone = [rule for rule in ours if _bridge(rule) not in wanted or (new and _is_into(rule))]
-        commands = [f"delete rule {chain} handle {rule['handle']}" for rule in gone]
-        if new:
-            added = [f'oifname "{bridge}" {self._end(bridge, "accept")}' for bridge in wanted]
-            added += [rule for bridge in new for rule in self._out_of(bridge)]
-            commands += [f"insert rule {chain} {rule}" for rule in reversed(added)]
-        self._nft.run("\n".join(commands))
+        kept = [rule for rule in ours if rule not in gone]
+        first = next((rule["handle"] for rule in kept if not _is_into(rule)), None)
+        self._seen[chain] = (frozenset(wanted), first)
+        commands = self._insert(chain, new, first)
+        commands += [f"delete rule {chain} handle {rule['handle']}" for rule in gone]
+        if commands:
+            self._nft.run("\n".join(commands))
         return left
+
+    def _insert(self, chain: str, bridges: list[str], first: int | None) -> list[str]:
+        """Rules of what goes into our bridges stand before all those of what comes out of them:
+        Docker's own bridges may be called as ours are.
+        """
+        into = [f'oifname "{bridge}" {self._end(bridge, "accept")}' for bridge in bridges]
+        out = [rule for bridge in bridges for rule in self._out_of(bridge)]
+        if first is None:
+            return [f"insert rule {chain} {rule}" for rule in reversed([*into, *out])]
+        commands = [f"insert rule {chain} position {first} {rule}" for rule in out]
+        return [*commands, *(f"insert rule {chain} {rule}" for rule in into)]
 
     def _out_of(self, bridge: str) -> list[str]:
         end = self._end(bridge, "return")

@@ -97,7 +97,7 @@ class Firewall:
     def add_bridge(self, rule: BridgeRule) -> None:
         with self.lock:
             self._change(self._contents.put_bridge(rule))
-            self._admission.ensure(self._contents.bridges)
+            self._admission.add(rule.bridge)
 
     def remove_bridge(self, bridge: str) -> None:
         """One that is gone is no error."""
