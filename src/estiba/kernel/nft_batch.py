@@ -1,8 +1,8 @@
 """nftables changes made by hand: one message to the kernel, without libnftables.
 
-For tables of a few rules in many namespaces, where a context of the library costs more than the
-change: 0.1 ms instead of 1.5. One batch is one transaction. Values in registers are in network
-byte order; register 1 is used throughout.
+For a table of a few rules in many namespaces, by many threads at once: nothing says that contexts
+of the library may be used side by side. 0.17 ms instead of 0.28. One batch is one transaction.
+Values in registers are in network byte order; register 1 is used throughout.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import dns.flags
 import dns.message
-import dns.rrset
+import dns.reversename
 import pytest
 from tests.kernel.network.askers import Outsider, ask, says, told
 from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
@@ -132,6 +132,29 @@ def test_containers_find_each_other(named: Named) -> None:
     assert named.told("one", "name-two", "AAAA") == (two.ipv6_address or "nothing")
     named.leave("two")
     assert named.told("one", "shared") == one.ip_address
+
+
+def test_addresses_of_both_families(named: Named) -> None:
+    named.host.networks.create(NetworkSpec(name="dual", enable_ipv6=True))
+    named.join("one", "dual")
+    two = named.join("two", "dual")
+    assert two.ipv6_address
+    assert named.told("one", "name-two", "AAAA") == two.ipv6_address
+    both = " ".join(sorted([two.ip_address, two.ipv6_address]))
+    assert named.told("one", "name-two", "ANY") == both
+    reverse = dns.reversename.from_address(two.ipv6_address).to_text()
+    assert named.told("one", reverse, "PTR") == "name-two.dual."
+    nobody = dns.reversename.from_address(two.ipv6_address[:-1] + "ff").to_text()
+    assert named.told("one", nobody, "PTR") == "NXDOMAIN"
+
+
+def test_a_network_of_ipv6_alone(named: Named) -> None:
+    spec = NetworkSpec(name="six", enable_ipv4=False, enable_ipv6=True)
+    named.host.networks.create(spec)
+    named.join("one", "six")
+    two = named.join("two", "six")
+    assert (named.told("one", "name-two"), two.ip_address) == ("nothing", "")
+    assert named.told("one", "name-two", "AAAA") == two.ipv6_address
 
 
 def test_the_answer_comes_from_port_53_of_the_server(named: Named) -> None:
@@ -539,6 +562,33 @@ def test_questions_under_way_are_limited(named: Named, monkeypatch: pytest.Monke
     send_raw(named.sandbox("one"), *queries)
     wait_until(lambda: named.told("one", "y.example") == "REFUSED", what="a refusal")
     assert named.told("one", "name-one") != "REFUSED"
+
+
+def test_answers_a_second_are_limited(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "WINDOW_S", 0.2)
+    monkeypatch.setattr(server_module, "MAX_IN_WINDOW", 16)
+    one = named.join("one")
+    two = named.join("two")
+
+    def inside() -> float:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(5)
+            client.connect(("127.0.0.11", 53))
+            began = time.monotonic()
+            for _ in range(64):
+                client.send(dns.message.make_query("name-one", "A").to_wire())
+            for _ in range(64):
+                client.recv(512)
+            return time.monotonic() - began
+
+    thread = threading.Thread(target=run_in_netns, args=(named.sandbox("one"), inside))
+    thread.start()
+    began = time.monotonic()
+    assert named.told("two", "name-two") == two.ip_address
+    assert time.monotonic() - began < 0.2, "others do not wait"
+    thread.join()
+    assert 0.6 <= run_in_netns(named.sandbox("one"), inside) < 3
+    assert named.told("one", "name-one", tcp=True) == one.ip_address
 
 
 def test_open_streams_are_limited(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:

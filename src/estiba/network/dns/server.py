@@ -1,7 +1,8 @@
 """The one loop that answers all containers: reads questions, decides, sends on, writes answers.
 
 Who asks is known by the socket, never by anything in the packet. Reading goes round: a container
-that floods gets a few answers a turn, as everyone does, and its kernel drops the rest.
+that floods gets a few answers a turn, as everyone does, and so many a second, for the rest of the
+engine must run too; its kernel drops what is over.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ CROWD, MAX_PENDING_IN_CROWD = 1024, 16
 """So many of all containers together leave each no more than this: every one holds a socket."""
 
 MAX_STREAMS = 64
+WINDOW_S, MAX_IN_WINDOW = 0.05, 500
+"""Answers to one container: 10,000 a second."""
+
 _IDLE_S = 10.0
 _TURN = 16
 _UDP_SIZE = 4096
@@ -61,6 +65,8 @@ class Client:
     wishes: Wishes
     forwarder: Forwarder | None = None
     errands: int = 0
+    window_end: float = 0.0
+    left: int = 0
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     streams: set[asyncio.StreamWriter] = field(default_factory=set)
     server: asyncio.Server | None = None
@@ -123,16 +129,32 @@ class NameServer:
 
     def _read(self, client: Client) -> None:
         udp = client.listener.udp
+        if self._wait_for_window(client):
+            self._loop.remove_reader(udp)
+            self._loop.call_at(client.window_end, self._resume, client)
+            return
         for _ in range(_TURN):
             try:
                 data, peer = udp.recvfrom(_UDP_SIZE)
             except OSError:
                 return
+            client.left -= 1
             reply = self._answer(client, data, tcp=False)
             if isinstance(reply, _Errand):
                 self._keep(client, self._send_later(client, reply, peer))
             elif reply:
                 _send(udp, reply, peer)
+
+    def _wait_for_window(self, client: Client) -> float:
+        """Seconds until the container is answered again; 0 while it has answers left."""
+        now = self._loop.time()
+        if now >= client.window_end:
+            client.window_end, client.left = now + WINDOW_S, MAX_IN_WINDOW
+        return client.window_end - now if client.left <= 0 else 0.0
+
+    def _resume(self, client: Client) -> None:
+        if self._clients.get(client.container_id) is client:
+            self._loop.add_reader(client.listener.udp, self._read, client)
 
     async def _send_later(self, client: Client, errand: _Errand, peer: tuple[str, int]) -> None:
         _send(client.listener.udp, await self._run(client, errand), peer)
@@ -249,6 +271,8 @@ class NameServer:
                     async with asyncio.timeout(_IDLE_S):
                         (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
                         data = await reader.readexactly(length)
+                    await asyncio.sleep(self._wait_for_window(client))
+                    client.left -= 1
                     reply = self._answer(client, data, tcp=True)
                     if isinstance(reply, _Errand):
                         reply = await self._run(client, reply)
