@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from estiba.api.streams import ClientStream
+from estiba.api.volume_ports import VolumeBackups, VolumeCopies
 from estiba.http1 import Body
 from estiba.model.container import (
     Config,
@@ -355,62 +356,6 @@ class Volumes(Protocol):
     async def remove(self, name: str, *, force: bool) -> None: ...
 
     async def prune(self, filters: Filters) -> Json: ...
-
-
-class VolumeCopies(Protocol):
-    """`options` None: those of the volume that is copied. `pause` freezes its users meanwhile."""
-
-    async def clone(
-        self,
-        name: str,
-        new: str,
-        *,
-        options: Mapping[str, str] | None,
-        labels: Mapping[str, str],
-        pause: bool,
-    ) -> Json: ...
-
-    async def rename(self, name: str, new: str) -> None: ...
-
-    async def resize(self, name: str, size: str) -> None: ...
-
-    async def snapshots(self, name: str) -> list[Json]: ...
-
-    async def snapshot(self, name: str, tag: str, *, pause: bool) -> Json: ...
-
-    async def rollback(self, name: str, tag: str) -> None: ...
-
-    async def remove_snapshot(self, name: str, tag: str) -> None: ...
-
-
-class VolumeBackups(Protocol):
-    """`auth` is the header X-Registry-Auth as it came; `options` None: those of the backup."""
-
-    def backup(self, name: str, *, pause: bool, plain: bool) -> AsyncIterator[bytes]:
-        """Raises NotFound, Conflict before the first piece."""
-
-    def push(
-        self, name: str, ref: str, *, pause: bool, plain: bool, auth: str
-    ) -> AsyncIterator[Json]: ...
-
-    async def restore(
-        self,
-        name: str,
-        body: Body,
-        *,
-        options: Mapping[str, str] | None,
-        labels: Mapping[str, str],
-    ) -> Json: ...
-
-    def pull(
-        self,
-        name: str,
-        ref: str,
-        *,
-        options: Mapping[str, str] | None,
-        labels: Mapping[str, str],
-        auth: str,
-    ) -> AsyncIterator[Json]: ...
 
 
 class Plugins(Protocol):
