@@ -63,11 +63,12 @@ class BridgeDriver:
         ip_forward: bool = True,
         obey_host: bool = True,
         make_addresses: Callable[[NetworkRecord], Addresses] = LocalAddresses,
+        reaper: Reaper | None = None,
     ) -> None:
         self._pools = tuple(pools)
         self._ip_forward = ip_forward
         self._make_addresses = make_addresses
-        self._reaper = Reaper()
+        self._reaper = reaper or Reaper()
         self._links = HostLinks(self._reaper, f"estiba {table} bridge")
         self.firewall = Firewall(table, obey_host=obey_host)
         self._publisher = Publisher(self.firewall, self._reaper)

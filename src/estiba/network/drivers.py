@@ -18,6 +18,7 @@ from estiba.network.macvlan import ParentDriver
 from estiba.network.notes import Notes
 from estiba.network.parents import IPVLAN, MACVLAN
 from estiba.network.plan import NetworkConfig
+from estiba.network.reaper import Reaper
 from estiba.network.record import Endpoint, NetworkSpec
 from estiba.network.remote import RemoteDriver
 from estiba.network.remoteipam import RemoteIpam
@@ -39,18 +40,21 @@ class Drivers:
         self._lock = threading.Lock()
         self.ipam = RemoteIpam(registry, run / "addresses")
         table = table_name(config.bridge)
+        # One for all: a name inside a container may go from one driver's link to another's.
+        reaper = Reaper()
         self.bridges = BridgeDriver(
             table=table,
             pools=pools,
             ip_forward=config.ip_forward,
             obey_host=config.publish_policy != "open",
             make_addresses=self.ipam.addresses,
+            reaper=reaper,
         )
         plain = HostDriver()
         self._drivers: dict[str, Driver] = {
             "bridge": self.bridges,
-            "macvlan": ParentDriver(MACVLAN, pools, table, self.ipam.addresses),
-            "ipvlan": ParentDriver(IPVLAN, pools, table, self.ipam.addresses),
+            "macvlan": ParentDriver(MACVLAN, pools, table, self.ipam.addresses, reaper),
+            "ipvlan": ParentDriver(IPVLAN, pools, table, self.ipam.addresses, reaper),
             "host": plain,
             "null": plain,
         }

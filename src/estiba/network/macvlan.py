@@ -57,11 +57,12 @@ class ParentDriver:
         pools: Sequence[AddressPool],
         owner: str,
         make_addresses: Callable[[NetworkRecord], Addresses] = LocalAddresses,
+        reaper: Reaper | None = None,
     ) -> None:
         self._kind = kind
         self._pools = tuple(pools)
         self._make_addresses = make_addresses
-        self._reaper = Reaper()
+        self._reaper = reaper or Reaper()
         self._links = HostLinks(self._reaper, f"estiba {owner} {kind.name}")
         self._addresses: dict[str, Addresses] = {}
         self._parents: dict[str, str] = {}
@@ -190,11 +191,8 @@ class ParentDriver:
         try:
             try:
                 self._links.execute(request)
-            except NetlinkError as error:
-                if error.errno != errno.EEXIST:
-                    raise
-                # What a crash left, or a link of another network that is on its way out.
-                inside.remove_interface(sandbox, endpoint.interface, self._kind.name)
+            except NetlinkError:
+                # One with that name, or the only one in mode passthru, may be on its way out.
                 self._reaper.drain()
                 self._links.execute(request)
         except NetlinkError as error:
@@ -222,7 +220,9 @@ class ParentDriver:
 
     def _refusal(self, network: NetworkRecord, error: NetlinkError) -> EstibaError:
         hint = ""
-        if network.parent_mode == "passthru" and error.errno == errno.EINVAL:
+        if error.errno == errno.EEXIST:
+            hint = ": the container has an interface of that name that is not the engine's"
+        elif network.parent_mode == "passthru" and error.errno == errno.EINVAL:
             hint = ": in mode passthru a network has room for one container"
         elif error.errno == errno.EBUSY:
             hint = ": another program has made it a port or a parent of another kind"
@@ -232,7 +232,9 @@ class ParentDriver:
         )
 
     def disconnect(self, endpoint: Endpoint, sandbox: Path) -> None:
-        inside.remove_interface(sandbox, endpoint.interface, self._kind.name)
+        name = endpoint.interface
+        # In the background: the kernel takes 20 ms, and mostly the sandbox goes first.
+        self._reaper.then(lambda: inside.remove_interface(sandbox, name, self._kind.name))
         failpoint.hit("network.child-removed")
         addresses = self._addresses.get(endpoint.network_id)
         if addresses is not None:

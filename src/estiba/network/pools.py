@@ -66,9 +66,7 @@ def plan_pool(
     if config.gateway:
         gateway = _member(config.gateway, subnet, f"gateway {config.gateway[:64]}")
     else:
-        used = set(auxiliary.values())
-        free = (str(subnet[n]) for n in range(1, len(used) + 2))
-        gateway = next(address for address in free if address not in used)
+        gateway = _first_free(area or subnet, {str(subnet[0]), *auxiliary.values()})
     return IpamConfig(
         subnet=str(subnet),
         gateway=gateway,
@@ -131,6 +129,15 @@ def _parse_block(text: str, what: str) -> Network:
             f"invalid network config: invalid {what} {text[:64]}: it should be {block}"
         )
     return block
+
+
+def _first_free(area: Network, used: set[str]) -> str:
+    """The gateway is the first address that containers might get, as dockerd has it."""
+    candidates = (str(area[n]) for n in range(min(len(used) + 1, area.num_addresses)))
+    found = next((address for address in candidates if address not in used), None)
+    if found is None:
+        raise InvalidArgument(f"invalid network config: ip-range {area} has no room for a gateway")
+    return found
 
 
 def _ip_range(text: str, subnet: Network) -> Network:

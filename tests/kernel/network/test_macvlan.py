@@ -138,13 +138,16 @@ def test_it_comes_and_goes_beside_other_networks(host: Host, lan: Path) -> None:
     create(host)
     host.attach("one")
     here = host.networks.sandbox_path("one")
-    for _ in range(3):
-        joined = host.attach("one", network="lan")
+    host.networks.create(NetworkSpec(name="blue"))
+    for network in ("lan", "blue", "lan", "lan", "blue"):
+        joined = host.attach("one", network=network)
         assert joined.interface == "eth1"
-        assert joined.ip_address + "/24" in addresses(here, "eth1")
+        own = f"{joined.ip_address}/{joined.ip_prefix_len}"
+        assert own in addresses(here, "eth1"), "although the one before is still on its way out"
         host.networks.disconnect("one", joined)
-        assert set(links(here)) & {"eth0", "eth1"} == {"eth0"}
-        assert "dev eth0" in default_route(here, 4)
+    host.networks.drain()
+    assert set(links(here)) & {"eth0", "eth1"} == {"eth0"}
+    assert "dev eth0" in default_route(here, 4)
 
 
 def test_a_restarted_engine_knows_who_has_which_address(host: Host, lan: Path) -> None:

@@ -42,11 +42,19 @@ def test_several_of_both_families_in_order() -> None:
 def test_a_gateway_is_no_auxiliary_address() -> None:
     config = IpamConfig(subnet="10.1.0.0/24", auxiliary_addresses={"router": "10.1.0.1"})
     assert plan(config) == ["10.1.0.0/24 via 10.1.0.2"]
+    config = IpamConfig(subnet="10.1.0.0/24", ip_range="10.1.0.64/26")
+    assert plan(config) == ["10.1.0.0/24 via 10.1.0.64"], "as dockerd"
+    config = IpamConfig(subnet="10.1.0.0/24", ip_range="10.1.0.0/26")
+    assert plan(config) == ["10.1.0.0/24 via 10.1.0.1"]
 
 
 @pytest.mark.parametrize(
     ("config", "words"),
     [
+        (
+            IpamConfig(subnet="10.1.0.0/24", ip_range="10.1.0.0/32"),
+            "ip-range 10.1.0.0/32 has no room for a gateway",
+        ),
         (IpamConfig(subnet="x"), "invalid subnet x: invalid CIDR block notation"),
         (IpamConfig(subnet="10.1.0.5/24"), "subnet 10.1.0.5/24: it should be 10.1.0.0/24"),
         (IpamConfig(subnet="10.1.0.0/31"), "it has no room for containers"),
