@@ -26,7 +26,7 @@ from estiba.kernel.netlink import NETLINK_NETFILTER, parse_attributes
 from estiba.model.errors import Internal, NotFound, Unavailable
 
 _LIBRARY = "libnftables.so.1"
-_NFT_CTX_OUTPUT_JSON = 1 << 4
+_NFT_CTX_OUTPUT_JSON, _NFT_CTX_OUTPUT_TERSE = 1 << 4, 1 << 11
 _GROUP_NFTABLES = 1 << 6
 _NFT_MSG_NEWGEN = (10 << 8) | 15
 _NFTA_GEN_PROC_PID = 2
@@ -51,9 +51,13 @@ class Nft:
         """
         self._execute(commands, flags=0)
 
-    def list_json(self, command: str) -> list[dict[str, Any]]:
-        """The objects that a `list` command prints. Raises as `run` does."""
-        output = self._execute(command, flags=_NFT_CTX_OUTPUT_JSON, changes=False)
+    def list_json(self, command: str, *, terse: bool = False) -> list[dict[str, Any]]:
+        """The objects that a `list` command prints, `terse` without the elements of sets.
+
+        Raises as `run` does.
+        """
+        flags = _NFT_CTX_OUTPUT_JSON | (_NFT_CTX_OUTPUT_TERSE if terse else 0)
+        output = self._execute(command, flags=flags, changes=False)
         answer: dict[str, list[dict[str, Any]]] = msgspec.json.decode(output or b"{}")
         return [entry for entry in answer.get("nftables", []) if "metainfo" not in entry]
 

@@ -41,6 +41,8 @@ class HostPolicy:
         self._nft = Nft()
         self._is_moving = False
         self._noted: list[str] = []
+        self._last: tuple[HostText, HostText, list[str]] = (HostText(), HostText(), [])
+        """What was copied last, what the kernel took of it, and what that leaves out."""
 
     def read(self) -> HostText:
         """What the host's firewall says now, in a form that the kernel takes.
@@ -109,10 +111,19 @@ class HostPolicy:
     # -- checking --------------------------------------------------------------------------
 
     def _checked(self, made: Mirror) -> HostText:
-        """Rules that the kernel refuses in this place are replaced by what is safe."""
+        """Rules that the kernel refuses in this place are replaced by what is safe.
+
+        A copy that is the same as last time has been checked.
+        """
         text = made.text()
-        if not made.chains or self._is_accepted(text):
-            return text
+        if text == self._last[0]:
+            made.notes = self._last[2]
+            return self._last[1]
+        taken = text if not made.chains or self._is_accepted(text) else self._repaired(made)
+        self._last = (text, taken, made.notes)
+        return taken
+
+    def _repaired(self, made: Mirror) -> HostText:
         sets = {name: body for name, body in made.sets.items() if self._takes_set(name, body)}
         empty = dict.fromkeys(made.chains, "")
         for name, lines in made.chains.items():

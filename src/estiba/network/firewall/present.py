@@ -44,10 +44,10 @@ class Present:
         return True
 
 
-def read(nft: Nft, family: str, table: str) -> Present | None:
-    """The table, or None if it is not there."""
+def read(nft: Nft, family: str, table: str, *, terse: bool = False) -> Present | None:
+    """The table, `terse` without the elements of its sets, or None if it is not there."""
     try:
-        entries = nft.list_json(f"list table {family} {table}")
+        entries = nft.list_json(f"list table {family} {table}", terse=terse)
     except NotFound:
         return None
     present = Present()

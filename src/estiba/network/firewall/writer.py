@@ -35,13 +35,13 @@ class Writer:
         """The administrator's rules as they were last seen."""
 
     def is_there(self) -> bool:
-        return read(self._nft, "inet", self._table) is not None
+        return read(self._nft, "inet", self._table, terse=True) is not None
 
     def rewrite(self, contents: Contents, policy: PolicyText, host: HostText) -> None:
         """Writes both tables anew. Raises Internal when nftables refuses them."""
         elements = contents.elements()
         for attempt in range(_TRIES):
-            present = {family: read(self._nft, family, self._table) for family in _FAMILIES}
+            present = {f: read(self._nft, f, self._table, terse=True) for f in _FAMILIES}
             if present["inet"] is not None:
                 self._note_users(present["inet"])
             # A set that a rule of the administrator's uses cannot be deleted, only emptied.
@@ -66,7 +66,7 @@ class Writer:
     def remember(self) -> None:
         """What the tables hold now is what they must hold; elements are compared apart."""
         for family in _FAMILIES:
-            present = read(self._nft, family, self._table)
+            present = read(self._nft, family, self._table, terse=True)
             self._written[family] = present.own_chains if present else {}
 
     def is_intact(self, contents: Contents) -> bool:
