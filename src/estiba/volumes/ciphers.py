@@ -11,6 +11,7 @@ wrong key, which raises FailedPrecondition and has touched nothing.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -26,6 +27,7 @@ from estiba.model.errors import FailedPrecondition
 from estiba.volumes import programs
 from estiba.volumes.keys import derive
 
+_log = logging.getLogger(__name__)
 TREE = "_tree"
 CIPHER_TREE = "_cipher"
 _SALT, _PLAIN = "_salt", "_plain"
@@ -95,6 +97,11 @@ class Fscrypt:
                 if not fscrypt.remove_key(place, identifier) & fscrypt.Removal.FILES_BUSY:
                     return
                 time.sleep(_BUSY_LOOK_S)
+        _log.warning(
+            "%s: somebody still has files of this encrypted volume open, which stay readable to "
+            "him; its key goes when they are closed and the volume is used once more",
+            base,
+        )
 
     @staticmethod
     def _key(base: Path, key: bytes) -> bytes:

@@ -8,9 +8,11 @@ import subprocess
 import tarfile
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from estiba.storage.tar import Entry, Kind, TarReader
-from estiba.storage.tarheader import END, Member, header
+from estiba.storage.tarheader import END, Member, header, sparse_map
 
 NAMES = [
     b"x" * first + b"/" + b"y" * last + slash
@@ -76,3 +78,41 @@ def test_others_read_the_same() -> None:
         for name, info in zip(names, python, strict=True):
             assert info.name.encode("utf-8", "surrogateescape") == name.rstrip(b"/")
             assert (info.gid, info.mtime) == (2**31, 1.5)
+
+
+PARTS = st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 3000)), max_size=8)
+
+
+@given(gaps=PARTS, tail=st.integers(0, 3000))
+def test_holes_are_read_as_they_were_written(gaps: list[tuple[int, int]], tail: int) -> None:
+    """By this reader and by Python's."""
+    parts, position, data = [], 0, []
+    for number, (gap, length) in enumerate(gaps):
+        parts.append((position + gap, length))
+        position += gap + length
+        data.append(bytes([number + 1]) * length)
+    size = position + tail
+    parts.append((size, 0))
+    plain = bytearray(size)
+    for (offset, length), piece in zip(parts, data, strict=False):
+        plain[offset : offset + length] = piece
+    content = sparse_map(parts) + b"".join(data)
+    member = Member(b"sparse", Kind.FILE, 0o644, size=size)
+    archive = header(member, sparse=parts) + content + bytes(-len(content) % 512) + END
+    reader = TarReader(io.BytesIO(archive))
+    (entry,) = [_with_data(one, reader) for one in reader]
+    assert entry == (b"sparse", size, bytes(plain))
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        file = tar.extractfile("sparse")
+        assert file is not None
+        assert file.read() == plain
+
+
+def _with_data(entry: Entry, reader: TarReader) -> tuple[bytes, int, bytes]:
+    plain = bytearray(entry.size)
+    for offset, length in entry.sparse or []:
+        while length:
+            piece = reader.data(length)
+            plain[offset : offset + len(piece)] = piece
+            offset, length = offset + len(piece), length - len(piece)
+    return entry.name, entry.size, bytes(plain)
