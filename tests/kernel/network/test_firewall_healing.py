@@ -184,7 +184,9 @@ def test_the_administrators_rules_stay(web: Host) -> None:
     run("nft", "add", "rule", "inet", TABLE, "user-published", "tcp", "dport", "98", "drop")
     run("nft", "flush", "chain", "inet", TABLE, "user-forward")
     seen = web.networks.firewall._writer._users
-    wait_until(lambda: not seen["user-forward"] and seen["user-published"], what="a look")
+    wait_until(
+        lambda: not seen["user-forward"] and "98" in "".join(seen["user-published"]), what="a look"
+    )
     run("nft", "flush", "ruleset")
     wait_until(
         lambda: "dport 98" in run("nft", "list", "ruleset"), what="the rule to be there again"

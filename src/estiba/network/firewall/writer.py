@@ -6,6 +6,7 @@ they use, are the administrator's. Everything else in it is replaced in one tran
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from estiba.kernel.nft import Nft
@@ -107,14 +108,15 @@ class Writer:
             rules = present.chains.get(name)
             if rules is None:
                 self._users.pop(name, None)
+            elif len(rules) == 1:
+                self._users[name] = []
             else:
-                self._users[name] = self._list_chain(name) if len(rules) > 1 else []
+                # If the table goes at this moment, what was there before is to come back.
+                with contextlib.suppress(NotFound):
+                    self._users[name] = self._list_chain(name)
 
     def _list_chain(self, name: str) -> list[str]:
-        try:
-            text = self._nft.list_text(f"list chain inet {self._table} {name}")
-        except NotFound:
-            return []
+        text = self._nft.list_text(f"list chain inet {self._table} {name}")
         return [line.strip() for line in text.splitlines() if line.startswith("\t\t")]
 
     def _lost_rules(self, present: Present | None) -> str:
