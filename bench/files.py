@@ -8,11 +8,12 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
 MEGABYTES = 512
-FILES = 5000
+FILES = 500
 
 _CHUNK = bytes(1 << 20)
 _CLONE_NEWNS = 0x20000
@@ -37,35 +38,45 @@ def write() -> None:
 
 
 def read() -> None:
-    """Twice, so that the second time all is cached: that one counts for most."""
     buffer = bytearray(len(_CHUNK))
-    for _ in range(2):
-        with open("big", "rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
+    with open("big", "rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
 
 
 def small() -> None:
+    """In a directory of its own each time; what is deleted would slow down who comes next."""
     data = bytes(1000)
+    place = tempfile.mkdtemp(dir=".")
     for number in range(FILES):
-        with open(f"small{number}", "wb", buffering=0) as file:
+        with open(f"{place}/{number}", "wb", buffering=0) as file:
             file.write(data)
-    for number in range(FILES):
-        with open(f"small{number}", "rb", buffering=0) as file:
-            file.read()
-    for number in range(FILES):
-        os.unlink(f"small{number}")
+    for _ in range(3):
+        for number in range(FILES):
+            with open(f"{place}/{number}", "rb", buffering=0) as file:
+                file.read()
+        for name in os.listdir(place):
+            os.stat(f"{place}/{name}")
 
 
-WORKS: dict[str, Callable[[], None]] = {"write": write, "read": read, "small": small}
+WORKS: dict[str, tuple[Callable[[], None], int]] = {
+    "write": (write, 2),
+    "read": (read, 6),
+    "small": (small, 6),
+}
+"""What is done, and how often: the best time counts, whatever else runs on the host."""
+
+
+def seconds(work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":
-    work = WORKS[sys.argv[1]]
+    chosen, times = WORKS[sys.argv[1]]
     join(int(sys.argv[2]))
     os.chdir(sys.argv[3])
-    if sys.argv[1] == "read" and not os.path.exists("big"):
+    if chosen is read and not os.path.exists("big"):
         write()
-    started = time.perf_counter()
-    work()
-    print(time.perf_counter() - started)
+    print(min(seconds(chosen) for _ in range(times)))

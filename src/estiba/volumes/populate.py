@@ -12,12 +12,13 @@ hidden in it meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
 
 from estiba.kernel import failpoint
-from estiba.kernel.trees import discard_tree, remove_tree
+from estiba.kernel.trees import opened_directory, remove_tree
 from estiba.volumes.backing import DATA
 from estiba.volumes.copying import copy_attributes, copy_tree
 
@@ -32,51 +33,58 @@ def populate(volume: Path, source: int) -> bool:
     Returns whether it did: a volume that holds something stays as it is. Sockets are left out.
     Raises OSError.
     """
-    return _fill(volume / DATA, volume / _STAGING, volume / _READY, source)
+    with opened_directory(volume) as around, opened_directory(volume / DATA) as data:
+        return _fill(data, around, source)
 
 
-def populate_mounted(data: Path, source: int) -> bool:
-    """The same for a volume whose `data` is a mount; a read-only one stays as it is."""
+def populate_mounted(path: Path, source: int) -> bool:
+    """The same for a volume whose data is a mount, at `path`; a read-only one stays as it is.
+
+    Its other users see what goes on there, and may do to it what they like: by descriptors,
+    without following a symlink, nothing of that leads out of the volume.
+    """
     try:
-        staging, ready = data / f"{_HIDDEN}{_STAGING}", data / f"{_HIDDEN}{_READY}"
-        return _fill(data, staging, ready, source)
+        with opened_directory(path) as data:
+            return _fill(data, data, source, prefix=_HIDDEN)
     except OSError as error:
         if error.errno != errno.EROFS:
             raise
         return False
 
 
-def _fill(data: Path, staging: Path, ready: Path, source: int) -> bool:
-    if ready.exists():
-        _move_in(ready, data)
+def _fill(data: int, around: int, source: int, *, prefix: str = "") -> bool:
+    """`around` is the open directory of the copy while it is not whole."""
+    staging, ready = prefix + _STAGING, prefix + _READY
+    if ready in os.listdir(around):
+        _move_in(around, ready, data)
         return True
-    if any(entry != staging for entry in data.iterdir()):
+    if set(os.listdir(data)) - {staging}:
         return False
-    remove_tree(staging)
-    staging.mkdir(mode=0o700)
-    target = os.open(staging, _DIRECTORY)
+    remove_tree(staging, dir_fd=around)
+    os.mkdir(staging, 0o700, dir_fd=around)
+    target = os.open(staging, _DIRECTORY, dir_fd=around)
     try:
         copy_tree(source, target)
     except OSError:
         # On a disk that is full, what was copied gives back its room.
-        discard_tree(staging)
+        with contextlib.suppress(OSError):
+            remove_tree(staging, dir_fd=around)
         raise
     finally:
         os.close(target)
     failpoint.hit("volumes.copied")
-    staging.rename(ready)
-    _move_in(ready, data)
+    os.rename(staging, ready, src_dir_fd=around, dst_dir_fd=around)
+    _move_in(around, ready, data)
     return True
 
 
-def _move_in(ready: Path, data: Path) -> None:
-    for entry in ready.iterdir():
-        entry.rename(data / entry.name)
-        failpoint.hit("volumes.moved-one")
-    source, target = os.open(ready, _DIRECTORY), os.open(data, _DIRECTORY)
+def _move_in(around: int, name: str, data: int) -> None:
+    ready = os.open(name, _DIRECTORY, dir_fd=around)
     try:
-        copy_attributes(source, target, os.fstat(source))
+        for entry in os.listdir(ready):
+            os.rename(entry, entry, src_dir_fd=ready, dst_dir_fd=data)
+            failpoint.hit("volumes.moved-one")
+        copy_attributes(ready, data, os.fstat(ready))
     finally:
-        os.close(source)
-        os.close(target)
-    ready.rmdir()
+        os.close(ready)
+    os.rmdir(name, dir_fd=around)

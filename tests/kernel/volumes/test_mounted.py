@@ -271,6 +271,27 @@ def test_a_mount_is_filled_from_the_image(volumes: Volumes, tmp_path: Path) -> N
         assert not volumes.fill("vol", image.parent, "/dir")
 
 
+@pytest.mark.parametrize("name", ["_ready", "_staging"])
+def test_what_other_users_plant_there_leads_nowhere(
+    volumes: Volumes, tmp_path: Path, name: str
+) -> None:
+    """A user of the volume may know the names that a copy has meanwhile."""
+    host = tmp_path / "host"
+    host.mkdir()
+    (host / "canary").touch()
+    image = tmp_path / "image" / "dir"
+    image.mkdir(parents=True)
+    (image / "file").touch()
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / f".estiba-populate{name}").symlink_to(host)
+    with mounted(volumes, "none", source, "bind") as path:
+        with pytest.raises(Internal, match="cannot copy /dir of the image into volume vol: "):
+            volumes.fill("vol", image.parent, "/dir")
+        assert [entry.name for entry in path.iterdir()] == [f".estiba-populate{name}"]
+    assert [entry.name for entry in host.iterdir()] == ["canary"]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A place of one MiB and few files."""
