@@ -186,7 +186,7 @@ REFUSED: list[tuple[str, str, int, str]] = [
     ("blue", "lonely", 400, "one of the networks in private (none) mode"),
     ("blue", "hosted", 400, "container sharing network namespace with another container or host"),
     ("blue", "sharing", 400, "container sharing network namespace with another container or host"),
-    ("template", "web", 403, "configuration network"),
+    ("template", "web", 403, "configuration-only network"),
 ]
 
 
@@ -322,7 +322,7 @@ def test_old_clients_give_one_network_and_one_mac_address(daemon: PrivateDaemon)
         old = daemon.request("GET", "/v1.43/containers/web/json")[1]
         assert old["Config"]["MacAddress"] == "02:42:0a:ab:08:08"
         assert old["NetworkSettings"]["Networks"]["blue"]["Aliases"] == ["a", answer["Id"][:12]]
-        assert "MacAddress" not in daemon.inspect("web")["Config"]
+        assert daemon.inspect("web")["Config"]["MacAddress"] == "02:42:0a:ab:08:08"
         daemon.request("DELETE", "/containers/web?force=1")
 
 

@@ -66,7 +66,10 @@ def plan_networks(
     if config.mac_address:
         chosen[main] = _with_mac(chosen.get(main), config.mac_address)
     for name, settings in chosen.items():
-        check_endpoint(name, settings, find(name))
+        try:
+            check_endpoint(name, settings, find(name))
+        except InvalidArgument as error:
+            raise InvalidArgument(f"invalid config for network {name}: {error}") from error
     _check_interfaces(chosen)
     return [AttachedNetwork(network=name, requested=spec) for name, spec in chosen.items()]
 
@@ -108,9 +111,8 @@ def check_endpoint(name: str, settings: EndpointSettings, network: NetworkRecord
     """Raises InvalidArgument with all that is wrong about an endpoint's settings."""
     wrong = list(_faults(name, settings, network))
     if wrong:
-        raise InvalidArgument(
-            f"invalid config for network {name}: invalid endpoint settings:\n" + "\n".join(wrong)
-        )
+        lines = wrong if len(wrong) == 1 else [f"* {fault}" for fault in wrong]
+        raise InvalidArgument("\n".join(["invalid endpoint settings:", *lines]))
 
 
 def _faults(name: str, settings: EndpointSettings, network: NetworkRecord | None) -> Iterator[str]:

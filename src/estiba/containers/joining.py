@@ -51,10 +51,7 @@ def plan_connection(
     if record.host_config.network_mode.startswith(OF_CONTAINER):
         raise InvalidArgument(SHARED)
     if network.config_only:
-        raise Forbidden(
-            f"cannot connect container {record.name} to network {network.name}: it is a "
-            "configuration network, which others are made from"
-        )
+        raise Forbidden("cannot create endpoint on configuration-only network")
     check_endpoint(network.name, settings, network)
     if record.host_config.network_mode != "host" and network.driver == "host":
         raise InvalidArgument(TO_HOST)
@@ -72,7 +69,7 @@ def plan_connection(
             raise InvalidArgument(SHARED)
         if "null" in (other.driver, network.driver):
             raise InvalidArgument(NONE)
-    _check_interface(record, network, settings)
+    _check_interface(record, settings)
     return AttachedNetwork(network=network.name, requested=settings)
 
 
@@ -91,7 +88,8 @@ def plan_disconnection(
     if network is None:
         found = next((net for net in record.networks if net.network == reference), None)
     if found is None:
-        raise Internal(f"container {record.id} is not connected to network {name}")
+        which = "network" if record.state.is_up and network is not None else "the network"
+        raise Internal(f"container {record.id} is not connected to {which} {name}")
     return found
 
 
@@ -142,16 +140,14 @@ def _check_stays(record: ContainerRecord) -> None:
         )
 
 
-def _check_interface(
-    record: ContainerRecord, network: NetworkRecord, settings: EndpointSettings
-) -> None:
+def _check_interface(record: ContainerRecord, settings: EndpointSettings) -> None:
     wanted = interface_name(settings)
     for net in record.networks:
         taken = net.endpoint.interface if net.endpoint else interface_name(net.requested)
         if wanted and wanted == taken:
             raise InvalidArgument(
-                f"invalid config for network {network.name}: invalid endpoint settings:\n"
-                f"interface name {wanted} is that of the network {net.network}: choose another one"
+                f"invalid endpoint settings:\ninterface name {wanted} is that of the network "
+                f"{net.network}: choose another one"
             )
 
 

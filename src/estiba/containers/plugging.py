@@ -73,6 +73,12 @@ class Plugging:
 
     def join_all(self, record: ContainerRecord) -> list[AttachedNetwork]:
         """Joins everything that the container is to be on, into a sandbox that is open."""
+        try:
+            return self._join_all(record)
+        except EstibaError as error:
+            raise type(error)(f"failed to set up container networking: {error}") from error
+
+    def _join_all(self, record: ContainerRecord) -> list[AttachedNetwork]:
         ways = [self._way(net) for net in record.networks]
         bearer = port_bearer(ways)
         if bearer is None and record.networks:

@@ -264,7 +264,9 @@ class Networks:
             raise Forbidden(f"{record.name} is a pre-defined network and cannot be removed")
         with self._lock:
             if any(other.config_from == record.name for other in self._records.values()):
-                raise Forbidden(f'configuration network "{record.name}" is in use')
+                raise Forbidden(
+                    f'error while removing network: configuration network "{record.name}" is in use'
+                )
             users = [one.container_name for one in self._roster.of_network(record.id)]
             if users:
                 raise Forbidden(

@@ -59,9 +59,16 @@ def inspect_view(
             "Data": {"MergedDir": str(paths.rootfs(record.id))},
         },
         "Mounts": [mount_view(plan, paths) for plan in record.mounts],
-        "Config": config_view(record),
+        "Config": {**config_view(record), **_old_mac(record)},
         "NetworkSettings": network_settings_view(record),
     }
+
+
+def _old_mac(record: ContainerRecord) -> Json:
+    """The address that was asked for on the main network, where clients looked for it once."""
+    mode = record.host_config.network_mode
+    main = next((net.requested for net in record.networks if net.network == mode), None)
+    return {"MacAddress": main.mac_address} if main is not None and main.mac_address else {}
 
 
 def state_view(record: ContainerRecord) -> Json:

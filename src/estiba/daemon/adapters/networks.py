@@ -12,19 +12,14 @@ import msgspec
 from estiba.containers.engine import Engine
 from estiba.daemon.adapters.container_filters import is_prunable, matches_label
 from estiba.daemon.adapters.container_views import timestamp
-from estiba.daemon.adapters.image_filters import parse_bool
 from estiba.kernel.blocking import run_blocking
 from estiba.model.container import EndpointSettings
-from estiba.model.errors import Conflict, Forbidden, InvalidArgument, NotFound, Unavailable
+from estiba.model.errors import Conflict, Forbidden, InvalidArgument, NotFound
 from estiba.network.networks import Networks
 from estiba.network.record import Endpoint, IpamConfig, NetworkRecord, NetworkSpec
 
 Json = dict[str, Any]
 Filters = Mapping[str, list[str]]
-_NO_SWARM = (
-    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
-    "this node to swarm and try again."
-)
 _MAX_PATTERN = 1024
 _SCOPES = ("", "local", "global", "swarm")
 
@@ -78,7 +73,12 @@ class NetworkAdapter:
     def _matches_dangling(self, record: NetworkRecord, value: str) -> bool:
         """No container is connected to it; what the engine itself has made is never dangling."""
         dangling = not record.predefined and not self.networks.endpoints(record.id)
-        return dangling is parse_bool("dangling", value)
+        if value not in ("true", "1", "false", "0"):
+            raise InvalidArgument(
+                'invalid value for filter \'dangling\', must be "true" (or "1"), or "false" '
+                '(or "0")'
+            )
+        return dangling is (value in ("true", "1"))
 
     async def inspect(self, ref: str, *, verbose: bool, scope: str = "") -> Json:
         if scope not in _SCOPES:
@@ -97,8 +97,12 @@ class NetworkAdapter:
             asked = msgspec.convert(body, _Creation)
         except msgspec.ValidationError as error:
             raise InvalidArgument(f"invalid JSON: {error}") from error
-        if asked.ingress or asked.scope == "swarm":
-            raise Unavailable(_NO_SWARM)
+        if asked.ingress:
+            raise Forbidden("Ingress network can only be global scope network")
+        if asked.scope == "swarm":
+            raise Forbidden("cannot create a swarm scoped network when swarm is not active")
+        if not asked.name:
+            raise InvalidArgument("invalid name: name is empty")
         if asked.scope not in ("", "local"):
             raise InvalidArgument(f"invalid scope {asked.scope[:32]!r}: a bridge network is local")
         spec = NetworkSpec(
@@ -167,7 +171,7 @@ class NetworkAdapter:
 
 def network_view(record: NetworkRecord) -> Json:
     """OpenAPI Network, without those connected to it."""
-    pools = [msgspec.to_builtins(pool) for pool in record.pools]
+    pools = [msgspec.to_builtins(pool) for version in (4, 6) for pool in _pools(record, version)]
     return {
         "Name": record.name,
         "Id": record.id,
@@ -190,6 +194,15 @@ def network_view(record: NetworkRecord) -> Json:
         "Options": record.options,
         "Labels": record.labels,
     }
+
+
+def _pools(record: NetworkRecord, version: int) -> list[IpamConfig]:
+    """Those of one family as they were asked for, or as they were chosen."""
+    for pools in (record.asked_pools, record.pools):
+        found = [pool for pool in pools if pool.subnet and (":" in pool.subnet) == (version == 6)]
+        if found:
+            return found
+    return []
 
 
 def _member_view(endpoint: Endpoint) -> Json:
@@ -217,11 +230,17 @@ def _is_named(record: NetworkRecord, value: str) -> bool:
     return value in record.name
 
 
+def _is_of_type(record: NetworkRecord, value: str) -> bool:
+    if value not in ("builtin", "custom"):
+        raise InvalidArgument(f"invalid filter: 'type'='{value[:32]}'")
+    return value == ("builtin" if record.predefined else "custom")
+
+
 _NETWORK_TESTS: dict[str, Callable[[NetworkRecord, str], bool]] = {
     "name": _is_named,
     "id": lambda record, value: record.id.startswith(value),
     "driver": lambda record, value: record.driver == value,
     "scope": lambda record, value: record.scope == value,
-    "type": lambda record, value: value == ("builtin" if record.predefined else "custom"),
+    "type": _is_of_type,
     "label": lambda record, value: matches_label(record.labels, value),
 }
