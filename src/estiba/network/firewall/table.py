@@ -8,7 +8,6 @@ when somebody else has changed them.
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Iterable
 
@@ -26,7 +25,7 @@ from estiba.network.firewall.rules import BridgeRule, EndpointRule, PortRule
 from estiba.network.firewall.writer import Writer
 
 _log = logging.getLogger(__name__)
-_CHANGES_CHAINS = re.compile(r"\b(rule|chain|table)\b")
+_REMEMBERED_AFTER_S = 1.0
 
 
 class Firewall:
@@ -50,6 +49,7 @@ class Firewall:
         self._policy: PolicySource | None = None
         self._contents = Contents()
         self._is_whole = False
+        self._timer: threading.Timer | None = None
 
     # -- the engine's life -----------------------------------------------------------------
 
@@ -163,8 +163,25 @@ class Firewall:
             except NotFound:
                 self._rewrite()
                 return
-            if _CHANGES_CHAINS.search(commands):
+            if self._writer.touch(commands):
+                self._remember_later()
+
+    def _remember_later(self) -> None:
+        """Once for all changes of a second."""
+        if self._timer is None:
+            self._timer = threading.Timer(_REMEMBERED_AFTER_S, self._remember)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _remember(self) -> None:
+        with self.lock:
+            if self._timer is None:
+                return
+            self._timer = None
+            try:
                 self._writer.remember()
+            except EstibaError as error:
+                _log.warning("cannot read the table %s: %s", self.table, error)
 
     # -- the tables ------------------------------------------------------------------------
 
@@ -210,6 +227,10 @@ class Firewall:
         self._writer.remember()
 
     def _stop_watching(self) -> None:
+        with self.lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
         if self._watch is not None:
             self._watch.close()
             self._watch = None

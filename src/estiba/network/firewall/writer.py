@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 
 from estiba.kernel.nft import Nft
 from estiba.model.errors import Internal, NotFound
@@ -21,6 +22,7 @@ from estiba.network.firewall.text import render_bridge, render_inet
 _log = logging.getLogger(__name__)
 _TRIES = 3
 _FAMILIES = ("inet", "bridge")
+_CHANGED_CHAIN = re.compile(r"^(?:add|flush|delete) (?:chain|rule) (\w+) \S+ (\S+)", re.MULTILINE)
 
 
 class Writer:
@@ -31,6 +33,9 @@ class Writer:
         self._table = table
         self._written: dict[str, dict[str, list[bytes]]] = {}
         """Chains as the kernel listed them after they were written, by family."""
+
+        self._touched: set[tuple[str, str]] = set()
+        """Chains by family and name that the engine has changed since they were listed."""
 
         self._users: dict[str, list[str]] = {}
         """The administrator's rules as they were last seen."""
@@ -69,6 +74,16 @@ class Writer:
         for family in _FAMILIES:
             present = read(self._nft, family, self._table, terse=True)
             self._written[family] = present.own_chains if present else {}
+        self._touched.clear()
+
+    def touch(self, commands: str) -> bool:
+        """Takes note of the chains that the engine itself changes; returns whether there are any.
+
+        To list a large table takes far longer than to change it: `remember` may come later.
+        """
+        found = _CHANGED_CHAIN.findall(commands)
+        self._touched.update(found)
+        return bool(found)
 
     def is_intact(self, contents: Contents) -> bool:
         """Whether nobody has changed what is the engine's; takes note of the user's rules."""
@@ -80,11 +95,18 @@ class Writer:
             if family == "inet":
                 self._note_users(present)
             wanted = {name: found for (of, name), found in elements.items() if of == family}
-            if present.own_chains != self._written.get(family):
+            if self._untouched(family, present.own_chains) != self._untouched(
+                family, self._written.get(family, {})
+            ):
                 return False
             if not present.holds(wanted, SETS[family]):
                 return False
         return all(name in self._users for name in USER_CHAINS)
+
+    def _untouched(self, family: str, chains: dict[str, list[bytes]]) -> dict[str, list[bytes]]:
+        return {
+            name: rules for name, rules in chains.items() if (family, name) not in self._touched
+        }
 
     # -- text ------------------------------------------------------------------------------
 

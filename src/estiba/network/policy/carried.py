@@ -43,13 +43,15 @@ def flows(nft: Nft, table: str) -> dict[str, list[str]]:
     return found
 
 
-def learnt(nft: Nft, table: str, name: str) -> dict[Address, float]:
-    """Addresses of a set with the seconds that each has left."""
-    return {
-        ip_address(each["val"]): float(each["expires"])
-        for each in _elements(nft, f"list set inet {table} {name}")
-        if each.get("expires", 0) > 0
-    }
+def learnt(nft: Nft, table: str, name: str) -> dict[str, dict[Address, float]]:
+    """By bridge and MAC: addresses with the seconds that each has left."""
+    found: dict[str, dict[Address, float]] = {}
+    for each in _elements(nft, f"list set inet {table} {name}"):
+        bridge, mac, address = each["val"]["concat"]
+        if each.get("expires", 0) > 0:
+            mine = found.setdefault(f"{bridge} {mac}", {})
+            mine[ip_address(address)] = float(each["expires"])
+    return found
 
 
 def _elements(nft: Nft, command: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from estiba.network.policy.egress import ANYWHERE, Allowed, Egress
+from estiba.network.policy.egress import ANYWHERE, Address, Allowed, Egress
 from estiba.network.policy.members import Member, NetworkView, State, applying, fits
 from estiba.network.policy.rules import Kind, Rule, mark
 from estiba.network.policy.ruleset import Ruleset, SetSpec
@@ -28,6 +28,7 @@ from estiba.network.policy.service import nft_matches
 ROOT = "policies"
 FLOWS = ("policy_flows4", "policy_flows6")
 LOG_PREFIX = "estiba:"
+_ANSWERS = 1 << 20
 _LOG_LIMIT = "policy_log"
 _ICMP = (
     "icmp type { echo-reply, destination-unreachable, time-exceeded, parameter-problem } return",
@@ -89,10 +90,18 @@ def compile_state(state: State, group: int) -> Compiled:
     return made
 
 
-def learnt_sets(member: Member, entry: Allowed) -> tuple[str, str]:
-    """The sets with the addresses of a name, of both families."""
-    tag = f"{member.link}_{mark(entry.host)}"
+def learnt_sets(entry: Allowed) -> tuple[str, str]:
+    """The sets with the addresses of a name, of both families; one pair for all containers.
+
+    Changing a table costs more with each set in it.
+    """
+    tag = mark(entry.host)
     return f"policy_a4_{tag}", f"policy_a6_{tag}"
+
+
+def learnt_key(member: Member, address: Address) -> str:
+    """What such a set holds: by whom an address may be reached."""
+    return f'"{member.bridge}" . {member.mac} . {address}'
 
 
 class _Writer:
@@ -201,24 +210,27 @@ class _Writer:
             point = self._point(
                 member, "egress", scope + mark(str(entry)), str(entry), denies=False
             )
-            where = self._destinations(member, entry)
+            where = self._destinations(entry)
             lines += _rules(point, where, nft_matches((entry.service,)))
         whose = f"network {member.network_name}" if scope == "n" else f"container {member.name}"
         text = f"egress {'none' if not egress.allowed else 'not on the list'} ({whose})"
         point = self._point(member, "egress", f"{scope}default", text, denies=True)
         return [*lines, f"goto {point.chain}"]
 
-    def _destinations(self, member: Member, entry: Allowed) -> list[str]:
+    def _destinations(self, entry: Allowed) -> list[str]:
         if entry.host == ANYWHERE:
             return [""]
         if entry.network is not None:
             word = "ip" if entry.network.version == 4 else "ip6"
             return [f"{word} daddr {entry.network} "]
-        names = learnt_sets(member, entry)
+        names = learnt_sets(entry)
         for version, name in zip((4, 6), names, strict=True):
-            body = f"type ipv{version}_addr; flags timeout; size 65535"
+            body = f"type ifname . ether_addr . ipv{version}_addr; flags timeout; size {_ANSWERS}"
             self._made.inet.sets[name] = SetSpec(body, living=True)
-        return [f"ip daddr @{names[0]} ", f"ip6 daddr @{names[1]} "]
+        return [
+            f"iifname . ether saddr . ip daddr @{names[0]} ",
+            f"iifname . ether saddr . ip6 daddr @{names[1]} ",
+        ]
 
     # -- both --------------------------------------------------------------------------------
 

@@ -76,7 +76,3 @@ class Learnt:
     def forget(self, container_id: str) -> None:
         for key in [key for key in self._until if key[0] == container_id]:
             del self._until[key]
-
-
-def element(address: Address, lifetime_s: float) -> str:
-    return f"{address} timeout {max(1, round(lifetime_s))}s"

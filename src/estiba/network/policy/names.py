@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from estiba.kernel.nft import Nft
 from estiba.network.policy import carried
-from estiba.network.policy.compile import Compiled, learnt_sets
+from estiba.network.policy.compile import Compiled, learnt_key, learnt_sets
 from estiba.network.policy.egress import Address, Allowed, Egress
-from estiba.network.policy.learn import Learnt, element, is_learnable
+from estiba.network.policy.learn import Learnt, is_learnable
 from estiba.network.policy.members import Member, State
 
 
@@ -66,31 +66,30 @@ class Names:
         """The commands that let the addresses through."""
         wanted = [address for address in addresses if is_learnable(address)]
         entries = {
-            entry.host: (member, entry)
-            for member, entry in _entries(state, container_id)
-            if entry.names(name)
+            entry.host: entry for _, entry in _entries(state, container_id) if entry.names(name)
         }
         commands: list[str] = []
-        for host, (_, entry) in entries.items():
+        for host, entry in entries.items():
             fresh, gone = self._learnt.add(
                 (container_id, host), wanted, ttl_s=ttl_s, now=self._clock()
             )
             for member in state.members:
                 if member.container_id != container_id:
                     continue
-                sets = dict(zip((4, 6), learnt_sets(member, entry), strict=True))
+                sets = dict(zip((4, 6), learnt_sets(entry), strict=True))
                 for address in (*fresh, *gone):
-                    name_ = sets[address.version]
-                    if name_ in compiled.inet.sets:
-                        commands += self._write(name_, address, fresh.get(address))
+                    where = sets[address.version]
+                    if where in compiled.inet.sets:
+                        key = learnt_key(member, address)
+                        commands += self._write(where, key, fresh.get(address))
         return commands
 
-    def _write(self, name: str, address: Address, lifetime_s: float | None) -> list[str]:
+    def _write(self, name: str, key: str, lifetime_s: float | None) -> list[str]:
         """The time of an element that is there can only be set by making it anew."""
         where = f"element inet {self.table} {name}"
-        commands = [f"add {where} {{ {address} }}", f"delete {where} {{ {address} }}"]
+        commands = [f"add {where} {{ {key} }}", f"delete {where} {{ {key} }}"]
         if lifetime_s is not None:
-            commands.append(f"add {where} {{ {element(address, lifetime_s)} }}")
+            commands.append(f"add {where} {{ {_timed(key, lifetime_s)} }}")
         return commands
 
     def known(self, container_id: str, host: str) -> Collection[Address]:
@@ -107,17 +106,23 @@ class Names:
 
     def elements(self, state: State) -> dict[str, list[str]]:
         """What the sets hold, by their names."""
-        found: dict[str, list[str]] = {}
+        found: dict[str, dict[str, float]] = {}
         now = self._clock()
         for member, entry in _entries(state):
             known = self._learnt.living((member.container_id, entry.host), now)
-            for version, name in zip((4, 6), learnt_sets(member, entry), strict=True):
-                found[name] = [
-                    element(address, left)
-                    for address, left in known.items()
-                    if address.version == version
-                ]
-        return found
+            for version, name in zip((4, 6), learnt_sets(entry), strict=True):
+                # Two lists of a container may name the same: one element.
+                found.setdefault(name, {}).update(
+                    {
+                        learnt_key(member, address): left
+                        for address, left in known.items()
+                        if address.version == version
+                    }
+                )
+        return {
+            name: [_timed(key, left) for key, left in elements.items()]
+            for name, elements in found.items()
+        }
 
     def fill(self, state: State, before: Compiled, now: Compiled) -> list[str]:
         """What is known already, for sets that are new."""
@@ -130,11 +135,19 @@ class Names:
     def recall(self, state: State, nft: Nft) -> None:
         """Takes over what the table of an earlier engine holds."""
         now = self._clock()
+        sets: dict[str, dict[str, dict[Address, float]]] = {}
         for member, entry in _entries(state):
-            for name in learnt_sets(member, entry):
-                for address, left in carried.learnt(nft, self.table, name).items():
-                    key = (member.container_id, entry.host)
+            key = (member.container_id, entry.host)
+            for name in learnt_sets(entry):
+                if name not in sets:
+                    sets[name] = carried.learnt(nft, self.table, name)
+                of_member = sets[name].get(f"{member.bridge} {member.mac}", {})
+                for address, left in of_member.items():
                     self._learnt.restore(key, address, until=now + left)
+
+
+def _timed(key: str, lifetime_s: float) -> str:
+    return f"{key} timeout {max(1, round(lifetime_s))}s"
 
 
 def _entries(state: State, container_id: str = "") -> Iterator[tuple[Member, Allowed]]:
