@@ -63,6 +63,7 @@ def measure(table: Table, run: Path) -> dict[str, str]:
         )  # fmt: skip
     finally:
         for engine in both:
+            _clear(engine)
             engine.close()
     return {"load": f"{_ASKERS} clients in Python, on the same CPUs as the engine"}
 
@@ -77,6 +78,14 @@ def _prepare(engine: Engine) -> None:
     for number in range(_ASKERS):
         words = ["--name", f"asker{number}", "--network", "talk", "--dns", _gateway(engine)]
         engine.docker("run", "-d", *words, "busybox", "sleep", "100000")
+
+
+def _clear(engine: Engine) -> None:
+    """Whatever there is: an engine that did not start has neither."""
+    names = [f"asker{number}" for number in range(_ASKERS)]
+    for words in (["rm", "-f", *names], ["network", "rm", "talk"]):
+        command = ["docker", *words]
+        subprocess.run(command, env=engine.environment(), capture_output=True, check=False)
 
 
 def _gateway(engine: Engine) -> str:

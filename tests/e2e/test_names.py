@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,12 +106,24 @@ def test_links_on_a_network_are_the_linking_containers_own(daemon: PrivateDaemon
     assert looked_up(daemon, "other", "backend") == []
 
 
-def test_custom_and_wildcard_records(daemon: PrivateDaemon) -> None:
-    records = ["--opt", "estiba.dns-record=*.apps.example=10.0.0.5,db.example=10.0.0.7"]
-    daemon.docker("network", "create", *records, "net")
+@pytest.mark.parametrize("client", ["docker", "estiba"])
+def test_custom_and_wildcard_records(daemon: PrivateDaemon, client: str) -> None:
+    if client == "docker":
+        records = ["--opt", "estiba.dns-record=*.apps.example=10.0.0.5,db.example=10.0.0.7"]
+        daemon.docker("network", "create", *records, "net")
+    else:
+        texts = ["*.apps.example=10.0.0.5", "db.example=10.0.0.7", "note.example=TXT:a, b"]
+        records = [f"--dns-record={text}" for text in texts]
+        subprocess.run(
+            [sys.executable, "-m", "estiba.cli.main", "network", "create", *records, "net"],
+            env=daemon.client_environment(),
+            check=True,
+        )
     start(daemon, "one", "--net=net")
     assert looked_up(daemon, "one", "any.apps.example") == ["10.0.0.5"]
     assert looked_up(daemon, "one", "db.example") == ["10.0.0.7"]
+    if client == "estiba":
+        assert '"a, b"' in sh(daemon, "one", "nslookup -type=txt note.example")
     bad = daemon.docker("network", "create", "--opt", "estiba.dns-record=oops", "bad", check=False)
     assert b'invalid DNS record "oops"' in bad.stderr or b"invalid DNS record 'oops'" in bad.stderr
 
@@ -173,6 +186,16 @@ def test_a_daemon_that_dies_while_names_are_opened(
     if daemon.inspect("one")["State"]["Status"] != "running":
         daemon.docker("start", "one")
     assert looked_up(daemon, "one", "web") == [web]
+
+
+def test_a_name_server_that_cannot_be_opened_fails_the_start(daemon: PrivateDaemon) -> None:
+    daemon.docker("network", "create", "net")
+    daemon.restart({"ESTIBA_FAILPOINTS": "network.names-opened=error"})
+    failed = daemon.docker("run", "-d", "--name", "one", "--net=net", *LOOP, check=False)
+    assert failed.returncode == 125
+    assert b"network.names-opened" in failed.stderr
+    daemon.docker("start", "one")
+    assert looked_up(daemon, "one", "one") != []
 
 
 def test_a_step_of_a_build_finds_containers_of_its_network(

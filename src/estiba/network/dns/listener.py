@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from estiba.kernel import nft_batch
+from estiba.kernel import failpoint, nft_batch
 from estiba.kernel.netns import run_in_netns
 from estiba.kernel.nft_batch import FilterChain
 from estiba.network.resolv import INTERNAL_SERVER
@@ -59,6 +59,7 @@ def _open() -> Listener:
         listener.tcp.listen(_BACKLOG)
         ports = listener.udp.getsockname()[1], listener.tcp.getsockname()[1]
         nft_batch.write_table(TABLE, redirection(*ports))
+        failpoint.hit("network.names-opened")
     except BaseException:
         listener.close()
         raise

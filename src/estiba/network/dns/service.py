@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from estiba.kernel import failpoint
 from estiba.network.dns.listener import open_listener
 from estiba.network.dns.names import Names
 from estiba.network.dns.ports import NamePolicy
@@ -108,7 +107,6 @@ class NameService:
         sandbox = self._sandbox(container_id)
         try:
             listener = open_listener(sandbox)
-            failpoint.hit("network.names-opened")
         except BaseException:
             with self._lock:
                 self._served.discard(container_id)
