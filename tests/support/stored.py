@@ -46,11 +46,15 @@ with opened(root) as volumes:
 """
 
 
+def command(body: str) -> list[str]:
+    """A process that runs `body` with `volumes`, once the root is added as an argument."""
+    return [sys.executable, "-c", SCRIPT + textwrap.indent(textwrap.dedent(body), "    ")]
+
+
 def killed(root: Path, body: str, point: str) -> int:
     """Runs `body` in a process of its own that dies at the failpoint; the return code."""
-    script = SCRIPT + textwrap.indent(textwrap.dedent(body), "    ")
     return subprocess.run(
-        [sys.executable, "-c", script, os.fspath(root)],
+        [*command(body), os.fspath(root)],
         env={**os.environ, "ESTIBA_FAILPOINTS": f"{point}=kill"},
         check=False,
     ).returncode

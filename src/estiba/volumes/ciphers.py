@@ -122,9 +122,12 @@ class Gocryptfs:
         if (cipher / _CONFIG).exists():
             return
         cipher.mkdir(mode=0o700, exist_ok=True)
-        for leftover in cipher.iterdir():  # of an init that was cut off: no data is there yet
-            leftover.unlink()
-        self._run("-init", "-scryptn", "10", str(cipher), key=key)
+        with programs.exclusive(cipher) as holding:
+            if (cipher / _CONFIG).exists():
+                return
+            for leftover in cipher.iterdir():  # of an init that was cut off: no data is there yet
+                leftover.unlink()
+            self._run("-init", "-scryptn", "10", str(cipher), key=key, holding=holding)
 
     def open(self, base: Path, key: bytes) -> Path:
         plain = base / _PLAIN
@@ -141,11 +144,13 @@ class Gocryptfs:
         unmount(base / _PLAIN)
 
     @staticmethod
-    def _run(*arguments: str, key: bytes) -> None:
+    def _run(*arguments: str, key: bytes, holding: int | None = None) -> None:
         # The password is random, so gocryptfs need not make guessing slow.
         password = derive(key, b"", "estiba volume gocryptfs").hex().encode()
         program = programs.find("gocryptfs", "gocryptfs")
-        code, said = programs.run([program, "-q", *arguments], secret=password, timeout_s=60.0)
+        code, said = programs.run(
+            [program, "-q", *arguments], secret=password, holding=holding, timeout_s=60.0
+        )
         if code == _WRONG_PASSWORD:
             raise FailedPrecondition(_WRONG)
         if code != 0:

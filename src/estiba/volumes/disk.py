@@ -61,6 +61,8 @@ class Disk:
             return
         program = programs.find("mkfs.ext4", _PACKAGE)
         part = directory / f"{_FILE}.part"
+        # A mkfs that a killed engine has left goes on with the file that it has open.
+        part.unlink(missing_ok=True)
         with part.open("wb") as file:
             os.fchmod(file.fileno(), 0o600)
             write_in_place(file.fileno())
@@ -86,17 +88,18 @@ class Disk:
         if is_mounted(point):
             return point
         path = directory / _FILE
-        is_small = _superblock(path).blocks < self.size // _BLOCK_BYTES
-        if is_small:
-            _wait_until_free(path)
-        if not is_attached(path):
-            _mend(path)
+        with programs.exclusive(path) as holding:
+            is_small = _superblock(path).blocks < self.size // _BLOCK_BYTES
             if is_small:
-                _grow(path, self.size)
-        point.mkdir(mode=0o700, exist_ok=True)
-        with attached(path) as device:
-            failpoint.hit("volumes.disk-attached")
-            mount(str(device), point, "ext4", 0, "discard")
+                _wait_until_free(path)
+            if not is_attached(path):
+                _mend(path, holding)
+                if is_small:
+                    _grow(path, self.size, holding)
+            point.mkdir(mode=0o700, exist_ok=True)
+            with attached(path) as device:
+                failpoint.hit("volumes.disk-attached")
+                mount(str(device), point, "ext4", 0, "discard")
         failpoint.hit("volumes.disk-mounted")
         return point
 
@@ -146,13 +149,13 @@ def _wait_until_free(path: Path) -> None:
         time.sleep(_FREE_LOOK_S)
 
 
-def _mend(path: Path) -> None:
+def _mend(path: Path, holding: int) -> None:
     """After an unclean end; a file system that was left in order is not looked at any further."""
     if not _superblock(path).is_in_order:
-        _check(path)
+        _check(path, holding)
 
 
-def _grow(path: Path, size: int) -> None:
+def _grow(path: Path, size: int, holding: int) -> None:
     """To `size` bytes, while nobody uses it: Linux grows a file system that is mounted for
     CAP_SYS_RESOURCE alone. Cut off, it goes on with the next use.
 
@@ -160,17 +163,18 @@ def _grow(path: Path, size: int) -> None:
     """
     os.truncate(path, size)
     failpoint.hit("volumes.disk-longer")
-    _check(path, "-f")
+    _check(path, holding, "-f")
     program = programs.find("resize2fs", _PACKAGE)
-    code, said = programs.run([program, str(path)], timeout_s=_PATIENCE_S)
+    code, said = programs.run([program, str(path)], holding=holding, timeout_s=_PATIENCE_S)
     if code != 0:
         raise FailedPrecondition(f"resize2fs {path}: {said or f'exit code {code}'}")
 
 
-def _check(path: Path, *options: str) -> None:
+def _check(path: Path, holding: int, *options: str) -> None:
     """Raises DataLoss for what needs a person."""
     program = programs.find("e2fsck", _PACKAGE)
-    code, said = programs.run([program, "-p", *options, str(path)], timeout_s=_PATIENCE_S)
+    argv = [program, "-p", *options, str(path)]
+    code, said = programs.run(argv, holding=holding, timeout_s=_PATIENCE_S)
     if code & ~0x3:
         raise DataLoss(
             f"the volume's file system is damaged ({said or f'e2fsck: exit code {code}'}): save a "

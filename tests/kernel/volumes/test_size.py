@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import signal
 import stat
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.support.daemon import wait_until
 from tests.support.leaks import HostState, assert_clean
-from tests.support.stored import killed, opened
+from tests.support.stored import command, killed, opened
 
 from estiba.kernel.files import sync_file_system
 from estiba.kernel.loop import attached, is_attached
@@ -234,6 +236,45 @@ def test_what_is_missing_is_named(
         volumes.create("data", options={"encrypted": ""})
     assert list((tmp_path / "volumes").iterdir()) == []
     assert list((tmp_path / "keys").iterdir()) == []
+
+
+CHECKED = """
+from estiba.volumes import programs
+programs._PATH = f"{root}/bin:{programs._PATH}"
+volumes.mount("data", user="one")
+"""
+
+
+def test_a_check_that_outlives_its_engine_is_waited_for(tmp_path: Path) -> None:
+    """Else the next engine would mount what is being mended."""
+    with opened(tmp_path) as volumes:
+        volumes.create("data", options=SIZE)
+        data = volumes.mount("data", user="one")
+        (data / "file").write_text("kept")
+        sync_file_system(data)
+        image = tmp_path / "volumes/data/_disk.ext4"
+        crashed = image.read_bytes()
+        volumes.release("data", user="one")
+    wait_until(lambda: not is_attached(image), what="the disk to go")
+    image.write_bytes(crashed)
+    (tmp_path / "bin").mkdir()
+    slow = tmp_path / "bin" / "e2fsck"
+    slow.write_text(
+        f"#!/bin/sh\ntouch {tmp_path}/begun\n"
+        f'while [ ! -e {tmp_path}/go ]; do sleep 0.05; done\nexec /usr/sbin/e2fsck "$@"\n'
+    )
+    slow.chmod(0o755)
+    with subprocess.Popen([*command(CHECKED), tmp_path]) as engine:
+        wait_until((tmp_path / "begun").exists, what="the check")
+        engine.kill()
+    with opened(tmp_path) as volumes, ThreadPoolExecutor(1) as pool:
+        with image.open("rb") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mounting = pool.submit(volumes.mount, "data", user="two")
+        assert not is_attached(image)
+        (tmp_path / "go").touch()
+        assert (mounting.result(30) / "file").read_text() == "kept"
+        volumes.release("data", user="two")
 
 
 BODY = """

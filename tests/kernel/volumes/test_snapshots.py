@@ -198,7 +198,7 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("options", [{}, KINDS["fscrypt"]], ids=["plain", "fscrypt"])
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize(("step", "point", "names", "tags"), STEPS)
 def test_killed_at_any_step(
     tmp_path: Path,
