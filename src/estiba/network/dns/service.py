@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from estiba.model.errors import Internal
 from estiba.network.dns.listener import open_listener
 from estiba.network.dns.names import Names
 from estiba.network.dns.ports import NamePolicy
 from estiba.network.dns.server import Client, NameServer
 from estiba.network.dns.upstream import HostResolver, Wishes
 from estiba.network.record import Endpoint, NetworkRecord
+from estiba.network.resolv import INTERNAL_SERVER
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ class NameService:
     # -- EndpointObserver ------------------------------------------------------------------
 
     def joined(self, network: NetworkRecord, endpoint: Endpoint) -> None:
-        """Raises OSError when no name server can be opened in the sandbox."""
+        """Raises Internal when no name server can be opened in the sandbox."""
         self._names.join(network, endpoint)
         if self._needs_server(network, endpoint):
             self._open(endpoint.container_id)
@@ -107,9 +109,13 @@ class NameService:
         sandbox = self._sandbox(container_id)
         try:
             listener = open_listener(sandbox)
-        except BaseException:
+        except BaseException as error:
             with self._lock:
                 self._served.discard(container_id)
+            if isinstance(error, OSError):
+                raise Internal(
+                    f"the container's name server at {INTERNAL_SERVER} cannot be opened: {error}"
+                ) from error
             raise
         client = Client(container_id, sandbox, listener, self._wishes(container_id))
         self._thread.call(lambda server: server.add(client))
