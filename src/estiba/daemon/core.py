@@ -54,7 +54,8 @@ from estiba.network.ipam import AddressPool
 from estiba.network.networks import Networks
 from estiba.network.plan import NetworkConfig
 from estiba.network.policy.egress import OPTION as EGRESS
-from estiba.network.policy.policies import Facts, Policies
+from estiba.network.policy.members import Facts
+from estiba.network.policy.policies import Policies
 from estiba.plugins.registry import Registry
 from estiba.runtime.conmon import Conmon
 from estiba.runtime.crun import CrunState

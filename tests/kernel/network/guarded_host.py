@@ -15,7 +15,8 @@ from estiba.kernel.netns import run_in_netns
 from estiba.network.links import bridged_is_filtered
 from estiba.network.networks import Networks
 from estiba.network.policy.hostgate import HostGate
-from estiba.network.policy.policies import Facts, Policies
+from estiba.network.policy.members import Facts
+from estiba.network.policy.policies import Policies
 from estiba.network.policy.rules import parse_policy
 from estiba.network.policy.world import World
 from estiba.network.record import Endpoint, NetworkRecord, NetworkSpec

@@ -26,7 +26,7 @@ from estiba.kernel import rtnetlink
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.kernel.netns import run_in_netns
 from estiba.network.policy.explain import Explanation, explain
-from estiba.network.policy.policies import Facts
+from estiba.network.policy.members import Facts
 from estiba.network.policy.world import resolve, split_target
 from estiba.network.record import Endpoint, PortRequest
 

@@ -17,8 +17,9 @@ from estiba.kernel.netns import run_in_netns
 from estiba.model.container import EndpointSettings
 from estiba.model.errors import FailedPrecondition
 from estiba.network.networks import Networks
-from estiba.network.policy.policies import Facts, Policies
-from estiba.network.record import PortRequest
+from estiba.network.policy.members import Facts
+from estiba.network.policy.policies import Policies
+from estiba.network.record import Endpoint, PortRequest
 
 pytestmark = pytest.mark.kernel
 
@@ -280,3 +281,39 @@ def test_a_connection_from_outside_ends_when_the_network_is_closed(guarded: Guar
         assert talk.goes_on()
         guarded.allow("app", "default closed")
         assert not talk.goes_on()
+
+
+def test_what_a_running_container_began_before_its_rules_does_not_go_on(
+    guarded: GuardedHost,
+) -> None:
+    """Connecting a container that runs: its link is up a moment before its rules."""
+    guarded.make("app")
+    endpoint = guarded.join("web", "app")
+    network = guarded.networks.network("app")
+    with Conversation(guarded.box("web"), guarded.outside, OUTSIDE_ADDRESS) as talk:
+        assert talk.goes_on()
+        guarded.facts["web"] = Facts(egress="none")
+        guarded.policies.joined(network, endpoint)
+        assert not talk.goes_on()
+
+
+def test_a_renamed_container_is_met_by_its_new_name_and_never_without_rules(
+    guarded: GuardedHost,
+) -> None:
+    guarded.make("app")
+    guarded.allow("app", "default closed\nallow from=new to=name-db port=80")
+    db = guarded.join("db", "app")
+    guarded.join("web", "app")
+    guarded.listen(guarded.box("db"), 80)
+    assert not guarded.passes(guarded.box("web"), db.ip_address, 80)
+    left = guarded.policies.left
+    seen: list[bool] = []
+
+    def watched(endpoint: Endpoint) -> None:
+        left(endpoint)
+        seen.append(guarded.passes(guarded.box("web"), db.ip_address, 80))
+
+    guarded.policies.left = watched  # type: ignore[method-assign]
+    guarded.networks.rename("web", "new")
+    assert seen == [False]
+    assert guarded.passes(guarded.box("web"), db.ip_address, 80)

@@ -15,7 +15,8 @@ from tests.kernel.network.private_host import OUTSIDE_ADDRESS, Host
 from estiba.network.dns.service import NameService
 from estiba.network.dns.upstream import HostResolver, Wishes
 from estiba.network.networks import Networks
-from estiba.network.policy.policies import Facts, Policies
+from estiba.network.policy.members import Facts
+from estiba.network.policy.policies import Policies
 
 pytestmark = pytest.mark.kernel
 

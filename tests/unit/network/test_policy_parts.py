@@ -11,6 +11,7 @@ import pytest
 from tests.unit.network.test_policy_ruleset import CLOSED, DB, NETWORKS, WEB, member
 
 from estiba.kernel.nflog import LoggedPacket
+from estiba.model.container import EndpointSettings
 from estiba.model.errors import InvalidArgument, NotFound
 from estiba.model.event import Event
 from estiba.network.policy.compile import Point
@@ -22,7 +23,7 @@ from estiba.network.policy.graph import build_graph
 from estiba.network.policy.learn import CEILING_S, FLOOR_S, MAX_ADDRESSES, Learnt
 from estiba.network.policy.members import State
 from estiba.network.policy.world import World, resolve, split_target
-from estiba.network.record import NetworkRecord
+from estiba.network.record import Endpoint, NetworkRecord
 
 ONE, TWO = ip_address("192.0.2.1"), ip_address("2001:db8::2")
 KEY = ("web", "a.example")
@@ -96,7 +97,13 @@ def world() -> World:
         for view in NETWORKS.values()
     }
     evil = replace(member("evil", 2, 9), name='<b>"\x1b[2J\\')
-    return World(networks=records, endpoints=[], state=State(NETWORKS, (WEB, DB, evil)))
+    way_out = Endpoint(
+        id="e", network_id=evil.network_id, network_name="n2", driver="bridge",
+        container_id=evil.container_id, container_name=evil.name, requested=EndpointSettings(),
+        gateway="10.2.0.1",
+    )  # fmt: skip
+    state = State(NETWORKS, (WEB, DB, evil))
+    return World(networks=records, endpoints=[way_out], state=state)
 
 
 def test_words_of_the_command_line() -> None:
@@ -134,6 +141,9 @@ def test_an_explanation_names_the_rule() -> None:
     )
     assert rule("web", "db:80") == (False, "policy: default closed (network n1)")
     assert rule("db", "web:80")[0]
+    assert rule("evil", "10.0.0.1:22") == (True, "masquerade: leaves with the host's address")
+    assert not rule("evil", "deb.debian.org:80")[0]
+    assert "not on the list (network n2)" in rule("evil", "192.0.2.1:443")[1]
 
 
 def test_drawings_hold_what_hostile_names_say() -> None:

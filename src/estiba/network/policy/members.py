@@ -11,6 +11,14 @@ from estiba.network.policy.rules import OPEN, Kind, NetworkPolicy, Peer, Rule
 from estiba.network.record import Endpoint, NetworkRecord
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the engine knows of a container beyond its endpoints; `egress` as it was written."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    egress: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """A container on one network. `link` is the host's end of its pair, `names` its aliases."""

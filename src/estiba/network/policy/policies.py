@@ -10,8 +10,8 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 from estiba.kernel import conntrack, failpoint
 from estiba.kernel.nflog import PacketLog
@@ -27,6 +27,7 @@ from estiba.network.policy.denials import Denials, open_log
 from estiba.network.policy.egress import OPTION, Address, parse_egress
 from estiba.network.policy.flows import Flows
 from estiba.network.policy.members import (
+    Facts,
     Member,
     NetworkView,
     State,
@@ -41,14 +42,6 @@ from estiba.network.record import Endpoint, NetworkRecord
 from estiba.store import Store
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the engine knows of a container beyond its endpoints; `egress` as it was written."""
-
-    labels: Mapping[str, str] = field(default_factory=dict)
-    egress: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +109,11 @@ class Policies:
         """Raises FailedPrecondition where a policy could not be kept."""
         with self._firewall.lock:
             self._note(network, endpoint)
-            self._apply()
+            changed = self._apply()
         failpoint.hit("network.policy-applied")
+        if changed:
+            # What a container that runs already has begun since its link is up.
+            self._cut()
 
     def left(self, endpoint: Endpoint) -> None:
         """It stays guarded: its link is there, and a renamed one comes back at once."""
@@ -325,8 +321,8 @@ class Policies:
     def _compile(self, state: State) -> Compiled:
         return compile_state(state, self._log.group if self._log is not None else 0)
 
-    def _apply(self) -> None:
-        """Writes what differs. Call it with the lock held."""
+    def _apply(self) -> bool:
+        """Writes what differs; returns whether anything does. Call it with the lock held."""
         state = self.state()
         before, now = self._compiled, self._compile(state)
         table = self._firewall.table
@@ -337,12 +333,13 @@ class Policies:
         commands += self._names.fill(state, before, now)
         commands += self._litter()
         if not commands:
-            return
+            return False
         try:
             self._firewall.change("\n".join(commands))
         except BaseException:
             self._compiled = before
             raise
+        return True
 
     def _litter(self) -> list[str]:
         """Counters of containers that left while no engine ran; looked for once."""
