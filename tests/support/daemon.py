@@ -225,6 +225,9 @@ class PrivateDaemon:
         status, networks = self.request("GET", "/networks")
         for network in networks if status == 200 else []:
             self.request("DELETE", f"/networks/{network['Id']}")
+        status, plugins = self.request("GET", "/plugins")
+        for plugin in plugins if status == 200 else []:
+            self.request("DELETE", f"/plugins/{plugin['Id']}?force=1")
         self.stop()
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True, check=False)
         table = f"estiba_{self.bridge}"

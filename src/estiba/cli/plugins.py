@@ -63,6 +63,7 @@ def _compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def ls(client: Client, given: Arguments) -> int:
+    form = given.format or ("" if given.quiet else str(read_config().get("pluginsFormat", "")))
     rows = []
     for view in client.get("/plugins", {"filters": filters_of(given.filter)}):
         described = view["Config"]["Description"].replace("\n", "").replace("\r", "")
@@ -70,11 +71,10 @@ def ls(client: Client, given: Arguments) -> int:
             "ID": view["Id"] if given.no_trunc else view["Id"][:12],
             "Name": view["Name"],
             "Description": described if given.no_trunc else shorten(described, _WIDTH),
-            "Enabled": str(view["Enabled"]).lower(),
+            "Enabled": view["Enabled"] if form else str(view["Enabled"]).lower(),
             "PluginReference": view.get("PluginReference", ""),
         })  # fmt: skip
     rows.sort(key=lambda row: str(row["Name"]))
-    form = given.format or ("" if given.quiet else str(read_config().get("pluginsFormat", "")))
     print_rows(rows, _COLUMNS, form, quiet_key="ID" if given.quiet else "",
                titles={"PluginReference": "IMAGE"}, raw=_RAW)  # fmt: skip
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import posixpath
@@ -19,7 +18,7 @@ from estiba.managed.catalog import Catalog
 from estiba.managed.config import implements
 from estiba.managed.process import Engine, Process, known_runs
 from estiba.managed.record import PluginRecord
-from estiba.model.errors import Conflict, EstibaError
+from estiba.model.errors import Conflict, EstibaError, NotFound
 from estiba.plugins.places import Address
 from estiba.plugins.registry import Registry
 
@@ -161,20 +160,27 @@ class ManagedPlugins:
         )
 
     def _host_path(self, record: PluginRecord, told: str) -> str:
-        """Where the host finds what the plugin calls `told`; no link leads out of its own."""
+        """Where the host finds what the plugin calls `told`; no link leads out of its own.
+
+        Raises NotFound when nothing is there.
+        """
         base, inside = self._engine.paths.rootfs(record), posixpath.normpath(told)
         propagated = posixpath.normpath(record.config.propagated_mount or "/")
         if propagated != "/" and (inside + "/").startswith(propagated + "/"):
             base = self._engine.paths.propagated(record.id)
             inside = inside[len(propagated) :]
         inside = inside.lstrip("/")
-        with contextlib.suppress(FileNotFoundError), opened_root(base) as root:
-            place = open_in_root(root, inside or ".", os.O_PATH)
-            try:
-                return os.readlink(f"/proc/self/fd/{place}")
-            finally:
-                os.close(place)
-        return str(base / inside)
+        try:
+            with opened_root(base) as root:
+                place = open_in_root(root, inside or ".", os.O_PATH)
+                try:
+                    return os.readlink(f"/proc/self/fd/{place}")
+                finally:
+                    os.close(place)
+        except OSError as error:
+            raise NotFound(
+                f"plugin {record.name} has nothing at {told[:128]}: {error.strerror}"
+            ) from error
 
     def _watch(self, record: PluginRecord, identity: ProcessIdentity | None) -> None:
         work: Coroutine[Any, Any, None] = self._keep_running(record, identity)

@@ -6,6 +6,7 @@ where volumes are mounted, which a plugin may tell anew at any time.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -123,7 +124,9 @@ class RemoteVolumes:
         if mounted:
             return mounted
         found = self._ask("Path", {"Name": name}, _Mountpoint, about=f"get {name}: ")
-        return self._host_path(found.mountpoint) if found.mountpoint else ""
+        with contextlib.suppress(NotFound):  # it is there once it is mounted
+            return self._host_path(found.mountpoint) if found.mountpoint else ""
+        return ""
 
     def get(self, name: str) -> DriverVolume:
         about = f"get {name}: "
