@@ -23,7 +23,7 @@ from typing import Protocol
 from estiba.kernel import failpoint, fscrypt
 from estiba.kernel.files import write_atomic
 from estiba.kernel.mounts import is_mounted, unmount
-from estiba.model.errors import FailedPrecondition
+from estiba.model.errors import DataLoss, FailedPrecondition
 from estiba.volumes import programs
 from estiba.volumes.keys import derive
 
@@ -32,6 +32,7 @@ TREE = "_tree"
 CIPHER_TREE = "_cipher"
 _SALT, _PLAIN = "_salt", "_plain"
 _CONFIG = "gocryptfs.conf"
+_OF_INIT = (f"{_CONFIG}.tmp", "gocryptfs.diriv")
 _SALT_BYTES = 32
 _WRONG_PASSWORD = 12
 _BUSY_LOOKS = 40
@@ -125,8 +126,14 @@ class Gocryptfs:
         with programs.exclusive(cipher) as holding:
             if (cipher / _CONFIG).exists():
                 return
-            for leftover in cipher.iterdir():  # of an init that was cut off: no data is there yet
-                leftover.unlink()
+            found = {entry.name for entry in cipher.iterdir()}
+            if lost := found - set(_OF_INIT):
+                raise DataLoss(
+                    f"{cipher / _CONFIG} is gone, without which nobody reads the {len(lost)} "
+                    "entries beside it: bring it back"
+                )
+            for name in found:  # of an init that was cut off
+                (cipher / name).unlink()
             self._run("-init", "-scryptn", "10", str(cipher), key=key, holding=holding)
 
     def open(self, base: Path, key: bytes) -> Path:
@@ -166,7 +173,7 @@ def choose(base: Path, asked: str) -> Cipher:
 
     Raises FailedPrecondition when there is none.
     """
-    if (base / CIPHER_TREE / _CONFIG).exists():
+    if (base / CIPHER_TREE).exists():
         return CIPHERS["gocryptfs"]
     with _opened(base) as place:
         can = fscrypt.is_supported(place)

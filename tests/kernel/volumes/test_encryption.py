@@ -18,7 +18,7 @@ from tests.support.stored import killed, opened
 from estiba.kernel import fscrypt
 from estiba.kernel.loop import attached, is_attached
 from estiba.kernel.mounts import mount, unmount
-from estiba.model.errors import FailedPrecondition, InvalidArgument
+from estiba.model.errors import DataLoss, FailedPrecondition, InvalidArgument
 from estiba.volumes.volumes import Volumes
 
 pytestmark = pytest.mark.kernel
@@ -115,6 +115,21 @@ def test_a_wrong_key_changes_nothing(volumes: Volumes, key: Path, options: dict[
     with pytest.raises(FailedPrecondition, match="others than root may read"):
         volumes.mount("vault", user="one")
     key.chmod(0o400)
+    assert (volumes.mount("vault", user="one") / "file").read_bytes() == PLAIN
+    volumes.release("vault", user="one")
+
+
+def test_a_config_that_is_lost_loses_no_more(volumes: Volumes, tmp_path: Path) -> None:
+    volumes.create("vault", options={"encrypted": "gocryptfs"})
+    (volumes.mount("vault", user="one") / "file").write_bytes(PLAIN)
+    volumes.release("vault", user="one")
+    cipher = tmp_path / "volumes/vault/_cipher"
+    before = sorted(cipher.iterdir())
+    aside = (cipher / "gocryptfs.conf").rename(tmp_path / "aside")
+    with pytest.raises(DataLoss, match=r"gocryptfs\.conf is gone.*bring it back"):
+        volumes.mount("vault", user="one")
+    aside.rename(cipher / "gocryptfs.conf")
+    assert sorted(cipher.iterdir()) == before
     assert (volumes.mount("vault", user="one") / "file").read_bytes() == PLAIN
     volumes.release("vault", user="one")
 
