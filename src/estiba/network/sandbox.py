@@ -118,8 +118,12 @@ def remove_interface(sandbox: Path, interface: str, kind: str) -> None:
                 if error.errno != errno.ENODEV:
                     raise
 
-    if is_netns(sandbox):
+    try:
         run_in_netns(sandbox, inside)
+    except OSError:
+        # It may be closed while this looks at it.
+        if is_netns(sandbox):
+            raise
 
 
 def counters(sandbox: Path, interface: str) -> rtnetlink.Counters | None:

@@ -383,7 +383,7 @@ def test_an_engine_killed_at_a_step_leaves_nothing(
     # Nothing is undone: a dead engine does nothing any more.
     monkeypatch.setattr(remote.RemoteDriver, "disconnect", lambda *arguments: None)
     monkeypatch.setattr(remote.RemoteDriver, "remove", lambda *arguments: None)
-    monkeypatch.setattr(host.networks, "_erase", lambda record: None)
+    monkeypatch.setattr(host.networks._catalog, "_erase", lambda record: None)
     with pytest.raises(Killed):
         if point == "plugin-network-made":
             host.networks.create(spec())
