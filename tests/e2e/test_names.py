@@ -140,6 +140,9 @@ def test_networks_come_and_go_while_a_container_runs(daemon: PrivateDaemon) -> N
     assert looked_up(daemon, "one", "web") == [web]
     daemon.docker("network", "disconnect", "net", "one")
     assert looked_up(daemon, "one", "web") == []
+    daemon.restart()
+    out = daemon.docker("exec", "one", "nslookup", "web.invalid", check=False)
+    assert b"timed out" not in out.stdout + out.stderr, "it is served on, by the next engine too"
 
 
 def test_a_resolv_conf_that_the_user_wrote_stays(daemon: PrivateDaemon) -> None:

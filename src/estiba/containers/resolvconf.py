@@ -14,7 +14,7 @@ from estiba.containers.record import ContainerRecord
 from estiba.kernel.files import edit_in_place, write_atomic
 from estiba.model.container import HostConfig
 from estiba.network.dns.upstream import Wishes
-from estiba.network.resolv import render_resolv_conf
+from estiba.network.resolv import INTERNAL_SERVER, parse_resolv_conf, render_resolv_conf
 
 HOSTS_FILE = Path("/etc/resolv.conf")
 NAME = "resolv.conf"
@@ -60,6 +60,11 @@ class Resolver:
             edit_in_place(state / NAME, edit, limit=_MAX_BYTES)
             if _read(state / NAME) == text:
                 write_atomic(state / _WRITTEN, _hash(text), durable=False)
+
+    def asks_here(self, state: Path) -> bool:
+        """Whether the file, whoever wrote it, names the engine's server. Blocks."""
+        conf = parse_resolv_conf(_read(state / NAME).decode(errors="replace"))
+        return INTERNAL_SERVER in conf.nameservers
 
     def _text(self, record: ContainerRecord) -> bytes:
         host = record.host_config

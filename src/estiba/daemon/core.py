@@ -154,7 +154,10 @@ def build_core(config: DaemonConfig) -> Core:
         return resolver.wishes(actor.record.host_config if actor else HostConfig())
 
     names = NameService(
-        lambda owner: network_config.netns_root / owner, name_wishes, policy=policies
+        lambda owner: network_config.netns_root / owner,
+        name_wishes,
+        asks_here=lambda owner: resolver.asks_here(paths.state(owner)),
+        policy=policies,
     )
     networks = Networks(network_config, store, (policies, names), plugins=plugins)
 

@@ -32,8 +32,10 @@ def test_a_container_that_gets_names_is_told_in_place(
     path = tmp_path / NAME
     assert path.read_text() == "nameserver 192.0.2.8\noptions edns0\n"
     before = path.stat().st_ino
+    assert not resolver.asks_here(tmp_path)
     served.add(record.id)
     resolver.refresh(tmp_path, record)
+    assert resolver.asks_here(tmp_path)
     assert path.read_text() == "nameserver 127.0.0.11\noptions edns0 ndots:0\n"
     assert path.stat().st_ino == before
     served.clear()

@@ -25,11 +25,14 @@ from estiba.network.resolv import INTERNAL_SERVER
 _log = logging.getLogger(__name__)
 
 _OPENED_AT_ONCE = 16
+_WITHOUT_SANDBOX = ("host", "null")
+"""Networks whose containers have the host's namespace, or nobody to talk to."""
 
 
 class NameService:
     """An `EndpointObserver`. `sandbox` gives a container's namespace, `wishes` what it was given
-    for its resolv.conf. All methods may be called from any thread.
+    for its resolv.conf, `asks_here` says whether that file names this server. All methods may be
+    called from any thread.
     """
 
     def __init__(
@@ -37,11 +40,13 @@ class NameService:
         sandbox: Callable[[str], Path],
         wishes: Callable[[str], Wishes],
         *,
+        asks_here: Callable[[str], bool] = lambda _container_id: False,
         policy: NamePolicy | None = None,
         host: HostResolver | None = None,
     ) -> None:
         self._sandbox = sandbox
         self._wishes = wishes
+        self._asks_here = asks_here
         self._policy = policy
         self._names = Names()
         self._thread = _ServerThread(self._names, host or HostResolver(), policy)
@@ -83,7 +88,10 @@ class NameService:
         wanted: dict[str, None] = {}
         for network, endpoint in endpoints:
             self._names.join(network, endpoint)
-            if self._needs_server(network, endpoint):
+            if network.driver in _WITHOUT_SANDBOX:
+                continue
+            # One that has left its last network with names asks here all the same.
+            if self._needs_server(network, endpoint) or self._asks_here(endpoint.container_id):
                 wanted[endpoint.container_id] = None
         if not wanted:
             return
@@ -96,7 +104,7 @@ class NameService:
     # -- sandboxes -------------------------------------------------------------------------
 
     def _needs_server(self, network: NetworkRecord, endpoint: Endpoint) -> bool:
-        if network.driver in ("host", "null"):
+        if network.driver in _WITHOUT_SANDBOX:
             return False
         watched = self._policy is not None and self._policy.watches(endpoint.container_id)
         return network.has_names or watched
