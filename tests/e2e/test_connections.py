@@ -393,5 +393,6 @@ def test_hosts_files_that_somebody_swapped(daemon: PrivateDaemon) -> None:
     own = Path(daemon.inspect("web")["HostsPath"])
     own.unlink()
     own.symlink_to(victim)
+    assert connect(daemon, "bridge", "web")[0] == 403
     assert disconnect(daemon, "blue", "web")[0] == 200, "it goes on without"
     assert victim.read_text() == "precious\n"

@@ -134,7 +134,7 @@ class Plugging:
         failpoint.hit("connect.joined")
         placed = self._place_ports(record, joined)
         failpoint.hit("connect.published")
-        self.host_files.update_hosts(record, placed)
+        self._tell(record, placed)
         self.host_files.update_resolver(record)
         failpoint.hit("connect.told")
         return placed
@@ -229,7 +229,7 @@ class Plugging:
             for place, net in enumerate(networks)
         )
         bears = bearer is not None and (endpoint := networks[bearer].endpoint) and endpoint.ports
-        if not misplaced and (bears or not requests or bearer is None):
+        if bearer is None or (not misplaced and (bears or not requests)):
             return networks
         return self._republish(record, networks, bearer, requests)
 

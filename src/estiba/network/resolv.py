@@ -145,7 +145,7 @@ def with_hosts(text: str, wanted: Mapping[str, Sequence[str]], *, kept: Sequence
     `kept` are lines that stay although they bear such names at another address.
     """
     lines = []
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n") if text else []:
         address, _, names = line.partition("\t")
         if names not in wanted or address in wanted[names] or line in kept:
             lines.append(line)

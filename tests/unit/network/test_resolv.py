@@ -5,11 +5,13 @@ import pytest
 from estiba.model.errors import InvalidArgument
 from estiba.network.resolv import (
     is_ndots_set,
+    own_names,
     parse_extra_host,
     parse_resolv_conf,
     render_hostname,
     render_hosts,
     render_resolv_conf,
+    with_hosts,
 )
 
 HOST = """\
@@ -110,3 +112,19 @@ def test_whether_names_of_one_label_wait_for_the_search_list(
     options: tuple[str, ...], is_set: bool
 ) -> None:
     assert is_ndots_set(options) == is_set
+
+
+def test_what_a_container_calls_itself() -> None:
+    assert own_names("web") == "web"
+    assert own_names("web", "example.org") == own_names("web.example.org") == "web.example.org web"
+
+
+def test_a_hosts_file_that_others_write_too() -> None:
+    text = "127.0.0.1\tlocalhost\n10.0.0.2\tweb\n# mine\n10.9.9.9   db\n10.0.0.3\tsql db"
+    moved = with_hosts(text, {"web": ["10.0.0.2", "fd00::2"], "sql db": []})
+    assert moved == "127.0.0.1\tlocalhost\n10.0.0.2\tweb\n# mine\n10.9.9.9   db\nfd00::2\tweb\n"
+    assert with_hosts(moved, {"web": ["10.0.0.2", "fd00::2"]}) == moved
+    assert with_hosts(moved, {"web": []}, kept=["fd00::2\tweb"]).count("web") == 1
+    odd = "# one\x0cline\u2028\r\n\n"
+    assert with_hosts(odd, {"a": []}) == odd
+    assert with_hosts("", {"a": ["1.2.3.4"]}) == "1.2.3.4\ta\n"
