@@ -375,8 +375,8 @@ def test_the_next_server_is_asked_when_one_refuses(named: Named) -> None:
     addresses = ["198.51.100.3", "198.51.100.4", "198.51.100.5", "198.51.100.6"]
     for address in addresses:
         run_in_netns(named.host.outside, lambda a=address: os.system(f"ip a add {a}/24 dev out0"))
-    named.outsider(rcode="REFUSED")
-    named.outsider(rcode="SERVFAIL", address=addresses[0])
+    refusing = named.outsider(rcode="REFUSED")
+    failing = named.outsider(rcode="SERVFAIL", address=addresses[0])
     # Nothing listens at the third and fourth; more than three servers are asked.
     named.outsider("@ 60 A 192.0.2.9", address=addresses[3])
     servers = [OUTSIDE_ADDRESS, *addresses]
@@ -385,6 +385,12 @@ def test_the_next_server_is_asked_when_one_refuses(named: Named) -> None:
     began = time.monotonic()
     assert named.told("one", "out.example") == "192.0.2.9"
     assert time.monotonic() - began < 1, "a refusal is not waited for"
+    assert (len(refusing.asked), len(failing.asked)) == (1, 1)
+    named.resolv_conf.write_text(f"nameserver {addresses[0]}\n")
+    wait_until(lambda: named.told("one", "out.example") == "SERVFAIL", what="the new file")
+    count = len(failing.asked)
+    assert named.told("one", "out.example") == "SERVFAIL"
+    assert len(failing.asked) == count + 1, "who has refused is not asked again"
 
 
 def test_what_the_last_server_says_counts(named: Named) -> None:

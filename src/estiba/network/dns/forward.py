@@ -64,11 +64,14 @@ class Forwarder:
         tries = self._tries(servers)
         running: dict[asyncio.Task[Answer], Upstream] = {}
         refusal: Answer | None = None
+        spent: set[Upstream] = set()
         try:
             while (left_s := deadline - loop.time()) > 0:
-                server = next(tries, None)
+                server = next((each for each in tries if each not in spent), None)
                 if server is not None:
                     task = loop.create_task(self._exchange(server, message))
+                    # Of two that end at once one may never be looked at.
+                    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
                     running[task] = server
                 elif not running:
                     break
@@ -78,7 +81,10 @@ class Forwarder:
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 for task in done:
-                    answer = self._settle(running.pop(task), task)
+                    server = running.pop(task)
+                    # Only the silent ones are asked again.
+                    spent.add(server)
+                    answer = self._settle(server, task)
                     if answer is None:
                         continue
                     if answer.rcode not in (Rcode.SERVFAIL, Rcode.REFUSED):
