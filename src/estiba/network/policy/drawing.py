@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from estiba.network.policy.graph import HOST, OUTSIDE, Edge, Graph, Group, Node
+from estiba.network.policy.graph import HOST, OUTSIDE, Graph, Group, Node
 
 FORMATS = ("text", "dot", "svg")
 _ROW, _LINE, _PAD, _GAP = 22, 16, 14, 24
-_LEFT, _BOX, _ARCS = 150, 420, 260
+_LEFT, _BOX, _ARCS, _ROOM = 150, 420, 430, 110
 _COLOURS = ("#2563eb", "#b45309", "#047857", "#7c3aed", "#be123c", "#0e7490")
 
 
@@ -36,8 +36,10 @@ def _sentences(group: Group, node: Node) -> Iterator[str]:
         yield f"→ all of {group.name}: everything"
     for edge in node.reaches:
         yield f"→ {edge.peer}: {edge.label}"
+    if node.by_host is not None:
+        yield f"← {HOST}: {node.by_host.label}"
     for port in node.published:
-        yield f"← {OUTSIDE}, {HOST}: {port}"
+        yield f"← {OUTSIDE}: {port.text}"
 
 
 def _plain(text: str) -> str:
@@ -49,7 +51,11 @@ def _plain(text: str) -> str:
 
 
 def to_dot(graph: Graph) -> str:
-    lines = ["digraph networks {", "  rankdir=LR; node [shape=box];", f"  {_quoted(OUTSIDE)};"]
+    lines = [
+        "digraph networks {",
+        "  rankdir=LR; node [shape=box];",
+        f"  {_quoted(OUTSIDE)}; {_quoted(HOST)};",
+    ]
     for number, group in enumerate(graph.groups):
         lines.append(f"  subgraph cluster_{number} {{")
         lines.append(f"    label={_quoted(' '.join((group.name, *group.traits)))};")
@@ -70,8 +76,11 @@ def _dot_edges(group: Group) -> Iterator[str]:
         for edge in node.reaches:
             there = _quoted(OUTSIDE) if edge.peer == OUTSIDE else _id(group, edge.peer)
             yield f"{here} -> {there} [label={_quoted(edge.label)}];"
+        if node.by_host is not None:
+            yield f"{_quoted(HOST)} -> {here} [label={_quoted(node.by_host.label)}];"
         for port in node.published:
-            yield f"{_quoted(OUTSIDE)} -> {here} [label={_quoted(port)}, style=bold];"
+            if port.is_open:
+                yield f"{_quoted(OUTSIDE)} -> {here} [label={_quoted(port.text)}, style=bold];"
 
 
 def _id(group: Group, name: str) -> str:
@@ -117,11 +126,15 @@ def to_svg(graph: Graph) -> str:
 
 
 def _height(group: Group) -> int:
-    return 2 * _PAD + _ROW + sum(_node_height(node) for node in group.nodes)
+    """Of its containers, or of the list of who reaches whom beside them."""
+    arcs = sum(edge.peer != OUTSIDE for node in group.nodes for edge in node.reaches)
+    inside = 2 * _PAD + _ROW + sum(_node_height(node) for node in group.nodes)
+    return max(inside, 2 * _PAD + _LINE * arcs)
 
 
 def _node_height(node: Node) -> int:
     told = len(node.published) + sum(edge.peer == OUTSIDE for edge in node.reaches)
+    told += node.by_host is not None
     return _ROW + _LINE * max(1, told) + 10
 
 
@@ -131,7 +144,7 @@ def _svg_group(group: Group, top: int) -> Iterator[str]:
         f'<rect x="{_LEFT}" y="{top}" width="{_BOX}" height="{_height(group)}" rx="8" '
         'fill="#f8fafc" stroke="#334155"/>'
     )
-    yield _text(_LEFT + _PAD, top + _PAD + 6, _cut(title, 66), weight="bold")
+    yield _text(_LEFT + _PAD, top + _PAD + 6, _cut(title, 56), weight="bold")
     if group.meshed and len(group.nodes) > 1:
         yield _text(_LEFT + _BOX + 10, top + _PAD + 6, "all reach each other")
     at = top + _PAD + _ROW
@@ -144,7 +157,11 @@ def _svg_group(group: Group, top: int) -> Iterator[str]:
     for node in group.nodes:
         for edge in node.reaches:
             if edge.peer in middles:
-                yield from _svg_arc(middles[node.name], middles[edge.peer], edge, number)
+                colour = _COLOURS[number % len(_COLOURS)]
+                yield _svg_arc(middles[node.name], middles[edge.peer], number, colour)
+                words = _cut(f"{node.name} → {edge.peer}: {edge.label}", 46)
+                line = top + _PAD + 6 + _LINE * number
+                yield _text(_LEFT + _BOX + _ROOM, line, words, colour=colour)
                 number += 1
 
 
@@ -158,8 +175,12 @@ def _svg_node(node: Node, top: int) -> Iterator[str]:
     line = top + 15 + _LINE
     edge_of_outside = _LEFT - 50
     for port in node.published:
-        yield _arrow(edge_of_outside, line - 4, left, line - 4, _COLOURS[1])
-        yield _text(left + 8, line, _cut(f"← {port}", 58))
+        if port.is_open:
+            yield _arrow(edge_of_outside, line - 4, left, line - 4, _COLOURS[1])
+        yield _text(left + 8, line, _cut(f"← {port.text}", 58))
+        line += _LINE
+    if node.by_host is not None:
+        yield _text(left + 8, line, _cut(f"← {HOST}: {node.by_host.label}", 58))
         line += _LINE
     for edge in node.reaches:
         if edge.peer == OUTSIDE:
@@ -167,16 +188,14 @@ def _svg_node(node: Node, top: int) -> Iterator[str]:
             yield _text(left + 8, line, _cut(f"→ {OUTSIDE}: {edge.label}", 58))
 
 
-def _svg_arc(start: int, end: int, edge: Edge, number: int) -> Iterator[str]:
+def _svg_arc(start: int, end: int, number: int, colour: str) -> str:
     left = _LEFT + _BOX - _PAD
-    colour = _COLOURS[number % len(_COLOURS)]
     reach = left + 40 + 22 * (number % 5)
     start, end = start - 3, end + 3
-    yield (
+    return (
         f'<path d="M{left},{start} C{reach},{start} {reach},{end} {left + 2},{end}" fill="none" '
         f'stroke="{colour}" marker-end="url(#arrow)"/>'
     )
-    yield _text(reach - 4, (start + end) // 2 + 4, _cut(edge.label, 26), colour=colour)
 
 
 def _arrow(x1: int, y1: int, x2: int, y2: int, colour: str) -> str:

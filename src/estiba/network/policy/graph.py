@@ -33,13 +33,22 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
+class Port:
+    """A published port; not `is_open`: other machines do not reach it."""
+
+    text: str
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A container on one network, with what it reaches and by which ports it is reached."""
 
     name: str
     addresses: tuple[str, ...]
     reaches: tuple[Edge, ...]
-    published: tuple[str, ...]
+    by_host: Edge | None
+    published: tuple[Port, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +107,20 @@ class _Maker:
             member.name,
             tuple(map(str, member.addresses)),
             tuple(edge for edge in edges if edge is not None),
+            self._edge(Party(HOST, is_host=True), _party(member), HOST, member),
             tuple(ports),
         )
 
-    def _port(self, port: Published) -> str:
+    def _port(self, port: Published) -> Port:
         shown = f"{port.host_port}/{port.protocol} at {port.host_ip} → {port.port}"
         if port.host_ip.is_loopback:
-            return f"{shown} ({HOST} alone)"
+            return Port(f"{shown} ({HOST} alone)", False)
         target = Party(HOST, is_host=True)
         if not port.host_ip.is_unspecified:
             target = Party(HOST, is_host=True, address=port.host_ip)
         service = Service(port.protocol, port.host_port, port.host_port)
         open_ = self._passes(Party(OUTSIDE), target, service)
-        return shown if open_ else f"{shown} (refused to {OUTSIDE})"
+        return Port(shown if open_ else f"{shown} (refused to {OUTSIDE})", open_)
 
     def _edge(self, source: Party, target: Party, name: str, there: Member) -> Edge | None:
         view = self._world.view(there)
