@@ -203,3 +203,23 @@ def test_force_forgets_a_volume_whose_plugin_is_gone(
     assert daemon.docker("volume", "rm", "old", check=False).returncode == 1
     daemon.docker("volume", "rm", "-f", "old")
     assert daemon.docker("volume", "ls", "-q").stdout == b""
+
+
+def test_volumes_that_others_made_are_seen_and_taken_in(world: World) -> None:
+    """A plugin's volumes may come from another host, or from another engine."""
+    daemon, plugin = world.daemon, world.plugin
+    daemon.docker("volume", "create", "-d", "blue", "ours")
+    state = plugin.state()
+    state["theirs"] = {"opts": {}, "users": []}
+    state["../bad"] = {"opts": {}, "users": []}
+    (plugin.root / "state").write_text(json.dumps(state))
+    (plugin.root / "volumes/theirs").mkdir()
+    listed = daemon.docker("volume", "ls", "-f", "driver=blue", "--format", "{{.Name}}").stdout
+    assert listed.split() == [b"ours", b"theirs"]
+    shown = view(daemon, "theirs")
+    assert (shown["Driver"], shown["CreatedAt"]) == ("blue", "2026-01-02T03:04:05.000000000Z")
+    daemon.run("-v", "theirs:/a", "busybox", "touch", "/a/file")
+    assert (plugin.root / "volumes/theirs/file").exists()
+    daemon.docker("volume", "rm", "ours", "theirs")
+    assert set(plugin.state()) == {"../bad"}
+    (plugin.root / "state").unlink()

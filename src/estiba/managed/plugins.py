@@ -91,7 +91,7 @@ class ManagedPlugins:
         """Raises NotFound, Conflict when it is on, and what keeps it from running."""
         async with self._one(ref) as record:
             if record.enabled:
-                raise Conflict(f"plugin {record.name} is already enabled")
+                raise Conflict(f"plugin already enabled: plugin {record.name} is enabled")
             identity = await Process(self._engine, record.id).start(record)
             failpoint.hit("managed.started")
             record = await run_blocking(
@@ -104,7 +104,9 @@ class ManagedPlugins:
         """Raises NotFound, Conflict when it is off, or in use and not forced."""
         async with self._one(ref) as record:
             if not record.enabled:
-                raise Conflict(f"plugin {record.name} is already disabled")
+                raise Conflict(
+                    f"plugin is already disabled: plugin {record.name} found but disabled"
+                )
             self._check_unused(record, force)
             await self._turn_off(record)
 

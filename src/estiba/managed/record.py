@@ -59,6 +59,8 @@ def plugin_view(record: PluginRecord) -> dict[str, Any]:
     config = msgspec.to_builtins(record.config)
     if not config["Interface"]["ProtocolScheme"]:
         del config["Interface"]["ProtocolScheme"]
+    # Left out when zero, as in Docker.
+    config["User"] = {name: number for name, number in config["User"].items() if number}
     if config["rootfs"] is None:
         del config["rootfs"]
     return {

@@ -323,4 +323,4 @@ class RemoteDriver:
 
 
 def _not_found(name: str) -> str:
-    return f"could not find plugin {name[:128]} in v1 plugin registry: plugin not found"
+    return f'plugin "{name[:128]}" not found'

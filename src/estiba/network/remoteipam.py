@@ -148,13 +148,11 @@ class RemoteIpam:
 
     def _plugin(self, driver: str, *, is_query: bool = False) -> Plugin:
         if self._registry is None:
-            raise NotFound(f"could not find plugin {driver} in v1 plugin registry: not found")
+            raise NotFound(f'plugin "{driver[:128]}" not found')
         try:
             return self._registry.get(driver, IPAM, is_query=is_query)
         except NotFound as error:
-            raise NotFound(
-                f"could not find plugin {driver[:128]} in v1 plugin registry: plugin not found"
-            ) from error
+            raise NotFound(f'plugin "{driver[:128]}" not found') from error
 
 
 class NoAddresses:

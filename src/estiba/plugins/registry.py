@@ -122,6 +122,12 @@ class Registry:
             return False
         return True
 
+    def full_name(self, name: str) -> str:
+        """With its tag, of one that the engine runs; any other name is itself."""
+        with self._lock:
+            tagged = f"{name}:latest"
+            return tagged if name not in self._managed and tagged in self._managed else name
+
     def _find_managed(self, name: str) -> Plugin | None:
         """A tag that is not given is `latest`."""
         return self._managed.get(name) or self._managed.get(f"{name}:latest")

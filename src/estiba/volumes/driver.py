@@ -67,6 +67,9 @@ class Drivers(Protocol):
     def active(self) -> Mapping[str, VolumeDriver]:
         """By name those that have been found already, without looking for more."""
 
+    def full_name(self, name: str) -> str:
+        """What records call the driver."""
+
 
 class NoDrivers:
     """`Drivers` of an engine without plugins."""
@@ -76,3 +79,6 @@ class NoDrivers:
 
     def active(self) -> Mapping[str, VolumeDriver]:
         return {}
+
+    def full_name(self, name: str) -> str:
+        return name

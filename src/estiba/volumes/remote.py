@@ -202,6 +202,9 @@ class PluginDrivers:
         with self._lock:
             return self._drivers.setdefault(name, RemoteVolumes(name, self._registry))
 
+    def full_name(self, name: str) -> str:
+        return self._registry.full_name(name)
+
     def active(self) -> Mapping[str, VolumeDriver]:
         return {name: self.find(name) for name in self._registry.active(VOLUME)}
 

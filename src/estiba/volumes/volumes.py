@@ -38,6 +38,7 @@ from estiba.volumes.record import (
     encode,
     volume_event,
 )
+from estiba.volumes.strangers import find_strangers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,7 +117,7 @@ class Volumes:
 
         Raises InvalidArgument, NotFound for another driver, Conflict for other options.
         """
-        driver = driver or LOCAL
+        driver = self._drivers.full_name(driver or LOCAL)
         marked = dict(labels or {})
         if anonymous or not name:
             marked[ANONYMOUS_LABEL] = ""
@@ -165,6 +166,23 @@ class Volumes:
         if record is None:
             raise NotFound(f"get {name}: no such volume")
         return record
+
+    def find(self, name: str) -> VolumeRecord:
+        """As `get`; one that only a plugin knows is taken in. Blocks."""
+        with contextlib.suppress(NotFound):
+            return self.get(name)
+        for stranger in self.strangers():
+            if stranger.name == name:
+                with self.locked(name):
+                    if name not in self._records:
+                        self.add(stranger)
+        return self.get(name)
+
+    def strangers(self) -> list[VolumeRecord]:
+        """Volumes that only plugins know. Blocks."""
+        with self._lock:
+            known = set(self._records)
+        return find_strangers(self._drivers, known)
 
     def has(self, name: str) -> bool:
         return name in self._records

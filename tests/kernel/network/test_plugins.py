@@ -266,7 +266,7 @@ def test_answers_that_make_no_sense_are_refused(host: Plugged, answer: str, word
 
 
 def test_what_the_plugin_may_not_have(host: Plugged) -> None:
-    with pytest.raises(NotFound, match="could not find plugin red in v1 plugin registry"):
+    with pytest.raises(NotFound, match='plugin "red" not found'):
         host.networks.create(NetworkSpec(name="no", driver="red"))
     host.plugin.kill()
     host.plugin.settings["PLUGIN_CAPABILITIES"] = '{"scope": "global"}'
@@ -341,7 +341,7 @@ def test_an_engine_starts_without_the_plugin_and_goes_on_with_it(host: Plugged) 
     assert [one.ip_address for one in networks.endpoints(networks.network("net").id)] == [
         before.ip_address
     ]
-    with pytest.raises(NotFound, match="could not find plugin blue"):
+    with pytest.raises(NotFound, match='plugin "blue" not found'):
         host.attach("two", "net")
     host.plugin.start()
     assert host.attach("two", "net").ip_address != before.ip_address

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +13,16 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.support.daemon import wait_until
+from tests.support.registries import Authority
 
-from estiba.model.errors import EstibaError, FailedPrecondition, Internal, NotFound, Unavailable
+from estiba.model.errors import (
+    EstibaError,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
 from estiba.plugins.client import MAX_ANSWER_BYTES, Client, NotServed, Patience, PluginError
 from estiba.plugins.places import Address, Places
 from estiba.plugins.registry import NETWORK, VOLUME, Registry
@@ -266,3 +275,58 @@ def test_greeting_one_that_hangs_does_not_keep_others_waiting(tmp_path: Path) ->
     thread.join()
     slow.server.close()
     quick.server.close()
+
+
+def test_a_plugin_behind_tls_is_verified_if_it_says_so(tmp_path: Path) -> None:
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = b'{"Implements": ["VolumeDriver"]}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    certificate, key = authority.issue("plugin", "127.0.0.1")
+    mine, mine_key = authority.issue("engine", "engine")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(authority.certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    specs = tmp_path / "specs"
+    specs.mkdir()
+    url = f"https://127.0.0.1:{server.server_address[1]}"
+    files = {"CertFile": str(mine), "KeyFile": str(mine_key)}
+    tls = {
+        "good": {**files, "CAFile": str(authority.certificate)},
+        "lax": files,
+        "wrong": {**files, "CAFile": str(other.certificate)},
+        "nobody": {"CAFile": str(authority.certificate)},
+        "missing": {"CAFile": "/nowhere"},
+    }
+    for name, config in tls.items():
+        spec = {"Addr": url, "TLSConfig": config}
+        (specs / f"{name}.json").write_bytes(msgspec.json.encode(spec))
+    patience = replace(QUICK, call_s=5.0)
+    registry = Registry(Places((), (specs,)), patience, activation_s=0.1)
+    try:
+        assert registry.get("good", VOLUME).name == "good"
+        assert registry.get("lax", VOLUME).name == "lax"
+        with pytest.raises(Unavailable, match="certificate verify failed"):
+            registry.get("wrong", VOLUME)
+        with pytest.raises(Unavailable):
+            registry.get("nobody", VOLUME)
+        with pytest.raises(InvalidArgument, match="TLS files of the plugin"):
+            registry.get("missing", VOLUME)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

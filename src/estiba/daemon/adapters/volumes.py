@@ -15,7 +15,7 @@ from estiba.daemon.adapters.container_filters import is_prunable, matches_label
 from estiba.daemon.adapters.container_views import timestamp
 from estiba.daemon.adapters.image_filters import check_known, parse_bool
 from estiba.kernel.blocking import run_blocking
-from estiba.model.errors import Conflict, EstibaError, InvalidArgument, Unavailable
+from estiba.model.errors import Conflict, EstibaError, InvalidArgument, NotFound, Unavailable
 from estiba.volumes.record import VolumeRecord
 from estiba.volumes.volumes import Volumes
 
@@ -61,7 +61,8 @@ class VolumeAdapter:
     _is_pruning: bool = False
 
     async def list_all(self, filters: Filters) -> Json:
-        records = self.volumes.volumes()
+        strangers = await run_blocking(self.volumes.strangers)
+        records = [*self.volumes.volumes(), *strangers]
         for name, values in filters.items():
             if name not in ("name", "driver", "label", "dangling"):
                 raise InvalidArgument(f"invalid filter '{name}'")
@@ -86,7 +87,7 @@ class VolumeAdapter:
         return volume_view(record, self.volumes)
 
     async def inspect(self, name: str) -> Json:
-        return await run_blocking(self._view, self.volumes.get(name))
+        return await run_blocking(lambda: self._view(self.volumes.find(name)))
 
     async def create(self, body: Json) -> Json:
         if body.get("ClusterVolumeSpec") is not None:
@@ -110,6 +111,9 @@ class VolumeAdapter:
         raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
 
     async def remove(self, name: str, *, force: bool) -> None:
+        if not self.volumes.has(name):
+            with contextlib.suppress(NotFound):
+                await run_blocking(self.volumes.find, name)
         users = self.engine.volume_users(name)
         await run_blocking(self.volumes.remove, name, users=users, force=force)
 
