@@ -114,7 +114,7 @@ def _skip_flags(words: list[str], flags: list[Flag]) -> tuple[int, list[str]]:
 
 
 _FLAG_VALUES = {
-    "--network": "network", "--volumes-from": "container", "--context": "context",
+    "--network": "network", "--config-from": "network", "--link": "container", "--volumes-from": "container", "--context": "context",
     "--from": "context", "--link": "container",
 }  # fmt: skip
 _WORDS = {
