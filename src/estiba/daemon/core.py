@@ -258,7 +258,8 @@ def _policy_facts(engine: Engine, container_id: str) -> Facts:
     if actor is None:
         return Facts()
     record = actor.record
-    return Facts(record.config.labels, record.host_config.annotations.get(EGRESS, ""))
+    egress = record.host_config.annotations.get(EGRESS, "")
+    return Facts(record.config.labels, egress, runs=record.state.is_up)
 
 
 def _build_engine(

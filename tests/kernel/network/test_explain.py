@@ -190,6 +190,11 @@ class Scene:
         body = "\n".join(rules)
         text = f"table inet own {{ chain input {{\n{_INPUT}\n{body}\n}}\n}}"
         subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
+        firewall = self.host.networks.firewall
+        where = ["inet", firewall.table, "user-published"]
+        rule = "ip saddr 198.51.100.0/24 udp dport 18000-18030 drop"
+        subprocess.run(["nft", "add", "rule", *where, *rule.split()], check=True)
+        wait_until(lambda: firewall.user_rules("user-published"), what="the rule to be noticed")
         forget = ["nft", "delete", "table", "inet", "own"]
         self.host.stack.callback(subprocess.run, forget, check=True)
         wait_until(self.host_text, what="the firewall to be noticed")

@@ -292,7 +292,7 @@ def test_what_a_running_container_began_before_its_rules_does_not_go_on(
     network = guarded.networks.network("app")
     with Conversation(guarded.box("web"), guarded.outside, OUTSIDE_ADDRESS) as talk:
         assert talk.goes_on()
-        guarded.facts["web"] = Facts(egress="none")
+        guarded.facts["web"] = Facts(egress="none", runs=True)
         guarded.policies.joined(network, endpoint)
         assert not talk.goes_on()
 

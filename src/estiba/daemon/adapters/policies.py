@@ -61,6 +61,7 @@ class PolicyAdapter:
             state=self.policies.overview(records, endpoints),
             host_addresses=_host_addresses(),
             bridge_is_filtered=bridged_is_filtered(),
+            user_rules=len(self.networks.firewall.user_rules("user-forward")),
             known=self.policies.known,
             host_verdict=HostGate(self.networks.firewall),
         )

@@ -141,6 +141,10 @@ class Firewall:
         """The copy of the host's own firewall; None where that is not obeyed."""
         return self._host.text if self._obeys_host else None
 
+    def user_rules(self, chain: str) -> list[str]:
+        """What the administrator wrote into one of `USER_CHAINS`, as it was last seen."""
+        return self._writer.user_rules(chain)
+
     # -- policies --------------------------------------------------------------------------
 
     def set_policy(self, source: PolicySource) -> None:

@@ -123,6 +123,9 @@ class Writer:
         lines += [f"delete chain {name} {chain}" for chain in chains]
         return "\n".join(lines)
 
+    def user_rules(self, chain: str) -> list[str]:
+        return list(self._users.get(chain, ()))
+
     # -- the administrator's rules ---------------------------------------------------------
 
     def _note_users(self, present: Present) -> None:

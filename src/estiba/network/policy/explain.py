@@ -116,6 +116,7 @@ class _Way:
             return
         yield Step("route", f"another network: from {member.network_name} to {there.network_name}")
         yield from self._egress(member, Destination(address))
+        yield from self._forwarded()
         yield from self._ingress(there, Source(member, address=_same(member, address)))
         yield from self._across(member, there, is_published=False, address=address)
 
@@ -143,9 +144,11 @@ class _Way:
                 net.version == address.version and address in net for net in subnets
             ):
                 return member
-        version = address.version if address is not None else 4
-        gateway = self._world.gateway_of(source.container_id, version)
-        return gateway if gateway in mine else None
+        for version in (4, 6) if address is None else (address.version,):
+            gateway = self._world.gateway_of(source.container_id, version)
+            if gateway in mine:
+                return gateway
+        return None
 
     def _gateways(self, member: Member) -> tuple[Address, ...]:
         return self._world.view(member).gateways
@@ -158,7 +161,14 @@ class _Way:
         for verdict in verdicts:
             yield Step("egress", verdict.rule, verdict.passes)
 
+    def _forwarded(self) -> Iterator[Step]:
+        count = self._world.user_rules
+        if count:
+            text = f"{count} rules of the administrator's decide first, and are not followed here"
+            yield Step("user-forward", text)
+
     def _out(self, member: Member) -> Iterator[Step]:
+        yield from self._forwarded()
         record = self._world.record(member)
         if record.internal:
             yield Step("internal", f"network {record.name} is internal: it has no way out", False)
@@ -203,6 +213,7 @@ class _Way:
         if target.container_id:
             there = self._theirs(target)[0]
             yield Step("route", f"to the container's address on network {there.network_name}")
+            yield from self._forwarded()
             yield from self._ingress(there, comes)
             address = target.address or next(iter(there.addresses), None)
             yield from self._into(there, is_published=False, address=address)
@@ -224,8 +235,9 @@ class _Way:
             return
         yield Step("published", f"{port}")
         if source.is_outside:
-            admitted, rule = world.host_verdict(self._protocol, self._port, address, source)
+            admitted, rule = world.host_verdict(self._protocol, self._port, address, source, True)
             yield Step("host firewall", rule, admitted)
+        yield from self._forwarded()
         yield from self._ingress(port.target, source, port.port)
         if source.member is not None:
             yield from self._across(source.member, port.target, is_published=True, address=address)
@@ -238,7 +250,7 @@ class _Way:
             if record.internal and address not in self._gateways(source.member):
                 yield Step("internal", f"network {record.name} is internal", False)
         yield Step("host", "not published: for a program of the host itself, if there is one")
-        verdict = self._world.host_verdict(self._protocol, self._port, address, source)
+        verdict = self._world.host_verdict(self._protocol, self._port, address, source, False)
         yield Step("host firewall", verdict[1], verdict[0])
 
     def _find(self, address: Address | None) -> Published | None:

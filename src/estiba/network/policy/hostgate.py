@@ -14,6 +14,7 @@ from estiba.network.policy.egress import Address
 
 _log = logging.getLogger(__name__)
 
+_ADMISSION = "chain admission { jump user-published\ngoto host\n}"
 _STRANGERS: dict[int, Address] = {
     4: IPv4Address("203.0.113.77"),
     6: IPv6Address("2001:db8::77"),
@@ -30,26 +31,34 @@ class HostGate:
         self._firewall = firewall
 
     def __call__(
-        self, protocol: str, port: int, address: Address | None, source: Source
+        self,
+        protocol: str,
+        port: int,
+        address: Address | None,
+        source: Source,
+        published: bool = False,
     ) -> tuple[bool | None, str]:
         """None where it cannot be said."""
         text = self._firewall.host_text
         if text is None:
             return None, "the host's own firewall is not asked (--publish-policy=open)"
-        if not text.chains:
+        ours = self._firewall.user_rules("user-published") if published else []
+        if not text.chains and not ours:
             return True, "the host's own firewall lets everything in"
         version = (address or source.address or _STRANGERS[4]).version
         comes = source.address or _STRANGERS[version]
         target = address or _HOSTS[version]
         link = source.member.bridge if source.member is not None else _link_towards(comes)
         packet = trial.Packet(link, comes, target, protocol, port)
+        rules = "\n".join([str(text), "chain user-published {", *ours, "}", _ADMISSION])
         try:
-            admitted = trial.passes(str(text), "host", packet)
+            admitted = trial.passes(rules, "admission", packet)
         except (EstibaError, OSError) as error:
             _log.info("the host's firewall could not be asked: %s", error)
             return None, "the host's own firewall could not be asked"
         what = "lets it in" if admitted else "refuses it"
-        return admitted, f"the host's own firewall {what} ({link}, from {comes})"
+        whose = "user-published or the host's own firewall" if ours else "the host's own firewall"
+        return admitted, f"{whose} {what} ({link}, from {comes})"
 
 
 def _link_towards(address: Address) -> str:

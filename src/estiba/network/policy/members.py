@@ -17,6 +17,8 @@ class Facts:
 
     labels: Mapping[str, str] = field(default_factory=dict)
     egress: str = ""
+    runs: bool = False
+    """It has a program, which may have begun something before it joins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,8 +111,8 @@ class Policies:
             self._note(network, endpoint)
             changed = self._apply()
         failpoint.hit("network.policy-applied")
-        if changed:
-            # What a container that runs already has begun since its link is up.
+        if changed and self._facts(endpoint.container_id).runs:
+            # What it has begun since its link is up.
             self._cut()
 
     def left(self, endpoint: Endpoint) -> None:

@@ -14,15 +14,15 @@ from estiba.network.policy.members import Member, NetworkView, State
 from estiba.network.policy.service import Service, parse_service
 from estiba.network.record import Endpoint, NetworkRecord
 
-HostVerdict = Callable[[str, int, Address | None, Source], tuple[bool | None, str]]
-"""Protocol, port and address of the host, and who begins: whether the host's own firewall lets
-it in, in words; None where that cannot be said."""
+HostVerdict = Callable[[str, int, Address | None, Source, bool], tuple[bool | None, str]]
+"""Protocol, port and address of the host, who begins, and whether the port is published: whether
+the host's own firewall lets it in, in words; None where that cannot be said."""
 
 _NAME = re.compile(r"[a-z0-9_*-]+(\.[a-z0-9_-]+)+")
 
 
 def _host_admits(
-    protocol: str, port: int, address: Address | None, source: Source
+    protocol: str, port: int, address: Address | None, source: Source, published: bool
 ) -> tuple[bool | None, str]:
     return True, "no input policy of the host"
 
@@ -60,6 +60,9 @@ class World:
     host_addresses: Sequence[Address] = ()
     bridge_is_filtered: bool = False
     """br_netfilter is on: what is translated within a bridge stays on it, isolated or not."""
+
+    user_rules: int = 0
+    """How many the administrator has for what is forwarded (`user-forward`)."""
 
     known: Known = field(default=lambda container_id, host: ())
     host_verdict: HostVerdict = _host_admits
