@@ -114,8 +114,8 @@ def _skip_flags(words: list[str], flags: list[Flag]) -> tuple[int, list[str]]:
 
 
 _FLAG_VALUES = {
-    "--network": "network", "--config-from": "network", "--link": "container", "--volumes-from": "container", "--context": "context",
-    "--from": "context", "--link": "container",
+    "--network": "network", "--config-from": "network", "--volumes-from": "container",
+    "--context": "context", "--from": "context", "--link": "container",
 }  # fmt: skip
 _WORDS = {
     "--signal": "HUP INT QUIT KILL USR1 USR2 TERM STOP CONT WINCH",
