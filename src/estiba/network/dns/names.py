@@ -320,7 +320,7 @@ def _host(network: NetworkRecord, endpoint: Endpoint) -> Host:
     return Host(
         container_id=endpoint.container_id,
         name=name,
-        names=frozenset(each.lower().removesuffix(".").encode() for each in endpoint.dns_names),
+        names=frozenset(each.lower().strip(".").encode() for each in endpoint.dns_names) - {b""},
         packed=tuple(address.packed for address in addresses),
         a=tuple(
             render_record(Type.A, HOST_TTL_S, address.packed)

@@ -168,12 +168,18 @@ class _ServerThread:
         )
         self._thread.start()
         ready.wait()
+        if self._server is None:
+            self._thread = None
+            raise Internal("the thread of the name server did not start: see the daemon's log")
 
     async def _run(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
-        self._server = NameServer(*self._parts)
-        ready.set()
+        self._server = None
+        try:
+            self._server = NameServer(*self._parts)
+        finally:
+            ready.set()
         try:
             await self._stopped.wait()
         finally:
