@@ -21,6 +21,7 @@ _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
 _LOOP_GET_STATUS64 = 0x4C05
 _LO_FLAGS_AUTOCLEAR = 4
+_LO_FLAGS_DIRECT_IO = 16
 _INFO = struct.Struct("=QQQQQIIII64s64s32sQQ")
 """struct loop_info64 of <linux/loop.h>."""
 
@@ -80,7 +81,10 @@ def _existing(status: os.stat_result) -> tuple[int, Path] | None:
 
 def _configured(backing: int, image: Path, block_bytes: int) -> tuple[int, Path]:
     name = os.fsencode(image)[-63:]
-    info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, _LO_FLAGS_AUTOCLEAR, name, b"", b"", 0, 0)
+    # Direct: what the file system on the device caches, the one below it need not keep again.
+    # Where that cannot be, the kernel leaves it out.
+    flags = _LO_FLAGS_AUTOCLEAR | _LO_FLAGS_DIRECT_IO
+    info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, name, b"", b"", 0, 0)
     config = _CONFIG_HEAD.pack(backing, block_bytes) + info + _RESERVED
     for _ in range(_ATTEMPTS):
         control = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)

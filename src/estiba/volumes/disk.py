@@ -66,7 +66,7 @@ class Disk:
         with part.open("wb") as file:
             os.fchmod(file.fileno(), 0o600)
             write_in_place(file.fileno())
-            file.truncate(self.size)
+            file.truncate(self.size // _BLOCK_BYTES * _BLOCK_BYTES)
         failpoint.hit("volumes.disk-sized")
         options = ["-q", "-F", "-b", str(_BLOCK_BYTES), "-m", "0"]
         options += ["-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0"]
@@ -97,7 +97,7 @@ class Disk:
                 if is_small:
                     _grow(path, self.size, holding)
             point.mkdir(mode=0o700, exist_ok=True)
-            with attached(path) as device:
+            with attached(path, block_bytes=_BLOCK_BYTES) as device:
                 failpoint.hit("volumes.disk-attached")
                 mount(str(device), point, "ext4", 0, "discard")
         failpoint.hit("volumes.disk-mounted")
@@ -161,7 +161,7 @@ def _grow(path: Path, size: int, holding: int) -> None:
 
     What nobody has looked through may not be resized.
     """
-    os.truncate(path, size)
+    os.truncate(path, size // _BLOCK_BYTES * _BLOCK_BYTES)
     failpoint.hit("volumes.disk-longer")
     _check(path, holding, "-f")
     program = programs.find("resize2fs", _PACKAGE)

@@ -117,7 +117,7 @@ def test_an_image_fills_it(volumes: Volumes, tmp_path: Path) -> None:
 
 def test_the_smallest(volumes: Volumes) -> None:
     for name, options in (("one", {}), ("two", {"encrypted": ""})):
-        volumes.create(name, options={"size": "8m", **options})
+        volumes.create(name, options={"size": "8390001", **options})
         data = volumes.mount(name, user="one")
         (data / "file").write_bytes(bytes(2 << 20))
         volumes.release(name, user="one")
