@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -130,6 +130,26 @@ class NetlinkSocket:
                     request = waiting.pop(sequence, None)
                     if request is not None and failure is None:
                         failure = _failure(request, _flags, message)
+        if failure is not None:
+            raise failure
+
+    def execute_batch(self, begin: Request, requests: Sequence[Request], end: Request) -> None:
+        """A transaction of nfnetlink: all or none. Only the last of `requests` asks for an answer.
+
+        Raises NetlinkError for the first that the kernel refused.
+        """
+        with self._lock:
+            waiting = self._send((begin, *requests, end), NLM_F_REQUEST)
+            last = next(number for number, each in waiting.items() if each is requests[-1])
+            failure: NetlinkError | None = None
+            while last in waiting:
+                for _kind, flags, sequence, message in self._receive():
+                    request = waiting.pop(sequence, None)
+                    if request is None:
+                        continue
+                    failure = failure or _failure(request, flags, message)
+                    if request is begin and failure is not None:
+                        raise failure
         if failure is not None:
             raise failure
 

@@ -177,10 +177,15 @@ def _names_another_process(data: bytes) -> bool:
         if kind == _NFT_MSG_NEWGEN:
             message = data[offset + _HEADERS.size : offset + length]
             pid = parse_attributes(message).get(_NFTA_GEN_PROC_PID, b"")
-            if int.from_bytes(pid, "big") != os.getpid():
+            if not _is_ours(int.from_bytes(pid, "big")):
                 return True
         offset += (length + 3) & ~3
     return False
+
+
+def _is_ours(pid: int) -> bool:
+    """The kernel names the thread, not the process."""
+    return pid == os.getpid() or os.path.exists(f"/proc/self/task/{pid}")
 
 
 @functools.cache

@@ -214,3 +214,13 @@ def test_changes_cost_elements_and_no_rebuild(host: Host) -> None:
     rest = run("nft", "list", "table", "inet", "estiba_estiba9")
     assert "8080" not in rest and "br-" not in rest
     assert "elements" not in run("nft", "list", "table", "bridge", "estiba_estiba9")
+
+
+def test_many_ports_at_once(host: Host) -> None:
+    """More elements than go straight to the kernel."""
+    ports = [PortRequest(container_port=n, host_port=str(n)) for n in range(7000, 7200)]
+    host.attach("web", "bridge", ports=ports)
+    host.serve(host.networks.sandbox_path("web"), 7199)
+    assert host.ask(host.outside, HOST_ADDRESS, 7199) == OUTSIDE_ADDRESS
+    host.networks.close_sandbox("web")
+    assert "7199" not in run("nft", "list", "table", "inet", "estiba_estiba9")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,6 +13,7 @@ from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Hos
 from tests.support.daemon import wait_until
 
 from estiba.kernel import nft
+from estiba.kernel.nfelements import ElementChange, ElementSocket
 from estiba.kernel.nft import Nft
 from estiba.model.errors import Unavailable
 from estiba.network.firewall.contents import Contents
@@ -241,18 +242,18 @@ def test_a_host_without_nftables(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_link_is_admitted_before_it_is_there_and_dismissed_after(
     web: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[str, bool]] = []
+    seen: list[tuple[bool, bool]] = []
     link = web.networks.endpoints(web.networks.network("dual").id)[0].host_interface
-    real = Nft.run
+    real = ElementSocket.execute
 
-    def watched(self: Nft, commands: str) -> None:
-        for verb in "add", "delete":
-            if f"{verb} element bridge {TABLE} links" in commands:
-                seen.append((verb, link in run("ip", "-o", "link")))
-        real(self, commands)
+    def watched(self: ElementSocket, changes: Sequence[ElementChange]) -> None:
+        for change in changes:
+            if change.set == "links":
+                seen.append((change.is_new, link in run("ip", "-o", "link")))
+        real(self, changes)
 
-    monkeypatch.setattr(Nft, "run", watched)
+    monkeypatch.setattr(ElementSocket, "execute", watched)
     web.networks.close_sandbox("web")
     web.networks.drain()
     web.attach("web", "dual")
-    assert seen == [("delete", False), ("add", False)]
+    assert seen == [(False, False), (True, False)]

@@ -119,7 +119,9 @@ class HostPolicy:
         if text == self._last[0]:
             made.notes = self._last[2]
             return self._last[1]
-        taken = text if not made.chains or self._is_accepted(text) else self._repaired(made)
+        # A second time: the ruleset may have changed while it was looked at.
+        is_taken = not made.chains or self._is_accepted(text) or self._is_accepted(text)
+        taken = text if is_taken else self._repaired(made)
         self._last = (text, taken, made.notes)
         return taken
 

@@ -73,16 +73,18 @@ def _parse_table(lines: Iterator[str], table: Table) -> None:
 
 def _body(lines: Iterator[str]) -> Iterator[str]:
     """The statements of a block, each on one line, without what the kernel has counted."""
-    pending = ""
+    pending: list[str] = []
+    depth = 0
     for line in lines:
         if line.startswith("\t}"):
             return
-        pending = f"{pending} {line.strip()}".strip()
-        bare = _QUOTED.sub("", pending)
-        if bare.count("{") == bare.count("}"):
-            if pending:
-                yield _COUNTER.sub("counter", pending)
-            pending = ""
+        bare = _QUOTED.sub("", line)
+        depth += bare.count("{") - bare.count("}")
+        pending.append(line.strip())
+        if depth <= 0:
+            if statement := " ".join(pending).strip():
+                yield _COUNTER.sub("counter", statement)
+            pending, depth = [], 0
 
 
 def _parse_chain(name: str, body: list[str]) -> Chain:

@@ -11,9 +11,10 @@ import logging
 import threading
 from collections.abc import Iterable
 
+from estiba.kernel.nfelements import ElementSocket
 from estiba.kernel.nft import Nft, RulesetWatch
 from estiba.model.errors import EstibaError, Internal, NotFound
-from estiba.network.firewall import standin
+from estiba.network.firewall import standin, wire
 from estiba.network.firewall.coexist import Admission
 from estiba.network.firewall.contents import Change, Contents
 from estiba.network.firewall.elements import change
@@ -38,6 +39,7 @@ class Firewall:
         """
         self.table = table
         self._nft = nft or Nft()
+        self._elements = ElementSocket()
         self._writer = Writer(self._nft, table)
         self._admission = Admission(self._nft, table)
         self._host = HostPolicy(table, obey=obey_host)
@@ -82,6 +84,7 @@ class Firewall:
         self._stop_watching()
         self._host.close()
         self._nft.close()
+        self._elements.close()
 
     def delete(self) -> None:
         """Deletes everything that is the firewall's, the administrator's chains too; none is no
@@ -190,11 +193,12 @@ class Firewall:
     # -- the tables ------------------------------------------------------------------------
 
     def _change(self, what: Change) -> None:
-        commands = change(self.table, *what)
-        if not commands:
-            return
+        elements = wire.changes(self.table, *what)
         try:
-            self._nft.run(commands)
+            if elements is None:
+                self._nft.run(change(self.table, *what))
+            elif elements:
+                self._elements.execute(elements)
         except (NotFound, Internal) as error:
             _log.info("the table %s is not as it was left, and written anew: %s", self.table, error)
             self._rewrite()
