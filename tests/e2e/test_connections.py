@@ -299,6 +299,9 @@ def test_many_networks_at_creation(daemon: PrivateDaemon) -> None:
     assert f"10.171.6.66\t{short}" in hosts and f"fd00:171:6::66\t{short}" in hosts
     daemon.docker("rename", "web", "shop")
     assert networks(daemon, "shop")["blue"]["DNSNames"] == ["shop", "one", "two", short]
+    daemon.docker("kill", "shop")
+    daemon.docker("rename", "shop", "kiosk")
+    assert networks(daemon, "kiosk")["blue"]["DNSNames"] == ["kiosk", "one", "two", short]
 
 
 def test_old_clients_give_one_network_and_one_mac_address(daemon: PrivateDaemon) -> None:

@@ -149,7 +149,8 @@ class Actor:
         """The name that it had. Raises AlreadyExists when the new one is taken."""
         async with self._lock:
             old = self.record.name
-            renamed = msgspec.structs.replace(self.record, name=name)
+            networks = [net.renamed(old, name) for net in self.record.networks]
+            renamed = msgspec.structs.replace(self.record, name=name, networks=networks)
             await self._journal.commit(renamed, "rename", attributes={"oldName": f"/{old}"})
             if renamed.state.is_up:
                 await self.connections.rename(name)

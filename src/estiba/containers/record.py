@@ -74,6 +74,14 @@ class AttachedNetwork(msgspec.Struct, frozen=True, kw_only=True):
             network=self.network, requested=self.requested, before=self.endpoint or self.before
         )
 
+    def renamed(self, old: str, name: str) -> AttachedNetwork:
+        """The same of a container that is not up and is called otherwise now."""
+        if self.before is None:
+            return self
+        names = [name if one == old else one for one in self.before.dns_names]
+        before = msgspec.structs.replace(self.before, container_name=name, dns_names=names)
+        return msgspec.structs.replace(self, before=before)
+
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """`status` is starting, healthy or unhealthy; `log` the newest probe results."""
