@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
-MEGABYTES = 512
+MEGABYTES = 256
 FILES = 500
 
 _CHUNK = bytes(1 << 20)
@@ -59,24 +59,25 @@ def small() -> None:
             os.stat(f"{place}/{name}")
 
 
-WORKS: dict[str, tuple[Callable[[], None], int]] = {
-    "write": (write, 2),
-    "read": (read, 6),
-    "small": (small, 6),
+WORKS: dict[str, tuple[Callable[[], None], Callable[[], float], int]] = {
+    "write": (write, time.perf_counter, 4),
+    "read": (read, time.process_time, 6),
+    "small": (small, time.process_time, 6),
 }
-"""What is done, and how often: the best time counts, whatever else runs on the host."""
+"""What is done, by which clock and how often: the best time counts. What waits for no disk is
+counted in the processor's time, so that other work on the host does not count."""
 
 
-def seconds(work: Callable[[], None]) -> float:
-    started = time.perf_counter()
+def seconds(work: Callable[[], None], clock: Callable[[], float]) -> float:
+    started = clock()
     work()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 if __name__ == "__main__":
-    chosen, times = WORKS[sys.argv[1]]
+    chosen, clock, times = WORKS[sys.argv[1]]
     join(int(sys.argv[2]))
     os.chdir(sys.argv[3])
     if chosen is read and not os.path.exists("big"):
         write()
-    print(min(seconds(chosen) for _ in range(times)))
+    print(min(seconds(chosen, clock) for _ in range(times)))
