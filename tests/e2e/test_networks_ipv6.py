@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 from collections.abc import Iterator
@@ -21,14 +22,19 @@ def clean(daemon: PrivateDaemon) -> Iterator[None]:
     before = HostState.read(only=daemon.tag)
     settings = [Path("/proc/sys/net/ipv6/conf/all/forwarding")]
     settings += Path("/proc/sys/net/ipv6/conf").glob("*/accept_ra")
-    values = {path: path.read_text() for path in settings}
+    values = {}
+    for path in settings:
+        # Other tests' links come and go meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            values[path] = path.read_text()
     yield
     for container in daemon.request("GET", "/containers/json?all=1")[1]:
         daemon.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
     daemon.request("POST", "/networks/prune")
     for path, value in values.items():
-        if path.exists() and path.read_text() != value:
-            path.write_text(value)
+        with contextlib.suppress(FileNotFoundError):
+            if path.read_text() != value:
+                path.write_text(value)
     wait_until(lambda: _is_clean(before, daemon), what="links to be gone")
     assert_clean(before, only=daemon.tag)
 
@@ -44,7 +50,8 @@ def _is_clean(before: HostState, daemon: PrivateDaemon) -> bool:
 @pytest.fixture
 def prefix() -> str:
     """A /48 that nobody else on this host has."""
-    return f"fd{secrets.token_hex(1)}:{secrets.token_hex(2)}:{secrets.token_hex(2)}"
+    first, second = (1 + secrets.randbelow(0xFFFF) for _ in range(2))
+    return f"fd{secrets.token_hex(1)}:{first:x}:{second:x}"
 
 
 def run(daemon: PrivateDaemon, name: str, *flags: str, command: str = "sleep 1000") -> None:

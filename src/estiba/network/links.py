@@ -241,8 +241,10 @@ def enable_forwarding(*, ipv6: bool) -> None:
     if not forwarding.exists() or forwarding.read_text().strip() == "1":
         return
     for setting in root.glob("*/accept_ra"):
-        if setting.read_text().strip() == "1":
-            setting.write_text("2")
+        # Links come and go meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            if setting.read_text().strip() == "1":
+                setting.write_text("2")
     forwarding.write_text("1")
 
 
