@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterable
 
 from estiba.kernel.nfelements import ElementSocket
@@ -27,6 +28,7 @@ from estiba.network.firewall.writer import Writer
 
 _log = logging.getLogger(__name__)
 _REMEMBERED_AFTER_S = 1.0
+_REMEMBERED_BY_S = 10.0
 
 
 class Firewall:
@@ -52,6 +54,7 @@ class Firewall:
         self._contents = Contents()
         self._is_whole = False
         self._timer: threading.Timer | None = None
+        self._first_at = self._changed_at = 0.0
 
     # -- the engine's life -----------------------------------------------------------------
 
@@ -174,15 +177,25 @@ class Firewall:
                 self._remember_later()
 
     def _remember_later(self) -> None:
-        """Once for all changes of a second."""
+        """When nothing has changed for a second, or after ten."""
+        self._changed_at = time.monotonic()
         if self._timer is None:
-            self._timer = threading.Timer(_REMEMBERED_AFTER_S, self._remember)
-            self._timer.daemon = True
-            self._timer.start()
+            self._first_at = self._changed_at
+            self._arm()
+
+    def _arm(self) -> None:
+        self._timer = threading.Timer(_REMEMBERED_AFTER_S, self._remember)
+        self._timer.daemon = True
+        self._timer.start()
 
     def _remember(self) -> None:
         with self.lock:
             if self._timer is None:
+                return
+            now = time.monotonic()
+            is_busy = now - self._changed_at < _REMEMBERED_AFTER_S
+            if is_busy and now - self._first_at < _REMEMBERED_BY_S:
+                self._arm()
                 return
             self._timer = None
             try:
