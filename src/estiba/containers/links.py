@@ -84,14 +84,14 @@ def linked_addresses(child: ContainerRecord) -> list[str]:
 
 
 def exposed(record: ContainerRecord) -> list[Port]:
-    """The exposed ports by number, TCP first."""
+    """The exposed ports by protocol, then by number."""
     found = {
         (number, protocol)
         for text in record.config.exposed_ports
         for numbers, protocol in [parse_port(text)]
         for number in numbers
     }
-    return sorted(found, key=lambda port: (port[0], port[1] != "tcp", port[1]))
+    return sorted(found, key=lambda port: (port[1], port[0]))
 
 
 def check_links(record: ContainerRecord, linked: Mapping[str, ContainerRecord]) -> None:
