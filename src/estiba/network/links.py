@@ -241,6 +241,9 @@ def enable_forwarding(*, ipv6: bool) -> None:
     if not forwarding.exists() or forwarding.read_text().strip() == "1":
         return
     for setting in root.glob("*/accept_ra"):
+        if setting.parent.name in ("all", "default"):
+            # Links that others make later, perhaps for guests, are theirs to decide on.
+            continue
         # Links come and go meanwhile.
         with contextlib.suppress(FileNotFoundError):
             if setting.read_text().strip() == "1":

@@ -172,10 +172,13 @@ def test_advertisements_and_duplicate_detection_are_off(host: Host) -> None:
 
 
 def test_a_host_that_listens_to_routers_goes_on_doing_so(host: Host) -> None:
-    before = Path("/proc/sys/net/ipv6/conf/up0/accept_ra").read_text().strip()
+
+    def listening(name: str) -> str:
+        return Path(f"/proc/sys/net/ipv6/conf/{name}/accept_ra").read_text().strip()
+
+    before = listening("up0"), listening("default")
     create(host)
-    after = Path("/proc/sys/net/ipv6/conf/up0/accept_ra").read_text().strip()
-    assert (before, after) == ("1", "2")
+    assert (before, listening("up0"), listening("default")) == (("1", "1"), "2", "1")
 
 
 def test_an_mtu_and_its_least_for_ipv6(host: Host) -> None:
