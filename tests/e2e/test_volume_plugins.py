@@ -217,7 +217,7 @@ def test_volumes_that_others_made_are_seen_and_taken_in(world: World) -> None:
     listed = daemon.docker("volume", "ls", "-f", "driver=blue", "--format", "{{.Name}}").stdout
     assert listed.split() == [b"ours", b"theirs"]
     shown = view(daemon, "theirs")
-    assert (shown["Driver"], shown["CreatedAt"]) == ("blue", "2026-01-02T03:04:05.000000000Z")
+    assert (shown["Driver"], shown["CreatedAt"]) == ("blue", "2026-01-02T03:04:05Z")
     daemon.run("-v", "theirs:/a", "busybox", "touch", "/a/file")
     assert (plugin.root / "volumes/theirs/file").exists()
     daemon.docker("volume", "rm", "ours", "theirs")

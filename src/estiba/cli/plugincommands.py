@@ -12,7 +12,7 @@ PLUGIN = {
     "create": Command(
         "[OPTIONS] PLUGIN PLUGIN-DATA-DIR",
         "Create a plugin from a directory with config.json and rootfs", "plugins:create",
-        "--compress  send the directory compressed", least=2, most=2),
+        "--compress  send the directory compressed", least=2),
     "disable": Command(
         "[OPTIONS] PLUGIN", "Disable a plugin", "plugins:disable",
         "-f --force  although it is in use", least=1, most=1),

@@ -11,7 +11,7 @@ from estiba.cli.parse import Arguments, UsageError
 from estiba.cli.progress import show_progress
 from estiba.cli.refs import reference
 from estiba.client.credentials import header
-from estiba.client.errors import ClientError
+from estiba.client.errors import ApiError, ClientError
 from estiba.client.host import read_config
 from estiba.client.http import Client, image_part
 from estiba.client.jsonlite import loads
@@ -37,8 +37,10 @@ _WIDTH = 45
 def create(client: Client, given: Arguments) -> int:
     from estiba.client.archive import pack
 
-    name, directory = given.words
+    name, directory = given.words[:2]
     reference(name)
+    if not os.path.lexists(directory):
+        raise UsageError(f"lstat {os.path.abspath(directory)}: no such file or directory")
     if not os.path.isdir(directory) or os.path.islink(directory.rstrip("/")):
         raise UsageError("context must be a directory")
     try:
@@ -153,7 +155,8 @@ def upgrade(client: Client, given: Arguments) -> int:
     try:
         view = client.get(f"/plugins/{image_part(given.words[0])}/json")
     except ClientError as error:
-        raise UsageError(f"error reading plugin data: {error}") from None
+        whose = "Error response from daemon: " if isinstance(error, ApiError) else ""
+        raise UsageError(f"error reading plugin data: {whose}{error}") from None
     if view["Enabled"]:
         raise UsageError("the plugin must be disabled before upgrading")
     name, old = view["Name"], reference(view["PluginReference"]).tagged

@@ -6,7 +6,6 @@ where volumes are mounted, which a plugin may tell anew at any time.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,9 +123,7 @@ class RemoteVolumes:
         if mounted:
             return mounted
         found = self._ask("Path", {"Name": name}, _Mountpoint, about=f"get {name}: ")
-        with contextlib.suppress(NotFound):  # it is there once it is mounted
-            return self._host_path(found.mountpoint) if found.mountpoint else ""
-        return ""
+        return self._shown_path(found.mountpoint)
 
     def get(self, name: str) -> DriverVolume:
         about = f"get {name}: "
@@ -147,10 +144,17 @@ class RemoteVolumes:
     def _view(self, volume: _Volume) -> DriverVolume:
         return DriverVolume(
             name=volume.name,
-            mountpoint=volume.mountpoint,
+            mountpoint=self._shown_path(volume.mountpoint),
             created_at=volume.created_at,
             status=volume.status or {},
         )
+
+    def _shown_path(self, told: str) -> str:
+        """Empty for one that is not there, or not yet."""
+        try:
+            return self._host_path(told) if told else ""
+        except EstibaError:
+            return ""
 
     def _host_path(self, told: str) -> str:
         """Raises Internal for what is no absolute path."""

@@ -33,18 +33,19 @@ def volume_view(record: VolumeRecord, volumes: Volumes) -> Json:
 
     What a driver that does not answer would say is left out.
     """
-    scope, mountpoint = "local", ""
+    scope, mountpoint, created = "local", "", timestamp(record.created_ns)
     status: Json = {}
     with contextlib.suppress(EstibaError, OSError):
         driver = volumes.driver(record.driver)
         scope = driver.scope
-        mountpoint = driver.path(record.name)
-        status = dict(driver.get(record.name).status)
+        found = driver.get(record.name)
+        mountpoint, status = found.mountpoint, dict(found.status)
+        created = found.created_at or created
     view = {
         "Name": record.name,
         "Driver": record.driver,
         "Mountpoint": mountpoint,
-        "CreatedAt": timestamp(record.created_ns),
+        "CreatedAt": created,
         "Labels": record.labels or None,
         "Scope": scope,
         "Options": record.options or None,
