@@ -175,6 +175,22 @@ def test_another_daemon_answers_at_once(daemon: PrivateDaemon, number: int) -> N
     assert looked_up(daemon, "one", "late") == [late]
 
 
+def test_a_question_asked_while_the_daemon_is_away_is_answered_by_the_next(
+    daemon: PrivateDaemon,
+) -> None:
+    """The C library asks again after five seconds, with the same socket."""
+    daemon.docker("network", "create", "net")
+    web = start(daemon, "web", "--net=net")
+    start(daemon, "client", "--net=net", *GLIBC)
+    pid = daemon.inspect("client")["State"]["Pid"]
+    daemon.kill9()
+    command = ["nsenter", "-t", str(pid), "-m", "-n", "/usr/bin/getent", "ahostsv4", "web"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as asking:
+        daemon.start()
+        out, _ = asking.communicate(timeout=30)
+    assert out.decode().split()[:1] == [web]
+
+
 @pytest.mark.parametrize("name", ["network.names-opened", "start.connected"])
 def test_a_daemon_that_dies_while_names_are_opened(
     daemon: PrivateDaemon, name: str, tmp_path: Path
