@@ -116,11 +116,7 @@ class RulesetWatch:
     ) -> None:
         self._changed = changed
         self._tick_s = tick_s
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
-        )
-        self._socket.bind((0, _GROUP_NFTABLES))
-        self._socket.setblocking(False)
+        self._socket = open_notices()
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="ruleset-watch", daemon=True)
         self._thread.start()
@@ -140,7 +136,7 @@ class RulesetWatch:
             ready = {fd for fd, _ in poll.poll(self._patience_ms(since))}
             if self._stop in ready:
                 return
-            if ready and self._is_foreign() and since is None:
+            if ready and heard_of_others(self._socket) and since is None:
                 since = time.monotonic()
             overdue = since is not None and time.monotonic() - since > _OVERDUE_S
             if overdue or not ready:
@@ -153,31 +149,46 @@ class RulesetWatch:
         tick = self._tick_s()
         return None if tick is None else tick * 1000
 
-    def _is_foreign(self) -> bool:
-        """Reads what has come. Notices that were lost (ENOBUFS) may have been of others."""
-        foreign = False
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                try:
-                    data = self._socket.recv(1 << 16)
-                except BlockingIOError:
-                    raise
-                except OSError:
-                    foreign = True
-                    continue
-                foreign |= _names_another_process(data)
-        return foreign
+
+def open_notices() -> socket.socket:
+    """A socket that hears of every change of the ruleset, in the caller's network namespace."""
+    notices = socket.socket(
+        socket.AF_NETLINK,
+        socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
+        NETLINK_NETFILTER,
+    )
+    notices.bind((0, _GROUP_NFTABLES))
+    return notices
 
 
-def _names_another_process(data: bytes) -> bool:
-    """Whether one of the messages ends a transaction that is not this process's."""
+def heard_of_others(notices: socket.socket, *, but: int = 0) -> bool:
+    """Reads what has come; whether others than this process, and its late thread `but`, did it.
+
+    Notices that were lost (ENOBUFS) may have been of others.
+    """
+    foreign = False
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            try:
+                data = notices.recv(1 << 16)
+            except BlockingIOError:
+                raise
+            except OSError:
+                foreign = True
+                continue
+            foreign |= _names_others(data, but)
+    return foreign
+
+
+def _names_others(data: bytes, but: int) -> bool:
+    """Whether one of the messages ends a transaction of another process, and not of `but`."""
     offset = 0
     while offset + _HEADERS.size <= len(data):
         length, kind, *_ = _HEADERS.unpack_from(data, offset)
         if kind == _NFT_MSG_NEWGEN:
             message = data[offset + _HEADERS.size : offset + length]
-            pid = parse_attributes(message).get(_NFTA_GEN_PROC_PID, b"")
-            if not _is_ours(int.from_bytes(pid, "big")):
+            pid = int.from_bytes(parse_attributes(message).get(_NFTA_GEN_PROC_PID, b""), "big")
+            if pid != but and not _is_ours(pid):
                 return True
         offset += (length + 3) & ~3
     return False

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Hos
 from tests.support.daemon import wait_until
 
 from estiba.kernel.netns import run_in_netns
-from estiba.kernel.nft import Nft
+from estiba.kernel.nft import Nft, open_notices
 from estiba.model.container import EndpointSettings
 from estiba.model.errors import InvalidArgument
 from estiba.network.dns import server as server_module
@@ -243,6 +245,26 @@ def test_another_engine_answers_at_once(named: Named) -> None:
             assert reply.answer[0][0].to_text() == two.ip_address
             named.again()
             assert named.told("one", "name-two", tcp=True) == two.ip_address
+
+
+def test_rules_that_others_delete_come_back(named: Named) -> None:
+    named.join("one")
+    two = named.join("two")
+    sandbox = named.sandbox("one")
+
+    def is_answered() -> bool:
+        try:
+            return named.told("one", "name-two", tcp=True, wait_s=1) == two.ip_address
+        except OSError:
+            return False
+
+    for command in ("flush ruleset", "flush table ip estiba_dns", "delete table ip estiba_dns"):
+        for _ in range(2):
+            subprocess.run(["nsenter", f"--net={sandbox}", "nft", *command.split()], check=True)
+            wait_until(is_answered, what=f"an answer after {command}")
+    # Its own change is none of others: it does not go on writing.
+    with run_in_netns(sandbox, open_notices) as notices:
+        assert not select.select([notices], [], [], 2 * server_module.MEND_AFTER_S)[0]
 
 
 def test_a_sandbox_that_is_gone_does_not_keep_the_engine_from_starting(named: Named) -> None:

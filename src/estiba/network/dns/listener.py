@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from estiba.kernel import failpoint, nft_batch
 from estiba.kernel.netns import run_in_netns
+from estiba.kernel.nft import open_notices
 from estiba.kernel.nft_batch import FilterChain
 from estiba.network.resolv import INTERNAL_SERVER
 
@@ -39,10 +42,14 @@ class Listener:
 
     udp: socket.socket
     tcp: socket.socket
+    notices: socket.socket
+    """Hears when somebody changes the rules of the namespace."""
+
+    ports: tuple[int, int]
 
     def close(self) -> None:
-        self.udp.close()
-        self.tcp.close()
+        for each in (self.udp, self.tcp, self.notices):
+            each.close()
 
 
 def open_listener(sandbox: Path) -> Listener:
@@ -52,18 +59,31 @@ def open_listener(sandbox: Path) -> Listener:
     return run_in_netns(sandbox, _open)
 
 
+def write_rules(sandbox: Path, listener: Listener) -> int:
+    """Leads port 53 to the sockets again, where others have changed the rules.
+
+    Returns the id of the thread that did it, which others may see named. Raises OSError.
+    """
+
+    def write() -> int:
+        nft_batch.write_table(TABLE, redirection(*listener.ports))
+        return threading.get_native_id()
+
+    return run_in_netns(sandbox, write)
+
+
 def _open() -> Listener:
-    listener = Listener(_bound(socket.SOCK_DGRAM), _bound(socket.SOCK_STREAM))
-    try:
-        listener.udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        listener.tcp.listen(_BACKLOG)
-        ports = listener.udp.getsockname()[1], listener.tcp.getsockname()[1]
+    with ExitStack() as undo:
+        udp = undo.enter_context(_bound(socket.SOCK_DGRAM))
+        tcp = undo.enter_context(_bound(socket.SOCK_STREAM))
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        tcp.listen(_BACKLOG)
+        ports = udp.getsockname()[1], tcp.getsockname()[1]
         nft_batch.write_table(TABLE, redirection(*ports))
+        notices = undo.enter_context(open_notices())
         failpoint.hit("network.names-opened")
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+        undo.pop_all()
+    return Listener(udp, tcp, notices, ports)
 
 
 def _bound(kind: int) -> socket.socket:

@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 
 from estiba.kernel.netns import NamespaceThread
+from estiba.kernel.nft import heard_of_others
 from estiba.network.dns.forward import Forwarder, Message
-from estiba.network.dns.listener import PORT, Listener
+from estiba.network.dns.listener import PORT, Listener, write_rules
 from estiba.network.dns.message import (
     MAX_MESSAGE,
     Answer,
@@ -48,6 +49,9 @@ CROWD, MAX_PENDING_IN_CROWD = 1024, 16
 MAX_STREAMS = 64
 WINDOW_S, MAX_IN_WINDOW = 0.05, 500
 """Answers to one container: 10,000 a second."""
+
+MEND_AFTER_S = 0.5
+"""So often at most the rules in a namespace are written anew."""
 
 _IDLE_S = 10.0
 _TURN = 16
@@ -110,6 +114,7 @@ class NameServer:
         client.forwarder = Forwarder(open_socket)
         self._clients[client.container_id] = client
         self._loop.add_reader(client.listener.udp, self._read, client)
+        self._loop.add_reader(client.listener.notices, self._heed, client)
         self._keep(client, self._listen(client))
 
     def remove(self, container_id: str) -> None:
@@ -117,6 +122,7 @@ class NameServer:
         if client is None:
             return
         self._loop.remove_reader(client.listener.udp)
+        self._loop.remove_reader(client.listener.notices)
         for task in client.tasks:
             task.cancel()
         if client.server is not None:
@@ -124,6 +130,27 @@ class NameServer:
         for writer in list(client.streams):
             writer.transport.abort()
         client.listener.close()
+
+    # -- rules that others change ----------------------------------------------------------
+
+    def _heed(self, client: Client) -> None:
+        """Somebody in the container's namespace has changed rules: the server's may be gone."""
+        if heard_of_others(client.listener.notices):
+            self._loop.remove_reader(client.listener.notices)
+            self._keep(client, self._mend(client))
+
+    async def _mend(self, client: Client) -> None:
+        listener = client.listener
+        is_changed = True
+        try:
+            while is_changed:
+                await asyncio.sleep(MEND_AFTER_S)
+                work = partial(write_rules, client.sandbox, listener)
+                writer = await self._loop.run_in_executor(None, work)
+                is_changed = heard_of_others(listener.notices, but=writer)
+        except OSError as error:
+            _log.warning("names of container %s: %s", client.container_id[:12], error)
+        self._loop.add_reader(listener.notices, self._heed, client)
 
     # -- questions -------------------------------------------------------------------------
 
