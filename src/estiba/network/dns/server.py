@@ -129,7 +129,8 @@ class NameServer:
             client.server.close()
         for writer in list(client.streams):
             writer.transport.abort()
-        client.listener.close()
+        # Closing what hears of rules may wait for a grace period of the kernel.
+        self._loop.run_in_executor(None, client.listener.close)
 
     # -- rules that others change ----------------------------------------------------------
 
