@@ -27,6 +27,7 @@ from estiba.model.ids import new_id
 from estiba.store import Store, Transaction
 from estiba.volumes.driver import LOCAL, Drivers, NoDrivers, VolumeDriver
 from estiba.volumes.local import LocalDriver
+from estiba.volumes.locks import NamedLocks
 from estiba.volumes.populate import populate, populate_mounted
 from estiba.volumes.record import (
     ANONYMOUS_LABEL,
@@ -70,7 +71,7 @@ class Volumes:
         self._records: dict[str, VolumeRecord] = {}
         self._users: dict[str, set[str]] = {}
         self._is_restored = False
-        self._by_name: dict[str, threading.Lock] = {}
+        self._locks = NamedLocks()
 
     def start(self) -> None:
         """Reads the records, finishes removals, and takes in directories without a record."""
@@ -252,9 +253,7 @@ class Volumes:
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """A lock for one volume: what is mounted may lie on a server that does not answer."""
-        with self._lock:
-            lock = self._by_name.setdefault(name, threading.Lock())
-        with lock:
+        with self._locks.held(name):
             yield
 
     # -- for work on whole volumes (volumes.whole) -----------------------------------------

@@ -306,3 +306,13 @@ def test_killed_at_any_step(tmp_path: Path, image: Path, point: str, exists: boo
     assert sorted(path.name for path in (tmp_path / "volumes").iterdir()) == ["data"]
     assert sorted(path.name for path in (tmp_path / "volumes/data").iterdir()) == ["_data"]
     store.close()
+
+
+def test_what_is_gone_takes_no_room(volumes: Volumes) -> None:
+    for _ in range(50):
+        name = volumes.create().name
+        volumes.mount(name, user="one")
+        volumes.release(name, user="one")
+        volumes.remove(name)
+    assert len(volumes._locks) == 0
+    assert not volumes._users
