@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 
 from estiba.containers.idmaps import parse_idmap
 from estiba.kernel import failpoint
-from estiba.kernel.confined import ensure_directory_in_root, open_in_root, opened_root
+from estiba.kernel.confined import (
+    Resolve,
+    ensure_directory_in_root,
+    open_in_root,
+    openat2,
+    opened_root,
+)
 from estiba.kernel.idmap import IdMap, mount_mapped, swap
 from estiba.kernel.mounts import attach_tree, clone_tree, file_system_of, is_mounted
 from estiba.model.errors import FailedPrecondition, NotFound
@@ -27,8 +33,17 @@ if TYPE_CHECKING:
 
     Owner = tuple[int, int]
 
+_AT_FDCWD = -100
 
-def pin(target: Path, source: Path, plan: MountPlan, user: Callable[[], Owner]) -> Path:
+
+def pin(
+    target: Path,
+    source: Path,
+    plan: MountPlan,
+    user: Callable[[], Owner],
+    *,
+    follow: bool = True,
+) -> Path:
     """Mounts what the plan means below `source` at `target`; harmless when it is there.
 
     `user` says as whom the container runs. Raises NotFound for a subpath that is not there and
@@ -36,7 +51,7 @@ def pin(target: Path, source: Path, plan: MountPlan, user: Callable[[], Owner]) 
     """
     if is_mounted(target):
         return target
-    with _opened(source, plan) as fd:
+    with _opened(source, plan, follow=follow) as fd:
         status = os.fstat(fd)
         if stat.S_ISDIR(status.st_mode):
             target.mkdir(exist_ok=True)
@@ -57,12 +72,34 @@ def pin(target: Path, source: Path, plan: MountPlan, user: Callable[[], Owner]) 
 
 
 @contextmanager
-def _opened(source: Path, plan: MountPlan) -> Iterator[int]:
-    fd = open_below(source, plan) if plan.subpath else os.open(source, os.O_PATH | os.O_CLOEXEC)
+def _opened(source: Path, plan: MountPlan, *, follow: bool) -> Iterator[int]:
+    fd = open_source(source, plan, follow=follow)
     try:
         yield fd
     finally:
         os.close(fd)
+
+
+def open_source(source: Path, plan: MountPlan, *, follow: bool) -> int:
+    """A descriptor (O_PATH) of what the plan means. Without `follow` no part of `source` may be
+    a symlink: a plugin that is confined might put one there at any time.
+
+    Raises NotFound, OSError.
+    """
+    if follow:
+        if plan.subpath:
+            return open_below(source, plan)
+        return os.open(source, os.O_PATH | os.O_CLOEXEC)
+    try:
+        root = openat2(_AT_FDCWD, os.fspath(source), os.O_PATH, 0, Resolve.NO_SYMLINKS)
+    except OSError as error:
+        raise NotFound(f"cannot access path {source}: {error.strerror}") from error
+    if not plan.subpath:
+        return root
+    try:
+        return open_below(Path(f"/proc/self/fd/{root}"), plan)
+    finally:
+        os.close(root)
 
 
 def open_below(source: Path, plan: MountPlan) -> int:

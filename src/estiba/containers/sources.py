@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.containers.hostfiles import NAMES, HostFiles
-from estiba.containers.pins import open_below, pin
+from estiba.containers.pins import open_source, pin
 from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord, MountPlan
 from estiba.kernel.confined import exists_in_root, opened_root
@@ -24,8 +24,6 @@ from estiba.model.ids import new_id
 from estiba.runtime.mounts import SpecMount, bind, tmpfs, tmpfs_mount
 from estiba.runtime.users import resolve_user
 from estiba.volumes.volumes import Volumes
-
-_ANYTHING = os.O_PATH | os.O_CLOEXEC
 
 Find = Callable[[str], ContainerRecord]
 
@@ -91,7 +89,8 @@ class Sources:
         """Volumes outlive the run; what is mounted in them and shared memory does not."""
         unmount(self._shm(record.id))
         for index, plan in enumerate(record.mounts):
-            if plan.subpath or plan.idmap is not None:
+            # A plugin may have been switched off meanwhile: nobody knows what it was.
+            if plan.type == "volume" or self._is_pinned(plan):
                 unmount(self._pinned(record.id, index))
             if plan.type == "image":
                 unmount(self.paths.run(record.id) / f"image-{index}")
@@ -139,14 +138,21 @@ class Sources:
             self.mount_layers(plan.layers, source)
         else:
             source = self.path(plan)
-        if not plan.subpath and plan.idmap is None:
+        if not self._is_pinned(plan):
             return source
 
         def user() -> tuple[int, int]:
             found = resolve_user(self.paths.rootfs(record.id), record.config.user)
             return found.uid, found.gid
 
-        return pin(self._pinned(record.id, index), source, plan, user)
+        target, follow = self._pinned(record.id, index), not self._is_confined(plan)
+        return pin(target, source, plan, user, follow=follow)
+
+    def _is_pinned(self, plan: MountPlan) -> bool:
+        return bool(plan.subpath) or plan.idmap is not None or self._is_confined(plan)
+
+    def _is_confined(self, plan: MountPlan) -> bool:
+        return plan.type == "volume" and self.volumes.is_confined(plan.driver)
 
     def warnings(self, record: ContainerRecord) -> Iterator[str]:
         """Says which binds will not see later mounts of the host, though they ask for them."""
@@ -174,7 +180,7 @@ class Sources:
         Raises NotADirectoryError for a file.
         """
         with self._at_hand(plan) as source:
-            fd = open_below(source, plan) if plan.subpath else os.open(source, _ANYTHING)
+            fd = open_source(source, plan, follow=not self._is_confined(plan))
             try:
                 if not stat.S_ISDIR(os.fstat(fd).st_mode):
                     raise NotADirectoryError(errno.ENOTDIR, f"{source} is no directory")

@@ -55,6 +55,7 @@ class Registry:
         self._lock = threading.Lock()
         self._known: dict[str, Plugin] = {}
         self._managed: dict[str, Plugin] = {}
+        self._ever_managed: set[str] = set()
         self._greeting: dict[str, threading.Lock] = {}
 
     def get(self, name: str, kind: str, *, is_query: bool = False) -> Plugin:
@@ -105,6 +106,7 @@ class Registry:
         patience = replace(self._patience, call_s=timeout_s) if timeout_s else self._patience
         client = Client(name, address, patience)
         with self._lock:
+            self._ever_managed.add(name)
             self._managed[name] = Plugin(name, client, implements, find_path)
 
     def unregister(self, name: str) -> None:
@@ -127,6 +129,11 @@ class Registry:
         with self._lock:
             tagged = f"{name}:latest"
             return tagged if name not in self._managed and tagged in self._managed else name
+
+    def is_managed(self, name: str) -> bool:
+        """Whether the engine runs it itself; of one that is switched off its name tells."""
+        with self._lock:
+            return bool({name, f"{name}:latest"} & self._ever_managed)
 
     def _find_managed(self, name: str) -> Plugin | None:
         """A tag that is not given is `latest`."""

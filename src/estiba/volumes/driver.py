@@ -70,6 +70,9 @@ class Drivers(Protocol):
     def full_name(self, name: str) -> str:
         """What records call the driver."""
 
+    def is_confined(self, name: str) -> bool:
+        """Whether it runs in the engine's sandbox: its paths may turn into links at any time."""
+
 
 class NoDrivers:
     """`Drivers` of an engine without plugins."""
@@ -82,3 +85,6 @@ class NoDrivers:
 
     def full_name(self, name: str) -> str:
         return name
+
+    def is_confined(self, name: str) -> bool:
+        return False

@@ -209,6 +209,9 @@ class PluginDrivers:
     def full_name(self, name: str) -> str:
         return self._registry.full_name(name)
 
+    def is_confined(self, name: str) -> bool:
+        return self._registry.is_managed(name)
+
     def active(self) -> Mapping[str, VolumeDriver]:
         return {name: self.find(name) for name in self._registry.active(VOLUME)}
 

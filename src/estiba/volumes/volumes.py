@@ -185,6 +185,10 @@ class Volumes:
             known = set(self._records)
         return find_strangers(self._drivers, known)
 
+    def is_confined(self, driver: str) -> bool:
+        """Whether a driver of that name is a plugin that must not reach out of its own root."""
+        return self._drivers.is_confined(driver)
+
     def has(self, name: str) -> bool:
         return name in self._records
 
