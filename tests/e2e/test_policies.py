@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import sqlite3
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -176,3 +177,18 @@ def test_killed_while_a_container_joins_nothing_of_it_is_left(daemon: PrivateDae
     run(daemon, "db", "--network", "app")
     listed = subprocess.run(counters, capture_output=True, text=True, check=True).stdout
     assert listed.count("counter policy_x_") == 1
+
+
+def test_a_policy_whose_network_is_gone_is_forgotten(daemon: PrivateDaemon) -> None:
+    estiba(daemon, "network", "create", "app")
+    estiba(daemon, "network", "policy", "set", "app", stdin="default closed")
+    daemon.stop()
+    with sqlite3.connect(daemon.data_root / "estiba.db") as database:
+        database.execute("UPDATE records SET id = 'gone' WHERE kind = 'policy'")
+    daemon.start()
+    wait_until(lambda: not stored_policies(daemon), what="the policy of no network to be forgotten")
+
+
+def stored_policies(daemon: PrivateDaemon) -> list[str]:
+    with sqlite3.connect(daemon.data_root / "estiba.db") as database:
+        return [row[0] for row in database.execute("SELECT id FROM records WHERE kind='policy'")]

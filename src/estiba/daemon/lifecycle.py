@@ -69,6 +69,7 @@ class Daemon:
                     unmount(point)
                 shutil.rmtree(run, ignore_errors=True)
         self.core.networks.sweep(live)
+        self.core.policies.sweep({network.id for network in self.core.networks.networks()})
 
     async def close(self) -> None:
         """Stops serving; containers run on."""

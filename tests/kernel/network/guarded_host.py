@@ -21,6 +21,8 @@ from estiba.network.policy.rules import parse_policy
 from estiba.network.policy.world import World
 from estiba.network.record import Endpoint, NetworkRecord, NetworkSpec
 
+PATIENT_S = 5.0
+TALK_S = 2.0
 QUIET_S = 0.4
 """A packet that has not been answered by then was dropped."""
 
@@ -81,6 +83,12 @@ class GuardedHost(Host):
             return False
         return True
 
+    def reaches(
+        self, where: Path | None, address: str, port: int, kind: int = socket.SOCK_STREAM
+    ) -> bool:
+        """As `passes`, with patience: for what is to be answered."""
+        return self.passes(where, address, port, kind, PATIENT_S)
+
     def refusal(self, where: Path | None, address: str, port: int) -> str:
         """How a connection fails."""
 
@@ -133,7 +141,7 @@ class Conversation:
             )
             self._far, _ = listener.accept()
         for each in (self._near, self._far):
-            each.settimeout(QUIET_S)
+            each.settimeout(TALK_S)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 import pytest
 from tests.kernel.network.guarded_host import Conversation, GuardedHost
 from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
-from tests.kernel.network.test_networks import fixed
+from tests.kernel.network.test_networks import fixed, ping
 from tests.support.daemon import wait_until
 
 from estiba.kernel.netns import run_in_netns
@@ -52,8 +52,8 @@ def test_a_closed_network_lets_through_what_its_rules_name(guarded: GuardedHost)
     for port in (5432, 5433):
         guarded.listen(guarded.box("db"), port)
         guarded.listen(guarded.box("db"), port, udp)
-    assert guarded.passes(web, db.ip_address, 5432)
-    assert guarded.passes(web, db.ip_address, 5432, udp)
+    assert guarded.reaches(web, db.ip_address, 5432)
+    assert guarded.reaches(web, db.ip_address, 5432, udp)
     assert not guarded.passes(web, db.ip_address, 5433)
     assert not guarded.passes(web, db.ip_address, 5433, udp)
     assert not guarded.passes(guarded.box("other"), db.ip_address, 5432)
@@ -70,15 +70,15 @@ def test_egress_none_leaves_the_network_alone(guarded: GuardedHost) -> None:
     guarded.listen(None, 81)
     guarded.listen(guarded.outside, 82)
     box = guarded.box("web")
-    assert guarded.passes(box, db.ip_address, 80)
+    assert guarded.reaches(box, db.ip_address, 80)
     assert not guarded.passes(box, web.gateway, 81)
     assert not guarded.passes(box, HOST_ADDRESS, 81)
     assert "No route to host" in guarded.refusal(box, OUTSIDE_ADDRESS, 82), "refused at once"
-    assert guarded.passes(guarded.box("db"), OUTSIDE_ADDRESS, 82)
+    assert guarded.reaches(guarded.box("db"), OUTSIDE_ADDRESS, 82)
     guarded.listen(box, 83)
-    assert guarded.passes(None, web.ip_address, 83), "answers are no egress"
+    assert guarded.reaches(None, web.ip_address, 83), "answers are no egress"
     guarded.confine("web", "")
-    assert guarded.passes(box, OUTSIDE_ADDRESS, 82)
+    assert guarded.reaches(box, OUTSIDE_ADDRESS, 82)
 
 
 def test_rules_know_containers_by_alias_label_and_address(guarded: GuardedHost) -> None:
@@ -110,7 +110,7 @@ def test_a_container_that_comes_later_is_met_by_the_rules(guarded: GuardedHost) 
     guarded.join("other", "app")
     assert not guarded.passes(guarded.box("other"), db.ip_address, 80)
     web = guarded.join("web", "app")
-    assert guarded.passes(guarded.box("web"), db.ip_address, 80)
+    assert guarded.reaches(guarded.box("web"), db.ip_address, 80)
     guarded.networks.disconnect("web", web)
     thief = guarded.join("thief", "app", settings=fixed(web.ip_address))
     assert thief.ip_address == web.ip_address
@@ -159,16 +159,16 @@ def test_names_let_their_addresses_through_and_no_others(guarded: GuardedHost) -
     outside = [ip_address(OUTSIDE_ADDRESS)]
     assert not guarded.passes(box, OUTSIDE_ADDRESS, 443)
     policies.answered("web", "good.example", outside, 5)
-    assert guarded.passes(box, OUTSIDE_ADDRESS, 443)
+    assert guarded.reaches(box, OUTSIDE_ADDRESS, 443)
     assert not guarded.passes(box, OUTSIDE_ADDRESS, 444)
     guarded.again()
     guarded.networks.restore(guarded.endpoints)
-    assert guarded.passes(box, OUTSIDE_ADDRESS, 443), "the next engine knows it still"
+    assert guarded.reaches(box, OUTSIDE_ADDRESS, 443), "the next engine knows it still"
     subprocess.run(["nft", "flush", "ruleset"], check=True)
     wait_until(lambda: guarded.counts(), what="the ruleset to be back")
-    assert guarded.passes(box, OUTSIDE_ADDRESS, 443)
+    assert guarded.reaches(box, OUTSIDE_ADDRESS, 443)
     guarded.policies.answered("web", "x.wild.example", outside, 5)
-    assert guarded.passes(box, OUTSIDE_ADDRESS, 444)
+    assert guarded.reaches(box, OUTSIDE_ADDRESS, 444)
 
 
 def test_an_answer_cannot_lead_to_the_host_or_to_metadata(guarded: GuardedHost) -> None:
@@ -198,7 +198,7 @@ def test_no_window_at_a_restart_and_none_after_a_flush(guarded: GuardedHost) -> 
     for _ in range(2):
         assert not guarded.passes(guarded.box("other"), db.ip_address, 80)
         assert not guarded.passes(guarded.box("web"), OUTSIDE_ADDRESS, 80)
-        assert guarded.passes(guarded.box("web"), db.ip_address, 80)
+        assert guarded.reaches(guarded.box("web"), db.ip_address, 80)
         guarded.networks.restore(guarded.endpoints)
     after = {count.point.tag: count.packets for count in guarded.policies.counts()}
     assert all(after[tag] >= packets for tag, packets in before.items()), "counters are kept"
@@ -316,4 +316,30 @@ def test_a_renamed_container_is_met_by_its_new_name_and_never_without_rules(
     guarded.policies.left = watched  # type: ignore[method-assign]
     guarded.networks.rename("web", "new")
     assert seen == [False]
-    assert guarded.passes(guarded.box("web"), db.ip_address, 80)
+    assert guarded.reaches(guarded.box("web"), db.ip_address, 80)
+
+
+def test_no_kind_of_icmp_is_a_way_out(guarded: GuardedHost) -> None:
+    """Answers that nobody asked for, and neighbour discovery for those who are none."""
+    guarded.make("app", enable_ipv6=True)
+    guarded.facts["web"] = Facts(egress="none")
+    endpoint = guarded.join("web", "app")
+    kinds6 = (1, 2, 3, 4, 128, 129, 130, 131, 132, 133, 134, 135, 136, 137, 143)
+    kinds4 = (0, 3, 8, 11, 12, 13, 14)
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as six:
+            for kind in kinds6:
+                six.sendto(bytes([kind, 0, 0, 0]) + b"secret" * 10, ("2001:db8::1", 0))
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as four:
+            for kind in kinds4:
+                body = bytes([kind, 0, 0, 0]) + b"secret" * 10
+                four.sendto(body, (OUTSIDE_ADDRESS, 0))
+
+    run_in_netns(guarded.box("web"), send)
+    (count,) = (c for c in guarded.policies.counts() if c.point.rule.startswith("egress none"))
+    # Advertisements and redirects are dropped before, as pretence.
+    assert count.packets >= len(kinds6) + len(kinds4) - 3
+    assert ping(guarded.box("web"), endpoint.ipv6_gateway) is False
+    guarded.confine("web", "allow=*")
+    assert ping(guarded.box("web"), endpoint.ipv6_gateway), "neighbour discovery works"

@@ -83,11 +83,11 @@ def test_an_allowed_name_is_answered_and_reached_and_no_other(
     assert refused.rcode() == dns.rcode.NXDOMAIN
     assert outsider.asked == [], "a question is no way out"
     assert OUTSIDE_ADDRESS in told(box, "good.example").split()
-    assert host.passes(box, OUTSIDE_ADDRESS, 443)
+    assert host.reaches(box, OUTSIDE_ADDRESS, 443)
     assert not host.passes(box, OUTSIDE_ADDRESS, 53), "nor is a server outside"
     assert told(box, "trap.good.example") == "169.254.169.254"
     assert not host.policies.known("web", "*.good.example")
-    assert host.passes(host.box("free"), OUTSIDE_ADDRESS, 443)
+    assert host.reaches(host.box("free"), OUTSIDE_ADDRESS, 443)
 
 
 def test_with_egress_none_only_containers_have_names(

@@ -30,13 +30,19 @@ FLOWS = ("policy_flows4", "policy_flows6")
 LOG_PREFIX = "estiba:"
 _ANSWERS = 1 << 20
 _LOG_LIMIT = "policy_log"
-_ICMP = (
+_OF_LINKS = (
+    "mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report, "
+    "nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert"
+)
+_SOLICITED = "{ nd-neighbor-solicit, nd-neighbor-advert }"
+_NEIGHBOURS = f"icmpv6 type {{ {_OF_LINKS} }} return"
+_ANSWERS_OF_ICMP = (
     "icmp type { echo-reply, destination-unreachable, time-exceeded, parameter-problem } return",
     "icmpv6 type { echo-reply, destination-unreachable, packet-too-big, time-exceeded, "
-    "parameter-problem, mld-listener-query, mld-listener-report, mld-listener-done, "
-    "mld2-listener-report, nd-router-solicit, nd-router-advert, nd-neighbor-solicit, "
-    "nd-neighbor-advert } return",
+    f"parameter-problem, {_OF_LINKS} }} return",
 )
+"""Where connections are not tracked; elsewhere answers are known, and others are no answers."""
+
 _TO_MANY = "fib daddr type { broadcast, multicast }"
 _LATER_FRAGMENTS = (
     "ip frag-off & 0x1fff != 0 return",
@@ -66,6 +72,15 @@ class Point:
     @property
     def chain(self) -> str:
         return f"policy_d_{self.tag}"
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What one rule has met at one container."""
+
+    point: Point
+    packets: int
+    size_bytes: int
 
 
 @dataclass(slots=True)
@@ -193,6 +208,8 @@ class _Writer:
         for subnet in network.subnets:
             word = "ip" if subnet.version == 4 else "ip6"
             own = ", ".join(str(a) for a in network.gateways if a.version == subnet.version)
+            if own and word == "ip6":
+                rules.append(f"ip6 daddr {{ {own} }} icmpv6 type {_SOLICITED} return")
             but = f"{word} daddr != {{ {own} }} " if own else ""
             rules.append(f"{but}{word} daddr {subnet} return")
         rules.append(f"{_TO_MANY} return")
@@ -264,7 +281,7 @@ class _Writer:
     def finish(self) -> None:
         inet, bridge = self._made.inet, self._made.bridge
         # Neighbour discovery passes here where br_netfilter shows bridged packets.
-        entry = [_ICMP[1]] if self._guarded else []
+        entry = [_NEIGHBOURS] if self._guarded else []
         if self._guarded:
             self._finish_bridge()
             for family, word in (("4", "ip"), ("6", "ip6")):
@@ -277,7 +294,7 @@ class _Writer:
                 "policy_output",
                 [
                     "ct state established,related return",
-                    _ICMP[1],
+                    _NEIGHBOURS,
                     "ip daddr vmap @policy_host4",
                     "ip6 daddr vmap @policy_host6",
                 ],
@@ -292,7 +309,8 @@ class _Writer:
                 "policy_egress",
                 [
                     "ct state established,related return",
-                    _ICMP[1],
+                    # Elsewhere a packet of these kinds could carry anything out.
+                    f"ip6 daddr {{ fe80::/10, ff00::/8 }} {_NEIGHBOURS}",
                     "iifname . ether saddr vmap @policy_out",
                 ],
                 "type filter hook prerouting priority mangle; policy accept",
@@ -302,7 +320,7 @@ class _Writer:
             )
             inet.chain(
                 "policy_input",
-                [_ICMP[1], f"{_TO_MANY} iifname . ether saddr @policy_confined drop"],
+                [_NEIGHBOURS, f"{_TO_MANY} iifname . ether saddr @policy_confined drop"],
                 "type filter hook input priority filter; policy accept",
             )
         for ruleset in (inet, bridge):
@@ -330,7 +348,7 @@ class _Writer:
             [
                 "ether type arp return",
                 *_LATER_FRAGMENTS,
-                *_ICMP,
+                *_ANSWERS_OF_ICMP,
                 *answers,
                 "oifname vmap @policy_in",
                 "meta l4proto != { tcp, udp, sctp } return",

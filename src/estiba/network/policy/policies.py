@@ -11,7 +11,8 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 from estiba.kernel import conntrack, failpoint
 from estiba.kernel.nflog import PacketLog
@@ -22,7 +23,7 @@ from estiba.network.firewall.policy import PolicyText
 from estiba.network.firewall.table import Firewall
 from estiba.network.plan import OPTION_ANTI_SPOOFING, parse_truth
 from estiba.network.policy import carried, stored
-from estiba.network.policy.compile import Compiled, Point, compile_state
+from estiba.network.policy.compile import Compiled, Count, Point, compile_state
 from estiba.network.policy.denials import Denials, open_log
 from estiba.network.policy.egress import OPTION, Address, parse_egress
 from estiba.network.policy.flows import Flows
@@ -42,15 +43,6 @@ from estiba.network.record import Endpoint, NetworkRecord
 from estiba.store import Store
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """What one rule has met at one container."""
-
-    point: Point
-    packets: int
-    size_bytes: int
 
 
 class Policies:
@@ -147,7 +139,16 @@ class Policies:
             self._networks.pop(network.id, None)
             known = self._policies.pop(network.id, None)
         if known is not None:
-            self._store.commit_blocking(lambda tx: tx.delete(stored.KIND, network.id), durable=True)
+            self._store.commit_blocking(partial(stored.forget, network_id=network.id), durable=True)
+
+    def sweep(self, networks: Collection[str]) -> None:
+        """Forgets policies of networks that are no more: an engine died between the two."""
+        with self._firewall.lock:
+            gone = [each for each in self._policies if each not in networks]
+            for each in gone:
+                del self._policies[each]
+        for each in gone:
+            self._store.commit_blocking(partial(stored.forget, network_id=each), durable=True)
 
     def _note(self, network: NetworkRecord, endpoint: Endpoint) -> None:
         if network.driver == "null":

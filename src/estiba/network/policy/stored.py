@@ -45,3 +45,7 @@ def write(tx: Transaction, network: NetworkRecord, policy: NetworkPolicy) -> Non
         tx.put(KIND, network.id, msgspec.json.encode(_Stored(policy.lines())))
     attributes = {"name": network.name, "type": network.driver}
     tx.add_event(Event(EventType.NETWORK, "policy", network.id, attributes))
+
+
+def forget(tx: Transaction, *, network_id: str) -> None:
+    tx.delete(KIND, network_id)
