@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import stat
@@ -316,3 +317,35 @@ def test_what_is_gone_takes_no_room(volumes: Volumes) -> None:
         volumes.remove(name)
     assert len(volumes._locks) == 0
     assert not volumes._users
+
+
+def test_many_at_once_on_few_names(volumes: Volumes, tmp_path: Path) -> None:
+    """Records and directories agree, whoever makes, uses and removes what at the same time."""
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        choices = random.Random(number)
+        user = f"user{number}"
+        for _ in range(60):
+            name = f"vol{choices.randrange(3)}"
+            try:
+                volumes.create(name)
+                (volumes.mount(name, user=user) / user).touch()
+                volumes.release(name, user=user)
+                volumes.remove(name)
+            except (Conflict, NotFound):
+                volumes.release(name, user=user)
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    known = sorted(record.name for record in volumes.volumes())
+    assert sorted(path.name for path in (tmp_path / "volumes").iterdir()) == known
+    for name in known:
+        volumes.remove(name)
+    assert len(volumes._locks) == 0
