@@ -96,9 +96,20 @@ class _Copy:
             os.mknod(name, mode, status.st_rdev, dir_fd=target)
         os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
         if not stat.S_ISLNK(mode):
-            os.chmod(name, stat.S_IMODE(mode), dir_fd=target)
+            _set_mode(target, name, mode)
         times = (status.st_atime_ns, status.st_mtime_ns)
         os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
+
+
+def _set_mode(directory: int, name: str, mode: int) -> None:
+    """Of a node; who has the volume too may have put a symlink in its place by now."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(mode):
+            raise OSError(errno.ESTALE, f"{name} changed while it was copied")
+        os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(mode))
+    finally:
+        os.close(fd)
 
 
 def _names(directory: int) -> Iterator[str]:

@@ -327,6 +327,35 @@ def test_on_a_full_disk(small_disk: Path, tmp_path: Path, store: Store) -> None:
     assert volumes.create("again").name == "again"
 
 
+def test_a_symlink_in_the_place_of_a_copied_node_leads_nowhere(
+    volumes: Volumes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user of the volume swaps it as soon as it is made: no file of the host changes."""
+    source, image, host = tmp_path / "source", tmp_path / "image" / "dir", tmp_path / "host"
+    source.mkdir()
+    image.mkdir(parents=True)
+    os.mkfifo(image / "pipe")
+    (image / "pipe").chmod(0o6777)
+    host.touch(0o600)
+    genuine = os.mknod
+
+    def swapped(name: str, *arguments: int, dir_fd: int) -> None:
+        genuine(name, *arguments, dir_fd=dir_fd)
+        os.unlink(name, dir_fd=dir_fd)
+        os.symlink(host, name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mknod", swapped)
+    volumes.create("vol", options={"type": "none", "device": os.fspath(source), "o": "bind"})
+    volumes.mount("vol", user="one")
+    try:
+        with pytest.raises(Internal, match="changed while it was copied"):
+            volumes.fill("vol", image.parent, "/dir")
+    finally:
+        volumes.release("vol", user="one")
+    assert host.stat().st_mode & 0o7777 == 0o600
+    assert not list(source.iterdir())
+
+
 @pytest.fixture
 def silent(volumes: Volumes, store: Store, tmp_path: Path) -> Iterator[int]:
     """Volume `silent` lies on a file system whose server never answers, and is mounted."""
