@@ -16,6 +16,8 @@ from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import TypeVar
 
+from tests.support.daemon import wait_until
+
 from estiba.kernel import rtnetlink
 from estiba.kernel.libc import check, libc
 from estiba.kernel.netlink import NetlinkSocket
@@ -111,9 +113,11 @@ class Host:
 
         return self._from(where, call)
 
-    def is_blocked(self, where: Path | None, address: str, port: int) -> bool:
+    def is_blocked(
+        self, where: Path | None, address: str, port: int, timeout_s: float = 0.4
+    ) -> bool:
         try:
-            self.ask(where, address, port, timeout_s=0.4)
+            self.ask(where, address, port, timeout_s=timeout_s)
         except OSError:
             return True
         return False
@@ -127,6 +131,11 @@ class Host:
             join_uplink(place, "up2", "02:00:00:00:00:03")
             addresses = f"{NEIGHBOUR_ADDRESS}/24", f"{NEIGHBOUR_ADDRESS6}/64"
             run_in_netns(place, lambda: configure_outside(*addresses))
+            # The kernel is told of a new carrier in its own time, and lets packets pass then.
+            wait_until(
+                lambda: "state forwarding" in run("bridge", "link", "show", "dev", "up2"),
+                what="the neighbour's wire",
+            )
         return place
 
     def command(self, where: Path | None, *words: str) -> str:

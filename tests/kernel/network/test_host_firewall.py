@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.kernel.network.private_host import (
 from tests.support.daemon import wait_until
 
 from estiba.network.firewall import hostpolicy
+from estiba.network.networks import Networks
 from estiba.network.record import NetworkSpec, PortRequest
 
 pytestmark = pytest.mark.kernel
@@ -61,7 +63,13 @@ def opened(host: Host, where: Path | None = None, *, ipv6: bool = False) -> list
     """The published ports that another machine reaches."""
     where = where or host.outside
     address = HOST_ADDRESS6 if ipv6 else HOST_ADDRESS
-    return [port for port in PORTS if not host.is_blocked(where, address, port)]
+
+    def is_open(port: int) -> bool:
+        # Long enough for a packet to be lost and sent again.
+        return not host.is_blocked(where, address, port, timeout_s=1.5)
+
+    with ThreadPoolExecutor(len(PORTS)) as pool:
+        return [port for port, found in zip(PORTS, pool.map(is_open, PORTS), strict=True) if found]
 
 
 def reached_by_own(host: Host) -> bool:
@@ -298,6 +306,20 @@ def test_changes_in_quick_succession_cost_one_reading(
     finally:
         end.set()
         thread.join()
+
+
+def test_a_change_while_the_engine_starts_takes_no_port(web: Host) -> None:
+    """The tables of the engine before stay as they are until its containers are known."""
+    endpoints = web.networks.endpoints(web.networks.network("dual").id)
+    web.networks.stop()
+    run("nft", "-f", str(CORPUS / "firewalld.nft"))
+    web.networks = Networks(web.config, web.store)
+    web.networks.start()
+    run("nft", "-f", str(CORPUS / "server.nft"))
+    web.networks.firewall._settle()
+    assert web.ask(None, HOST_ADDRESS, 8080) == HOST_ADDRESS
+    web.networks.restore(endpoints)
+    assert opened(web, web.neighbour()) == [8081]
 
 
 def test_the_source_is_the_clients_own(web: Host) -> None:

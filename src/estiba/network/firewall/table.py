@@ -231,11 +231,11 @@ class Firewall:
                 if self._is_whole and not self._writer.is_intact(self._contents):
                     _log.warning("another program changed the table %s: restored", self.table)
                     self._rewrite()
-                elif new != old:
+                elif new != old and self._is_whole:
                     self._follow(old, new)
                 self._admission.ensure(self._contents.bridges)
                 self._admission.warn(self._contents.bridges)
-        except EstibaError as error:
+        except Exception as error:
             _log.warning("cannot restore the table %s: %s", self.table, error)
 
     def _follow(self, old: HostText, new: HostText) -> None:
