@@ -6,8 +6,10 @@ import contextlib
 import io
 import json
 import os
+import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -19,7 +21,7 @@ from typing import Any
 import pytest
 from tests.support.daemon import PrivateDaemon, wait_until
 from tests.support.leaks import HostState, assert_clean
-from tests.support.plugins.tree import plugin_tree
+from tests.support.plugins.tree import add_program, plugin_tree
 from tests.support.registries import GenuineRegistry, genuine_registry
 from tests.support.registry import OwnRegistry
 
@@ -565,3 +567,73 @@ def test_estiba_has_dockers_words(plugged: PrivateDaemon, tmp_path: Path) -> Non
         told = estiba("plugin", "upgrade", "--grant-all-permissions", name)
         assert told.endswith(f"Upgraded plugin {name} to {name}\n")
     assert estiba("plugin", "rm", "-f", name) == f"{name}\n"
+
+
+def test_a_managed_plugin_makes_networks(daemon: PrivateDaemon, tmp_path: Path) -> None:
+    """In the host's network namespace and with the right to change it, as it asked for."""
+    tag, subnet = f"m{secrets.token_hex(2)}", f"10.{190 + secrets.randbelow(9)}"
+    tree = plugin_tree(
+        tmp_path,
+        "network",
+        interface={
+            "socket": "net.sock",
+            "types": ["docker.networkdriver/1.0", "docker.ipamdriver/1.0"],
+        },
+        network={"type": "host"},
+        linux={"capabilities": ["CAP_NET_ADMIN"]},
+        env=[
+            {"name": "PLUGIN_SOCKET", "value": "/run/docker/plugins/net.sock"},
+            {"name": "PLUGIN_ROOT", "value": "/data"},
+            {"name": "PLUGIN_TAG", "value": tag},
+            {"name": "PLUGIN_SUBNET", "value": subnet},
+        ],
+    )
+    add_program(tree / "rootfs", Path(shutil.which("ip") or "/sbin/ip"))
+    daemon.docker("plugin", "create", "test/net", str(tree))
+    daemon.docker("plugin", "enable", "test/net")
+    try:
+        daemon.docker("network", "create", "-d", "test/net", "--ipam-driver", "test/net", "blue")
+        view = json.loads(daemon.docker("network", "inspect", "blue").stdout)[0]
+        assert (view["Driver"], view["IPAM"]["Driver"]) == ("test/net:latest",) * 2
+        daemon.docker("run", "-d", "--name", "one", "--network", "blue", "busybox", "sleep", "99")
+        answer = daemon.run("--network", "blue", "busybox", "ping", "-c", "1", f"{subnet}.1.50")
+        assert "1 packets received" in answer
+        done = daemon.docker("plugin", "disable", "test/net", check=False)
+        assert b"is in use: network blue" in done.stderr
+        daemon.docker("rm", "-f", "one")
+        daemon.docker("network", "rm", "blue")
+        state = json.loads((root_of(daemon) / "data/state").read_text())
+        assert not any(state.values())
+    finally:
+        daemon.docker("rm", "-f", "one", check=False)
+        daemon.docker("network", "rm", "blue", check=False)
+        daemon.docker("plugin", "rm", "-f", "test/net")
+    assert not [name for _, name in socket.if_nameindex() if name.startswith(tag)]
+
+
+def test_after_a_reboot_containers_find_their_volumes(plugged: PrivateDaemon) -> None:
+    """All processes are gone at once; the plugin is there before the containers start again."""
+    daemon = plugged
+    daemon.docker("plugin", "enable", NAME)
+    daemon.docker("volume", "create", "-d", NAME, "kept")
+    daemon.docker("run", "-d", "--name", "box", "--restart", "always", "-v", "kept:/a",
+                  "busybox", "sh", "-c", "echo again >> /a/log; sleep 1000")  # fmt: skip
+    log = root_of(daemon) / "data/volumes/kept/log"
+    wait_until(lambda: log.exists(), what="the first run")
+    (pid,) = pids_of(daemon)
+    daemon.kill9()
+    for victim in (pid, container_pid(daemon)):
+        os.kill(victim, signal.SIGKILL)
+    daemon.start()
+    wait_until(lambda: log.read_text() == "again\nagain\n", what="the second run")
+    daemon.docker("rm", "-f", "box")
+
+
+def container_pid(daemon: PrivateDaemon) -> int:
+    """Of the only container, which no engine watches now."""
+    group = f"estiba-test-{daemon.bridge}/*/cgroup.procs"
+    root = Path("/sys/fs/cgroup")
+    for path in (*root.glob(group), *root.glob(f"*/{group}")):
+        if not path.parent.name.startswith("plugin-") and path.read_text():
+            return int(path.read_text().split()[0])
+    raise AssertionError("the container does not run")

@@ -124,7 +124,7 @@ class Catalog:
             spec = from_template(spec, self._template(spec.config_from))
         check_option(spec.options, spec.driver)
         parse_zone(spec.options)
-        record = self._planned(spec)
+        record = self._planned(self._drivers.with_full_names(spec))
         try:
             self._save(record, "create")
             failpoint.hit("network.recorded")

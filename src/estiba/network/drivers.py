@@ -59,6 +59,16 @@ class Drivers:
             "null": plain,
         }
 
+    def with_full_names(self, spec: NetworkSpec) -> NetworkSpec:
+        """Plugins as records call them."""
+        if self._registry is None:
+            return spec
+        return msgspec.structs.replace(
+            spec,
+            driver=self._registry.full_name(spec.driver),
+            ipam_driver=self._registry.full_name(spec.ipam_driver),
+        )
+
     def get(self, name: str) -> Driver:
         """The driver of that name; a plugin need not be there yet."""
         with self._lock:

@@ -76,7 +76,18 @@ def _python(rootfs: Path) -> None:
     (target / "lib-dynload").mkdir()
     for extension in extensions:
         shutil.copy2(extension, target / "lib-dynload")
-    for needed in {one for each in (program, *extensions) for one in _libraries(each)}:
+    for needed in (program, *extensions):
+        _add_libraries(rootfs, needed)
+
+
+def add_program(rootfs: Path, program: Path) -> None:
+    """A program of the host, found in PATH inside, with its libraries."""
+    shutil.copy2(os.path.realpath(program), rootfs / "usr/bin" / program.name)
+    _add_libraries(rootfs, program)
+
+
+def _add_libraries(rootfs: Path, program: Path) -> None:
+    for needed in _libraries(program):
         place = rootfs / str(needed).lstrip("/")
         place.parent.mkdir(parents=True, exist_ok=True)
         if not place.exists():
