@@ -11,7 +11,7 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
-from tests.support.daemon import PrivateDaemon, wait_until
+from tests.support.daemon import PrivateDaemon, needs_docker, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -192,3 +192,16 @@ def test_a_policy_whose_network_is_gone_is_forgotten(daemon: PrivateDaemon) -> N
 def stored_policies(daemon: PrivateDaemon) -> list[str]:
     with sqlite3.connect(daemon.data_root / "estiba.db") as database:
         return [row[0] for row in database.execute("SELECT id FROM records WHERE kind='policy'")]
+
+
+@needs_docker(26)
+def test_stock_clients_give_lists_as_annotation_and_option(daemon: PrivateDaemon) -> None:
+    daemon.docker("network", "create", "-o", "estiba.egress=allow=192.0.2.0/24", "inner")
+    daemon.docker("run", "-d", "--name", "web", "--network", "inner", "--annotation",
+                  "estiba.egress=allow=192.0.2.7:443", "busybox", "sleep", "600")  # fmt: skip
+    assert "passes" in estiba(daemon, "network", "explain", "web@inner", "192.0.2.7:443")
+    estiba(daemon, "network", "explain", "web", "192.0.2.8:443", status=1)
+    bad = daemon.docker(
+        "run", "--annotation", "estiba.egress=perhaps", "busybox", "true", check=False
+    )
+    assert b"invalid egress 'perhaps'" in bad.stderr
