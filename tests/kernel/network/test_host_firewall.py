@@ -308,6 +308,20 @@ def test_changes_in_quick_succession_cost_one_reading(
         thread.join()
 
 
+def test_a_firewall_too_deep_to_be_copied_closes_all(
+    web: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel follows 16 jumps; the copy stands two deeper than the original."""
+    deep = [f"chain c{n} {{ jump c{n + 1}; }}" for n in range(14)]
+    lines = ["chain c14 { accept; }", *reversed(deep)]
+    hook = "chain input { type filter hook input priority 0; jump c0; }"
+    (web.root / "rules").write_text("table inet deep {\n" + "\n".join([*lines, hook]) + "\n}\n")
+    run("nft", "-f", str(web.root / "rules"))
+    wait_until(lambda: "cannot be understood" in caplog.text, what="the warning")
+    wait_until(lambda: opened(web) == opened(web, ipv6=True) == [], what="the ports to be closed")
+    assert reached_by_own(web)
+
+
 def test_a_change_while_the_engine_starts_takes_no_port(web: Host) -> None:
     """The tables of the engine before stay as they are until its containers are known."""
     endpoints = web.networks.endpoints(web.networks.network("dual").id)

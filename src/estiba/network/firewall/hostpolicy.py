@@ -56,16 +56,20 @@ class HostPolicy:
             made = mirror([*self._tables(), *self._legacy_tables()])
             text = self._checked(made)
         except Exception as error:
-            _log.warning(
-                "the host's firewall cannot be understood, published ports stay closed to other "
-                "machines: %s; open them with --publish-policy=open, or one by one: %s",
-                error,
-                self._remedy(),
-            )
-            return _CLOSED
+            return self.closed(error)
         self._is_moving = made.is_moving or bool(self._legacy_families())
         self._tell(made.notes)
         return text
+
+    def closed(self, why: object) -> HostText:
+        """No published port is open to other machines; tells so."""
+        _log.warning(
+            "the host's firewall cannot be understood, published ports stay closed to other "
+            "machines: %s; open them with --publish-policy=open, or one by one: %s",
+            why,
+            self._remedy(),
+        )
+        return _CLOSED
 
     def tick_s(self) -> float | None:
         """How often to look without being told: the kernel announces no change of old iptables
@@ -167,8 +171,13 @@ class HostPolicy:
 
 
 def _trial(text: HostText) -> str:
-    gate = "chain gate { type filter hook prerouting priority dstnat - 1; jump host; }"
-    return f"table inet estiba_trial {{\n{text}\n{gate}\n}}"
+    """The copy where it is to stand, as deep in chains as there."""
+    return f"""table inet estiba_trial {{
+{text}
+chain user {{ }}
+chain admission {{ jump user; goto host; }}
+chain gate {{ type filter hook prerouting priority dstnat - 1; jump admission; }}
+}}"""
 
 
 def _words(path: str) -> list[str]:

@@ -218,7 +218,14 @@ class Firewall:
 
     def _rewrite(self) -> None:
         policy = self._policy.render() if self._policy is not None else NO_POLICY
-        self._writer.rewrite(self._contents, policy, self._host.text)
+        try:
+            self._writer.rewrite(self._contents, policy, self._host.text)
+        except Internal as error:
+            if not self._host.text.chains:
+                raise
+            # Containers have their network, whatever the host's rules are.
+            self._host.text = self._host.closed(error)
+            self._writer.rewrite(self._contents, policy, self._host.text)
         self._admission.ensure(self._contents.bridges)
         self._admission.warn(self._contents.bridges)
 
