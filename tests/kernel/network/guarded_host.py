@@ -12,6 +12,7 @@ from typing import Self
 from tests.kernel.network.private_host import HOST_ADDRESS, Host
 
 from estiba.kernel.netns import run_in_netns
+from estiba.network.dns.upstream import Wishes
 from estiba.network.links import bridged_is_filtered
 from estiba.network.networks import Networks
 from estiba.network.policy.hostgate import HostGate
@@ -29,10 +30,13 @@ QUIET_S = 0.4
 
 @dataclass
 class GuardedHost(Host):
-    """`facts` are what the engine would know of containers."""
+    """`facts` are what the engine would know of containers, `wishes` what their names are asked
+    of where there is a name service.
+    """
 
     policies: Policies = field(kw_only=True)
     facts: dict[str, Facts] = field(default_factory=dict)
+    wishes: dict[str, Wishes] = field(default_factory=dict)
     joined: list[Endpoint] = field(default_factory=list)
 
     def make(self, name: str, **options: object) -> NetworkRecord:

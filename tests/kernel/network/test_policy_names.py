@@ -8,7 +8,7 @@ import dns.message
 import dns.rcode
 import dns.rrset
 import pytest
-from tests.kernel.network.askers import Outsider, ask, told
+from tests.kernel.network.askers import Outsider, ask, says, told
 from tests.kernel.network.guarded_host import GuardedHost
 from tests.kernel.network.private_host import OUTSIDE_ADDRESS, Host
 
@@ -43,10 +43,11 @@ def named(host: Host) -> Iterator[tuple[GuardedHost, Outsider]]:
     resolv_conf = host.root / "resolv.conf"
     resolv_conf.write_text(f"nameserver {OUTSIDE_ADDRESS}\n")
     facts: dict[str, Facts] = {}
+    wishes: dict[str, Wishes] = {}
     policies = Policies(host.store, lambda name: facts.get(name, Facts()))
     names = NameService(
         lambda owner: host.config.netns_root / owner,
-        lambda owner: Wishes(),
+        lambda owner: wishes.get(owner, Wishes()),
         policy=policies,
         host=HostResolver(resolv_conf),
     )
@@ -56,7 +57,7 @@ def named(host: Host) -> Iterator[tuple[GuardedHost, Outsider]]:
     networks.restore([])
     made = GuardedHost(
         host.root, host.outside, host.config, host.store, networks, host.stack,
-        policies=policies, facts=facts,
+        policies=policies, facts=facts, wishes=wishes,
     )  # fmt: skip
     outsider = Outsider(host.outside, OUTSIDE_ADDRESS, answer)
     yield made, outsider
@@ -88,6 +89,28 @@ def test_an_allowed_name_is_answered_and_reached_and_no_other(
     assert told(box, "trap.good.example") == "169.254.169.254"
     assert not host.policies.known("web", "*.good.example")
     assert host.reaches(host.box("free"), OUTSIDE_ADDRESS, 443)
+
+
+def test_a_container_that_answers_itself_reaches_nothing_by_that(
+    named: tuple[GuardedHost, Outsider],
+) -> None:
+    """`--dns 127.0.0.1`: a program in the container says where an allowed name leads."""
+    host, outsider = named
+    host.make("app")
+    host.facts["web"] = Facts(egress="allow=good.example")
+    host.wishes["web"] = Wishes(servers=("127.0.0.1", OUTSIDE_ADDRESS))
+    host.join("web", "app")
+    box = host.box("web")
+    host.listen(host.outside, 443)
+    liar = Outsider(box, "127.0.0.1", says(f"@ 60 A {OUTSIDE_ADDRESS}"))
+    try:
+        assert told(box, "good.example") == OUTSIDE_ADDRESS
+    finally:
+        liar.close()
+    assert not outsider.asked
+    assert not host.passes(box, OUTSIDE_ADDRESS, 443)
+    assert OUTSIDE_ADDRESS in told(box, "good.example").split()
+    assert host.reaches(box, OUTSIDE_ADDRESS, 443)
 
 
 def test_with_egress_none_only_containers_have_names(

@@ -56,14 +56,18 @@ class Forwarder:
         self._open = open_socket
         self._shunned: dict[Upstream, float] = {}
 
-    async def ask(self, servers: Sequence[Upstream], message: Message) -> Answer | None:
-        """The answer; a server's refusal if all refuse; None when none answers in time."""
+    async def ask(
+        self, servers: Sequence[Upstream], message: Message
+    ) -> tuple[Answer, Upstream] | None:
+        """The answer and whose it is; a server's refusal if all refuse; None when none answers in
+        time.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + DEADLINE_S
         wait_s = wait_between(len(servers))
         tries = self._tries(servers)
         running: dict[asyncio.Task[Answer], Upstream] = {}
-        refusal: Answer | None = None
+        refusal: tuple[Answer, Upstream] | None = None
         spent: set[Upstream] = set()
         try:
             while (left_s := deadline - loop.time()) > 0:
@@ -89,8 +93,8 @@ class Forwarder:
                         continue
                     if answer.rcode not in (Rcode.SERVFAIL, Rcode.REFUSED):
                         self._shun(running.values())
-                        return answer
-                    refusal = answer
+                        return answer, server
+                    refusal = answer, server
             self._shun(running.values())
         finally:
             for task in running:

@@ -214,7 +214,8 @@ class NameServer:
         """An internal network has no way to the host's servers; its own may be neighbours.
 
         Of a container whose firewall lets through what it was told here only, its own servers are
-        asked for it from outside, but for those that it runs itself.
+        asked for it from outside, but for those that it runs itself: their answers let nothing
+        through.
         """
         inside_only = self._names.is_inside_only(client.container_id)
         servers = client.wishes.servers
@@ -253,9 +254,11 @@ class NameServer:
         query, message = errand.query, errand.message
         try:
             assert client.forwarder is not None
-            answer = await client.forwarder.ask(errand.servers, message)
-            if answer is not None:
-                await self._tell(client, errand.found.name, answer)
+            found = await client.forwarder.ask(errand.servers, message)
+            if found is not None:
+                answer, server = found
+                if not server.inside:
+                    await self._tell(client, errand.found.name, answer)
                 return _relay(errand, answer)
         except Exception as error:
             _log.warning("a name for container %s: %s", client.container_id[:12], error)
@@ -265,7 +268,9 @@ class NameServer:
         return render_reply(query, Rcode.SERVFAIL, limit=message.limit)
 
     async def _tell(self, client: Client, name: bytes, answer: Answer) -> None:
-        """The policy hears of addresses before the container does."""
+        """The policy hears of addresses before the container does; not of what a program in the
+        container itself says, which could lead an allowed name anywhere.
+        """
         addresses = answer.addresses
         if self._policy is None or not addresses:
             return
