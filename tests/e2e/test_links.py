@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 
 import pytest
-from tests.support.daemon import PrivateDaemon
+from tests.support.daemon import PrivateDaemon, wait_until
 from tests.support.leaks import HostState, assert_clean
 
 pytestmark = pytest.mark.e2e
@@ -96,3 +97,42 @@ def test_on_networks_of_users_a_link_is_a_name(daemon: PrivateDaemon) -> None:
     view = daemon.inspect("web")
     assert view["NetworkSettings"]["Networks"]["blue"]["Links"] == ["db:sql"]
     assert not any("sql" in line for line in hosts(daemon, "web"))
+
+
+def test_links_open_what_icc_closes(make_daemon: Callable[..., PrivateDaemon]) -> None:
+    """Only the exposed ports, only for who is linked, and as long as it is."""
+    daemon = make_daemon("--icc=false")
+    daemon.start()
+    daemon.import_busybox()
+    serve = "echo hello > /tmp/index.html; httpd -p 81 -h /tmp; httpd -f -p 80 -h /tmp"
+    daemon.docker("run", "-d", "--name", "db", "--expose", "80", "busybox", "sh", "-c", serve)
+    run(daemon, "web", "--link", "db:sql")
+    run(daemon, "other")
+
+    def reaches(name: str, port: int) -> bool:
+        address = daemon.inspect("db")["NetworkSettings"]["IPAddress"]
+        script = f"printf 'GET /index.html HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {address} {port}"
+        done = daemon.docker("exec", name, "sh", "-c", script, check=False)
+        return b"hello" in done.stdout
+
+    def check() -> None:
+        wait_until(lambda: reaches("web", 80), what="the link")
+        assert not reaches("web", 81) and not reaches("other", 80)
+
+    check()
+    daemon.docker("kill", "db")
+    daemon.docker("network", "disconnect", "bridge", "db")
+    daemon.docker("network", "connect", "--ip", f"{daemon.subnet}.99", "bridge", "db")
+    daemon.docker("start", "db")
+    check()
+    daemon.kill9()
+    daemon.start()
+    check()
+    daemon.docker("restart", "-t", "0", "web")
+    check()
+    table = ["nft", "list", "set", "inet", f"estiba_{daemon.bridge}", "linked"]
+    address = daemon.inspect("web")["NetworkSettings"]["IPAddress"]
+    assert address in subprocess.run(table, capture_output=True, text=True, check=True).stdout
+    daemon.docker("rm", "--link", "web/sql")
+    assert not reaches("web", 80)
+    assert address not in subprocess.run(table, capture_output=True, text=True, check=True).stdout

@@ -8,11 +8,13 @@ service, and nothing of this applies.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import IPv4Address
 
-from estiba.containers.record import ContainerRecord
+from estiba.containers.record import AttachedNetwork, ContainerRecord
 from estiba.containers.validate import parse_port
 from estiba.model.container import OF_CONTAINER, HostConfig
 from estiba.model.errors import EstibaError, InvalidArgument
+from estiba.network.firewall.rules import LinkRule
 from estiba.network.record import Endpoint
 
 BRIDGE = "bridge"
@@ -103,6 +105,21 @@ def check_links(record: ContainerRecord, linked: Mapping[str, ContainerRecord]) 
             )
         if on_bridge(child) is None:
             raise InvalidArgument(f"container {child.id} not attached to default bridge network")
+
+
+def link_rules(
+    networks: Iterable[AttachedNetwork], linked: Mapping[str, ContainerRecord]
+) -> list[LinkRule]:
+    """What a container that has these endpoints reaches of the linked ones."""
+    own = next((net.endpoint for net in networks if net.endpoint and net.network == BRIDGE), None)
+    if own is None or not own.ip_address:
+        return []
+    return [
+        LinkRule(IPv4Address(own.ip_address), IPv4Address(there.ip_address), protocol, port)
+        for child in linked.values()
+        if (there := on_bridge(child)) is not None and there.ip_address
+        for port, protocol in exposed(child)
+    ]
 
 
 def environment(record: ContainerRecord, linked: Mapping[str, ContainerRecord]) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -16,12 +16,14 @@ import msgspec
 from estiba.containers.attachments import given_settings
 from estiba.containers.hostfiles import HostFiles
 from estiba.containers.joining import Way, port_bearer, way_of
+from estiba.containers.links import BRIDGE, link_rules
 from estiba.containers.publishing import port_requests
 from estiba.containers.record import AttachedNetwork, ContainerRecord
 from estiba.kernel import failpoint
 from estiba.model.container import EndpointSettings
 from estiba.model.errors import EstibaError, FailedPrecondition
 from estiba.network.endpointopts import interface_name
+from estiba.network.firewall.rules import LinkRule
 from estiba.network.record import Endpoint, NetworkRecord, PortRequest
 
 _log = logging.getLogger(__name__)
@@ -57,6 +59,8 @@ class Networking(Protocol):
 
     def rename(self, container_id: str, name: str) -> list[Endpoint]: ...
 
+    def allow(self, container_id: str, rules: Sequence[LinkRule]) -> None: ...
+
     def republish(
         self, container_id: str, endpoint: Endpoint, ports: Sequence[PortRequest]
     ) -> Endpoint: ...
@@ -68,13 +72,17 @@ class Plugging:
 
     networks: Networking
     host_files: HostFiles
+    _linking: set[str] = field(default_factory=set)
+    """Containers that the firewall lets reach others."""
 
     # -- a start ---------------------------------------------------------------------------
 
     def join_all(self, record: ContainerRecord) -> list[AttachedNetwork]:
         """Joins everything that the container is to be on, into a sandbox that is open."""
         try:
-            return self._join_all(record)
+            joined = self._join_all(record)
+            self._allow_links(record, joined)
+            return joined
         except EstibaError as error:
             raise type(error)(f"failed to set up container networking: {error}") from error
 
@@ -213,10 +221,25 @@ class Plugging:
         networks: list[AttachedNetwork],
         gone: Sequence[str] = (),
     ) -> None:
+        self._allow_links(record, networks)
         try:
             self.host_files.update_hosts(record, networks, gone)
         except OSError as error:
             _log.warning("container %s: its /etc/hosts stays as it was: %s", record.name, error)
+
+    def _allow_links(self, record: ContainerRecord, networks: list[AttachedNetwork]) -> None:
+        """Where containers of the default bridge may not talk, linked ones reach exposed ports."""
+        had = record.id in self._linking
+        if (record.links or had) and not self.networks.network(BRIDGE).icc:
+            rules = link_rules(networks, self.host_files.linked(record))
+            self.networks.allow(record.id, rules)
+            self._linking.add(record.id)
+
+    def forget(self, record: ContainerRecord) -> None:
+        """Its run is over: whom it reached by links it reaches no more."""
+        if record.id in self._linking:
+            self.networks.allow(record.id, [])
+            self._linking.discard(record.id)
 
     def _place_ports(
         self, record: ContainerRecord, networks: list[AttachedNetwork]

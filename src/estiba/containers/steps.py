@@ -267,6 +267,7 @@ class KernelSteps:
         for endpoint in record.endpoints:
             self.plugging.networks.disconnect(record.id, endpoint)
         self.plugging.networks.close_sandbox(record.id)
+        self.plugging.forget(record)
         failpoint.hit("teardown.disconnected")
         self.snapshots.unmount(bundle.rootfs)
         self.sources.release(record)

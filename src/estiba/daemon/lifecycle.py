@@ -35,6 +35,8 @@ class Daemon:
         await run_blocking(self.core.networks.restore, endpoints)
         await run_blocking(self.core.volumes.restore, self.core.engine.volumes_in_use())
         await self.core.engine.settle_connections()
+        linking = [actor.record for actor in up if actor.record.links]
+        await self.core.engine.world.connecting.tell_linking(linking)
         await run_blocking(self._sweep, {actor.record.id for actor in up})
         self.core.engine.world.tasks.spawn(self.core.log_keeper.run(), name="log keeper")
         await self.core.engine.start_owed()

@@ -262,6 +262,10 @@ def _configure_bridge(network: NetworkRecord) -> None:
     name = network.bridge
     # Programs of the host reach published ports at 127.0.0.1 too.
     write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
+    if not network.icc:
+        # Containers that are linked meet by the host, which lets pass what they may.
+        write_sysctl(f"net/ipv4/conf/{name}/proxy_arp_pvlan", str(int(network.predefined)))
+        write_sysctl(f"net/ipv4/neigh/{name}/proxy_delay", "0")
     # Advertisements on it come from containers.
     write_sysctl(f"net/ipv6/conf/{name}/accept_ra", "0")
     write_sysctl(f"net/ipv6/conf/{name}/accept_redirects", "0")

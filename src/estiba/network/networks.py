@@ -20,7 +20,7 @@ from estiba.network import sandbox
 from estiba.network.catalog import Catalog
 from estiba.network.driver import Attachment, EndpointObserver, new_endpoint
 from estiba.network.drivers import Drivers
-from estiba.network.firewall.rules import check_interface_name
+from estiba.network.firewall.rules import LinkRule, check_interface_name
 from estiba.network.firewall.table import Firewall
 from estiba.network.ipam import with_defaults
 from estiba.network.plan import NetworkConfig
@@ -243,6 +243,10 @@ class Networks:
         changed = self._drivers.get(endpoint.driver).republish(record, endpoint, ports)
         self._roster.put([changed])
         return changed
+
+    def allow(self, container_id: str, rules: Sequence[LinkRule]) -> None:
+        """Lets a container reach just these ports of others on a network that keeps them apart."""
+        self.firewall.allow(container_id, rules)
 
     def rename(self, container_id: str, name: str) -> list[Endpoint]:
         """The container is called otherwise; returns its endpoints as they are now.

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from estiba.network.firewall.elements import Element, of_bridge, of_endpoint, of_port
-from estiba.network.firewall.rules import BridgeRule, EndpointRule, PortRule
+from estiba.network.firewall.elements import Element, of_bridge, of_endpoint, of_link, of_port
+from estiba.network.firewall.rules import BridgeRule, EndpointRule, LinkRule, PortRule
 
 Change = tuple[list[Element], list[Element]]
 _Key = tuple[int, tuple[str, ...]]
@@ -22,6 +22,8 @@ class Contents:
     bridges: dict[str, BridgeRule] = field(default_factory=dict)
     endpoints: dict[str, EndpointRule] = field(default_factory=dict)
     ports: dict[_Key, PortRule] = field(default_factory=dict)
+    links: dict[str, tuple[LinkRule, ...]] = field(default_factory=dict)
+    """By the container that reaches others."""
 
     def put_bridge(self, rule: BridgeRule) -> Change:
         old = self.bridges.get(rule.bridge)
@@ -40,6 +42,14 @@ class Contents:
     def drop_endpoint(self, link: str) -> Change:
         old = self.endpoints.pop(link, None)
         return list(of_endpoint(old)) if old else [], []
+
+    def put_links(self, container_id: str, rules: Iterable[LinkRule]) -> Change:
+        """In place of those that the container had. Its address is no other's."""
+        old = self.links.pop(container_id, ())
+        new = tuple(dict.fromkeys(rules))
+        if new:
+            self.links[container_id] = new
+        return [of_link(rule) for rule in old], [of_link(rule) for rule in new]
 
     def put_ports(self, rules: Iterable[PortRule]) -> Change:
         gone: list[Element] = []
@@ -78,6 +88,8 @@ class Contents:
             _sort(of_endpoint(endpoint), found)
         for port in self.ports.values():
             _sort(self._of_port(port), found)
+        for rules in self.links.values():
+            _sort(map(of_link, rules), found)
         return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
-from estiba.network.firewall.rules import BridgeRule, EndpointRule, PortRule
+from estiba.network.firewall.rules import BridgeRule, EndpointRule, LinkRule, PortRule
 
 INET, BRIDGE = "inet", "bridge"
 _LINKS_IN_KEY = {
@@ -81,6 +81,11 @@ def of_port(rule: PortRule, *, is_routed: bool) -> Iterator[Element]:
     if is_routed:
         inner = (str(rule.address), rule.protocol, str(rule.port))
         yield Element(INET, f"inner{digit}", inner)
+
+
+def of_link(rule: LinkRule) -> Element:
+    ends = (str(rule.source), str(rule.target))
+    return Element(INET, "linked", (*ends, rule.protocol, str(rule.port)))
 
 
 def of_endpoint(rule: EndpointRule) -> Iterator[Element]:

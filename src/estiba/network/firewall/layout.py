@@ -11,8 +11,8 @@ Table of family inet: translation of published ports, masquerading, isolation.
     input           from an internal network only the bridge's own addresses are reached
     forward         the administrator's chain `user-forward`; what belongs to a connection that
                     was let pass; what the policies say; within a bridge if its containers may
-                    talk; into one only to published ports; nothing crosses the edge of an
-                    internal network
+                    talk; into one only to published ports, and to what links open; nothing
+                    crosses the edge of an internal network
     policies        of whoever makes policies; drop is final
     postrouting     containers leave with the host's address; a container that reaches a
                     neighbour by a published port does so with the bridge's, or the answer would
@@ -46,6 +46,7 @@ SETS = {
         "leaving6_as": "map leaving6_as { type ipv6_addr : ipv6_addr; flags interval; %s }",
         "unprotected": "set unprotected { type ifname; %s }",
         "unprotected6": "set unprotected6 { type ifname; %s }",
+        "linked": "set linked { type ipv4_addr . ipv4_addr . inet_proto . inet_service; %s }",
         "inner": "set inner { type ipv4_addr . inet_proto . inet_service; %s }",
         "inner6": "set inner6 { type ipv6_addr . inet_proto . inet_service; %s }",
         "published": "map published { type inet_proto . inet_service : "
@@ -146,6 +147,7 @@ INET_CHAINS = f"""\
   }}
   chain inbound {{
     ct status dnat accept
+    ip saddr . ip daddr . meta l4proto . th dport @linked accept
     ip daddr . meta l4proto . th dport @inner accept
     ip6 daddr . meta l4proto . th dport @inner6 accept
     meta nfproto ipv4 oifname @unprotected accept

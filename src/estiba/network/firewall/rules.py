@@ -54,6 +54,18 @@ class PortRule:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkRule:
+    """A port of one container that another one reaches, although their network keeps its
+    containers apart.
+    """
+
+    source: IPv4Address
+    target: IPv4Address
+    protocol: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointRule:
     """A container's link: whatever comes in by it bears these addresses and no others.
 

@@ -23,7 +23,7 @@ from estiba.network.firewall.hostpolicy import HostPolicy
 from estiba.network.firewall.hosttext import HostText
 from estiba.network.firewall.policy import NO_POLICY, PolicySource
 from estiba.network.firewall.removal import remove
-from estiba.network.firewall.rules import BridgeRule, EndpointRule, PortRule
+from estiba.network.firewall.rules import BridgeRule, EndpointRule, LinkRule, PortRule
 from estiba.network.firewall.writer import Writer
 
 _log = logging.getLogger(__name__)
@@ -131,6 +131,11 @@ class Firewall:
         with self.lock:
             if rule is None or self._contents.endpoints.get(link) is rule:
                 self._change(self._contents.drop_endpoint(link))
+
+    def allow(self, container_id: str, rules: Iterable[LinkRule]) -> None:
+        """Lets a container reach just these ports where containers may not talk."""
+        with self.lock:
+            self._change(self._contents.put_links(container_id, rules))
 
     def exchange(self, gone: Iterable[PortRule], new: Iterable[PortRule]) -> None:
         """Takes translations away and adds others, in one transaction.

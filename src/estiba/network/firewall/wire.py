@@ -39,6 +39,7 @@ _KEYS = {
     "ports_at": "ipv4 protocol port",
     "ports6": "protocol port",
     "ports6_at": "ipv6 protocol port",
+    "linked": "ipv4 ipv4 protocol port",
     "inner": "ipv4 protocol port",
     "inner6": "ipv6 protocol port",
     "links": "link",
