@@ -52,6 +52,19 @@ def test_what_the_user_wrote_stays(tmp_path: Path, resolver: Resolver, served: s
     assert (tmp_path / NAME).read_text() == "nameserver 192.0.2.77\n"
 
 
+def test_a_file_without_end_is_not_read_whole(
+    tmp_path: Path, resolver: Resolver, served: set[str]
+) -> None:
+    """The container's root can make it any size; the engine reads it at each start."""
+    record = make_record()
+    served.add(record.id)
+    resolver.write(tmp_path, record)
+    os.truncate(tmp_path / NAME, 1 << 40)
+    assert resolver.asks_here(tmp_path)
+    with pytest.raises(OSError, match="too large"):
+        resolver.refresh(tmp_path, record)
+
+
 def test_a_container_that_has_no_file_yet(tmp_path: Path, resolver: Resolver) -> None:
     resolver.refresh(tmp_path, make_record())
     assert not (tmp_path / NAME).exists()
