@@ -77,15 +77,16 @@ class HostFiles:
         state = self.paths.state(record.id)
         for name, text in texts.items():
             write_atomic(state / name, text.encode(), mode=0o644, durable=False)
-        self.resolver.write(state, record)
+        self.resolver.write(state, record, ipv6=_has_ipv6(networks))
 
-    def update_resolver(self, record: ContainerRecord) -> None:
+    def update_resolver(self, record: ContainerRecord, networks: list[AttachedNetwork]) -> None:
         """Makes /etc/resolv.conf of a container that is up fit its networks. Blocks.
 
         Raises OSError.
         """
         if self.owner(record) == record.id:
-            self.resolver.refresh(self.paths.state(record.id), record)
+            state = self.paths.state(record.id)
+            self.resolver.refresh(state, record, ipv6=_has_ipv6(networks))
 
     def update_hosts(
         self, record: ContainerRecord, networks: list[AttachedNetwork], gone: Sequence[str] = ()
@@ -121,6 +122,10 @@ class HostFiles:
             link_names(alias, child): linked_addresses(child)
             for alias, child in self.linked(record).items()
         }
+
+
+def _has_ipv6(networks: Sequence[AttachedNetwork]) -> bool:
+    return any(net.endpoint is not None and net.endpoint.ipv6_address for net in networks)
 
 
 def _addresses(endpoints: Sequence[Endpoint]) -> list[str]:

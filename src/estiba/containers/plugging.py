@@ -143,7 +143,7 @@ class Plugging:
         placed = self._place_ports(record, joined)
         failpoint.hit("connect.published")
         self._tell(record, placed)
-        self.host_files.update_resolver(record)
+        self.host_files.update_resolver(record, placed)
         failpoint.hit("connect.told")
         return placed
 

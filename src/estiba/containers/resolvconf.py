@@ -40,18 +40,21 @@ class Resolver:
         servers, options = host.dns or self.dns, host.dns_options or self.dns_options
         return Wishes(tuple(servers), tuple(options))
 
-    def write(self, state: Path, record: ContainerRecord) -> None:
-        """Makes the file in the container's directory anew. Blocks."""
-        text = self._text(record)
+    def write(self, state: Path, record: ContainerRecord, *, ipv6: bool = False) -> None:
+        """Makes the file in the container's directory anew. Blocks.
+
+        `ipv6` says whether the container has such an address.
+        """
+        text = self._text(record, ipv6)
         write_atomic(state / NAME, text, mode=0o644, durable=False)
         write_atomic(state / _WRITTEN, _hash(text), durable=False)
 
-    def refresh(self, state: Path, record: ContainerRecord) -> None:
+    def refresh(self, state: Path, record: ContainerRecord, *, ipv6: bool = False) -> None:
         """Writes the file over in place, for it is mounted, unless it is somebody else's.
 
         Blocks. Raises OSError.
         """
-        text = self._text(record)
+        text = self._text(record, ipv6)
 
         def edit(old: bytes) -> bytes:
             return text if _hash(old) == _read(state / _WRITTEN) else old
@@ -66,7 +69,7 @@ class Resolver:
         conf = parse_resolv_conf(_read(state / NAME).decode(errors="replace"))
         return INTERNAL_SERVER in conf.nameservers
 
-    def _text(self, record: ContainerRecord) -> bytes:
+    def _text(self, record: ContainerRecord, ipv6: bool) -> bytes:
         host = record.host_config
         wishes = self.wishes(host)
         return render_resolv_conf(
@@ -76,6 +79,7 @@ class Resolver:
             options=wishes.options,
             shares_host=host.network_mode == "host",
             internal=self.has_names(record.id),
+            ipv6=ipv6,
         ).encode()
 
 

@@ -70,12 +70,13 @@ def render_resolv_conf(
     options: Sequence[str] = (),
     shares_host: bool = False,
     internal: bool = False,
+    ipv6: bool = False,
 ) -> str:
     """The host's resolv.conf with the container's wishes in place of what they replace.
 
     The host's resolvers on loopback are out of reach, unless the container shares the host's
-    network, and so are those with IPv6 addresses. The search list `.` means none. With
-    `internal` the engine's name server is the only one, and asks the others itself.
+    network, and so are those with IPv6 addresses without `ipv6`. The search list `.` means none.
+    With `internal` the engine's name server is the only one, and asks the others itself.
     """
     host = parse_resolv_conf(host_text)
     nameservers = tuple(dns) or host.nameservers
@@ -85,7 +86,8 @@ def render_resolv_conf(
         if not any(option.startswith("ndots:") for option in chosen):
             chosen = (*chosen, "ndots:0")
     elif not dns and not shares_host:
-        nameservers = tuple(filter(_is_in_reach, nameservers)) or FALLBACK_NAMESERVERS
+        in_reach = [server for server in nameservers if _is_in_reach(server, ipv6=ipv6)]
+        nameservers = tuple(in_reach) or FALLBACK_NAMESERVERS
     domains = tuple(search) or host.search
     if "." in search:
         domains = ()
@@ -173,9 +175,9 @@ def parse_extra_host(entry: str) -> tuple[str, str]:
         ) from None
 
 
-def _is_in_reach(server: str) -> bool:
+def _is_in_reach(server: str, *, ipv6: bool) -> bool:
     try:
-        address = ip_address(server.partition("%")[0])
+        address = ip_address(server)
     except ValueError:
         return False
-    return address.version == 4 and not address.is_loopback
+    return not (address.is_loopback or address.is_link_local) and (ipv6 or address.version == 4)

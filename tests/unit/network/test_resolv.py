@@ -96,6 +96,12 @@ def test_extra_hosts_with_ipv6() -> None:
         render_hosts("web", extra_hosts=["me:host-gateway"])
 
 
+def test_resolvers_with_ipv6_addresses_are_for_containers_that_have_one() -> None:
+    host = "nameserver 2001:db8::53\nnameserver ::1\nnameserver fe80::1%eth0\n"
+    assert render_resolv_conf(host, ipv6=True) == "nameserver 2001:db8::53\n"
+    assert "2001" not in render_resolv_conf(host)
+
+
 def test_the_engines_own_server_stands_alone() -> None:
     plain = render_resolv_conf("nameserver 192.0.2.1\nsearch a.example\n", internal=True)
     assert plain == "nameserver 127.0.0.11\nsearch a.example\noptions ndots:0\n"

@@ -205,6 +205,7 @@ class Run:
                 options=defaults.dns_options,
                 shares_host=shares_host,
                 internal=self._engine.has_names(request.id),
+                ipv6=endpoint is not None and bool(endpoint.ipv6_address),
             ),
         }
 
