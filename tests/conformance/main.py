@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tests.support.busybox import standin_tar
 from tests.support.daemon import PrivateDaemon
+from tests.support.plugins.tree import plugin_tree
+from tests.support.registry import OwnRegistry
 
 _HERE = Path(__file__).parent
 _IMAGES = ("busybox:latest", "alpine:3.10", "alpine:latest")
@@ -23,13 +25,34 @@ def deselected() -> list[str]:
     return [line.split()[0] for line in lines if line and not line.startswith("#")]
 
 
+def push_plugin(daemon: PrivateDaemon, host: str, folder: Path) -> None:
+    """What stands in for the plugin that the tests install from Docker Hub."""
+    tree = plugin_tree(
+        folder,
+        network={"type": "host"},
+        linux={"capabilities": ["CAP_SYS_ADMIN"]},
+        env=[
+            {"name": "PLUGIN_SOCKET", "value": "/run/docker/plugins/vol.sock"},
+            {"name": "PLUGIN_ROOT", "value": "/data"},
+            {"name": "DEBUG", "value": "0", "settable": ["value"]},
+        ],
+    )
+    name = f"{host}/vieux/sshfs:latest"
+    for words in (("create", name, str(tree)), ("push", name), ("rm", name)):
+        daemon.docker("plugin", *words)
+
+
 def main(build: Path, suite: Path, arguments: list[str]) -> int:
     # The suite's own leftovers: its tests of contexts keep them beside the tests.
     shutil.rmtree(suite / "contexts", ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix="estiba-conformance-") as root:
-        daemon = PrivateDaemon(Path(root))
+    with (
+        tempfile.TemporaryDirectory(prefix="estiba-conformance-") as root,
+        OwnRegistry(Path(root) / "registry") as registry,
+    ):
+        daemon = PrivateDaemon(Path(root), "--registry-mirror", f"http://{registry.host}")
         daemon.start()
         try:
+            push_plugin(daemon, registry.host, Path(root) / "plugin")
             for image in _IMAGES:
                 daemon.import_image(image, standin_tar())
             words = [str(build / "venv/bin/python"), "-m", "pytest", "-p", "no:cacheprovider"]

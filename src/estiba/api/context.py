@@ -109,9 +109,11 @@ class Context:
         return _parse_object(data)
 
     async def json_list(self) -> list[Any]:
-        """As `json` of a body that is an array."""
+        """As `json` of a body that is an array; docker-py sends `{}` for an empty one."""
         data = await self._json_bytes()
         value = _parse_object(b'{"items": ' + (data.strip() or b"null") + b"}").get("items", [])
+        if value == {}:
+            return []
         if not isinstance(value, list):
             raise InvalidArgument("invalid JSON: expected an array")
         return value
