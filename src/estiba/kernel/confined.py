@@ -19,6 +19,7 @@ from pathlib import Path
 from estiba.kernel.libc import check, libc
 
 _SYS_OPENAT2 = 437
+_AT_FDCWD = -100
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MAX_RETRIES = 64
 
@@ -73,6 +74,16 @@ def open_in_root(root: int, path: str | bytes, flags: int, mode: int = 0) -> int
 def opened_root(path: Path | str) -> Iterator[int]:
     """A descriptor of the directory `path`, which itself is trusted."""
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def opened_plain(path: Path) -> Iterator[int]:
+    """A descriptor for reading the directory `path`, in which no part is a symlink (ELOOP)."""
+    fd = openat2(_AT_FDCWD, os.fspath(path), _DIRECTORY, 0, Resolve.NO_SYMLINKS)
     try:
         yield fd
     finally:

@@ -165,7 +165,9 @@ class Process:
 
     def _last_words(self) -> str:
         try:
-            data = (self._run / "log").read_bytes()[-_SHOWN_BYTES:]
+            with (self._run / "log").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _SHOWN_BYTES))
+                data = file.read(_SHOWN_BYTES)
         except OSError:
             return ""
         return "".join(c if c.isprintable() else " " for c in data.decode(errors="replace")).strip()

@@ -70,20 +70,20 @@ def archive(volumes: Volumes, description: Description) -> Iterator[bytes]:
     Raises NotFound, OSError.
     """
     compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compressobj()
-    with held(volumes, description.name) as data:
-        for piece in _members(data, msgspec.json.encode(description)):
+    name = description.name
+    with held(volumes, name), volumes.opened(name) as root:
+        for piece in _members(root, msgspec.json.encode(description)):
             if compressed := compressor.compress(piece):
                 yield compressed
     yield compressor.flush()
 
 
-def _members(data: Path, description: bytes) -> Iterator[bytes]:
+def _members(root: int, description: bytes) -> Iterator[bytes]:
     member = Member(_DESCRIPTION, Kind.FILE, 0o644, size=len(description))
     yield header(member) + description + bytes(-len(description) % BLOCK)
     packer = Packer(sparse=True)
-    with opened_directory(data) as root:
-        yield from packer.root(root, os.fsdecode(_DATA))
-        yield from packer.tree(root, f"{os.fsdecode(_DATA)}/")
+    yield from packer.root(root, os.fsdecode(_DATA))
+    yield from packer.tree(root, f"{os.fsdecode(_DATA)}/")
     yield pack_end()
 
 

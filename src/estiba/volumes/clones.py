@@ -37,10 +37,10 @@ def clone(
         options = {} if is_elsewhere(volumes, record) else record.options
     kept = {key: value for key, value in record.labels.items() if key != ANONYMOUS_LABEL}
 
-    with held(volumes, name) as data:
+    with held(volumes, name):
 
         def fill(target: Path) -> None:
-            with opened_directory(data) as source, opened_directory(target) as copy:
+            with volumes.opened(name) as source, opened_directory(target) as copy:
                 copy_tree(source, copy)
 
         made = make_filled(volumes, new, fill, options=options, labels={**kept, **(labels or {})})

@@ -37,15 +37,14 @@ def populate(volume: Path, source: int) -> bool:
         return _fill(data, around, source)
 
 
-def populate_mounted(path: Path, source: int) -> bool:
-    """The same for a volume whose data is a mount, at `path`; a read-only one stays as it is.
+def populate_mounted(data: int, source: int) -> bool:
+    """The same for a volume whose open directory is a mount; a read-only one stays as it is.
 
     Its other users see what goes on there, and may do to it what they like: by descriptors,
     without following a symlink, nothing of that leads out of the volume.
     """
     try:
-        with opened_directory(path) as data:
-            return _fill(data, data, source, prefix=_HIDDEN)
+        return _fill(data, data, source, prefix=_HIDDEN)
     except OSError as error:
         if error.errno != errno.EROFS:
             raise

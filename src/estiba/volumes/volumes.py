@@ -13,14 +13,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from estiba.kernel import failpoint
-from estiba.kernel.confined import open_in_root, opened_root
+from estiba.kernel.confined import open_in_root, opened_plain, opened_root
+from estiba.kernel.trees import opened_directory
 from estiba.model.errors import Conflict, EstibaError, Internal, InvalidArgument, NotFound
 from estiba.model.event import Event, EventType
 from estiba.model.ids import new_id
@@ -204,7 +205,18 @@ class Volumes:
 
     def path(self, name: str) -> Path:
         """The directory that containers mount. Raises NotFound."""
-        return Path(self.driver(self.get(name).driver).path(name))
+        found = self.driver(self.get(name).driver).path(name)
+        if not found:
+            raise NotFound(f"get {name}: its driver does not say where it is")
+        return Path(found)
+
+    def opened(self, name: str) -> AbstractContextManager[int]:
+        """The same, open for reading; of what a confined plugin told no part is a symlink.
+
+        Raises NotFound, OSError.
+        """
+        is_confined = self.is_confined(self.get(name).driver)
+        return opened_plain(self.path(name)) if is_confined else opened_directory(self.path(name))
 
     # -- use -------------------------------------------------------------------------------
 
@@ -217,7 +229,7 @@ class Volumes:
         with self.locked(name):
             users = self._users.setdefault(name, set())
             if user in users and driver is not self.local:
-                return Path(driver.path(name))
+                return self.path(name)
             path = driver.mount(name, user)
             users.add(user)
         return path
@@ -295,7 +307,10 @@ class Volumes:
                     return False
                 raise
             try:
-                return populate(own, source) if own else populate_mounted(self.path(name), source)
+                if own:
+                    return populate(own, source)
+                with self.opened(name) as data:
+                    return populate_mounted(data, source)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise
