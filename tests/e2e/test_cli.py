@@ -172,7 +172,6 @@ def test_what_is_to_come_says_so(daemon: PrivateDaemon) -> None:
     for arguments, words in (
         (["trust", "sign", "x"], b"signed images are to come"),
         (["start", "--checkpoint", "x", "y"], b"needs checkpoints"),
-        (["volume", "update", "x"], b"volumes of a cluster are to come"),
     ):
         done = estiba(daemon, *arguments, check=False)
         assert done.returncode == 1 and words in done.stderr
