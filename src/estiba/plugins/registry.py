@@ -7,12 +7,13 @@ A plugin is made known by the first who asks for it by name (a process of its ow
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from estiba.model.errors import FailedPrecondition, NotFound
+from estiba.model.errors import EstibaError, FailedPrecondition, NotFound, Unavailable
 from estiba.plugins.client import Client, Patience
 from estiba.plugins.places import Address, Places
 
@@ -21,6 +22,7 @@ NETWORK = "NetworkDriver"
 IPAM = "IpamDriver"
 
 _ACTIVATION_S = 30.0
+_MAX_WAITING = 4
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -37,6 +39,18 @@ class Plugin:
     client: Client
     implements: frozenset[str]
     find_path: Callable[[str], str] = str
+
+
+@dataclass(slots=True)
+class _Greeting:
+    """Of one plugin: one at a time."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    turns: threading.BoundedSemaphore = field(
+        default_factory=lambda: threading.BoundedSemaphore(_MAX_WAITING)
+    )
+    failure: EstibaError | None = None
+    failed_at: float = 0.0
 
 
 class Registry:
@@ -56,7 +70,7 @@ class Registry:
         self._known: dict[str, Plugin] = {}
         self._managed: dict[str, Plugin] = {}
         self._ever_managed: set[str] = set()
-        self._greeting: dict[str, threading.Lock] = {}
+        self._greetings: dict[str, _Greeting] = {}
 
     def get(self, name: str, kind: str, *, is_query: bool = False) -> Plugin:
         """The plugin, greeted: it is waited for as Docker does, unless for a query.
@@ -66,12 +80,9 @@ class Registry:
         """
         with self._lock:
             found = self._find_managed(name) or self._known.get(name)
-            greeting = self._greeting.setdefault(name, threading.Lock())
+            greeting = self._greetings.setdefault(name, _Greeting())
         if found is None:
-            with greeting:
-                found = self._known.get(name) or self._greet(name, is_query)
-                with self._lock:
-                    self._known[name] = found
+            found = self._greet_once(name, greeting, is_query)
         if kind not in found.implements:
             raise FailedPrecondition(
                 f"plugin {name} does not implement the requested driver: it is no {kind}"
@@ -138,6 +149,32 @@ class Registry:
     def _find_managed(self, name: str) -> Plugin | None:
         """A tag that is not given is `latest`."""
         return self._managed.get(name) or self._managed.get(f"{name}:latest")
+
+    def _greet_once(self, name: str, greeting: _Greeting, is_query: bool) -> Plugin:
+        """Who waits for a greeting that fails has its failure, and few may wait."""
+        if not greeting.turns.acquire(timeout=self._patience.turn_s):
+            raise Unavailable(
+                f"plugin {name} does not answer: {_MAX_WAITING} wait for its first word: is it "
+                "running?"
+            )
+        try:
+            began = time.monotonic()
+            with greeting.lock:
+                found = self._known.get(name)
+                if found is not None:
+                    return found
+                if greeting.failure is not None and greeting.failed_at > began:
+                    raise type(greeting.failure)(str(greeting.failure))
+                try:
+                    found = self._greet(name, is_query)
+                except EstibaError as error:
+                    greeting.failure, greeting.failed_at = error, time.monotonic()
+                    raise
+                with self._lock:
+                    self._known[name] = found
+                return found
+        finally:
+            greeting.turns.release()
 
     def _greet(self, name: str, is_query: bool) -> Plugin:
         client = Client(name, self._places.find(name), self._patience)

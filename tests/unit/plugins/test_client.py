@@ -277,6 +277,28 @@ def test_greeting_one_that_hangs_does_not_keep_others_waiting(tmp_path: Path) ->
     quick.server.close()
 
 
+def test_a_crowd_at_a_plugin_that_is_away_is_sent_away_soon(tmp_path: Path) -> None:
+    """Each of them waiting its own 30 s in turn would hold threads for minutes."""
+    (tmp_path / "gone.spec").write_text(f"unix://{tmp_path}/nowhere.sock")
+    registry = Registry(Places((), (tmp_path,)), QUICK, activation_s=1.0)
+    failures: list[str] = []
+
+    def ask() -> None:
+        with pytest.raises(Unavailable) as told:
+            registry.get("gone", VOLUME)
+        failures.append(str(told.value))
+
+    begin = time.monotonic()
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - begin < 3.0
+    assert sum("nobody listens" in words for words in failures) == 4
+    assert sum("wait for its first word" in words for words in failures) == 16
+
+
 def test_a_plugin_behind_tls_is_verified_if_it_says_so(tmp_path: Path) -> None:
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
