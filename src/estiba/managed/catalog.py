@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -64,6 +65,8 @@ class Catalog:
         self._coming: set[str] = set()
         """Names that are on their way in."""
 
+        self._claimed: set[str] = set()
+
     def open(self) -> None:
         """Reads the records, and deletes what none of them names."""
         self._records = {r.id: decode(r.body) for r in self._store.load(KIND)}
@@ -95,6 +98,24 @@ class Catalog:
         if not found:
             raise NotFound(f'plugin "{name_or_id[:128]}" not found')
         return found[0]
+
+    @contextmanager
+    def claimed(self, plugin_id: str) -> Iterator[None]:
+        """One change of a plugin at a time, an upgrade with all its transfers among them.
+
+        Raises Conflict when another is under way.
+        """
+        with self._lock:
+            if plugin_id in self._claimed:
+                raise Conflict(
+                    f"plugin {plugin_id[:12]}: another change is under way: try again afterwards"
+                )
+            self._claimed.add(plugin_id)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._claimed.discard(plugin_id)
 
     # -- making ----------------------------------------------------------------------------
 
@@ -145,8 +166,9 @@ class Catalog:
         cancel: CancelToken,
     ) -> Iterator[Progress]:
         """Other content for a plugin that is disabled."""
-        _check_disabled(record, "plugin must be disabled before upgrading")
-        yield from self._pull(reference, granted, credentials, cancel, before=record)
+        with self.claimed(record.id):
+            _check_disabled(self.find(record.id), "plugin must be disabled before upgrading")
+            yield from self._pull(reference, granted, credentials, cancel, before=record)
 
     def _pull(
         self,

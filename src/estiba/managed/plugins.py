@@ -147,7 +147,8 @@ class ManagedPlugins:
         """One change of a plugin at a time."""
         plugin_id = self.catalog.find(ref).id
         async with self._locks.setdefault(plugin_id, asyncio.Lock()):
-            yield self.catalog.find(plugin_id)
+            with self.catalog.claimed(plugin_id):
+                yield self.catalog.find(plugin_id)
 
     # -- running ---------------------------------------------------------------------------
 

@@ -28,8 +28,11 @@ from estiba.model.errors import (
     Unavailable,
 )
 from estiba.network.networks import Networks
+from estiba.network.notes import Notes
 from estiba.network.plan import NetworkConfig
 from estiba.network.record import IpamConfig, NetworkSpec, PortRequest
+from estiba.network.remote import RemoteDriver
+from estiba.network.remoteipam import NoAddresses
 from estiba.plugins.client import Patience, PluginError
 from estiba.plugins.places import Places
 from estiba.plugins.registry import Registry
@@ -48,8 +51,10 @@ class Plugged(Host):
     plugin: PluginProcess = None  # type: ignore[assignment]
 
     def engine(self) -> Networks:
-        registry = Registry(Places((self.root / "plugins",), ()), QUICK, activation_s=1.0)
-        return Networks(self.config, self.store, plugins=registry)
+        return Networks(self.config, self.store, plugins=self.engine_registry())
+
+    def engine_registry(self) -> Registry:
+        return Registry(Places((self.root / "plugins",), ()), QUICK, activation_s=1.0)
 
     def restarted(self, live: list[str] | None = None) -> Networks:
         """Another engine, with these containers still up; the old one just died."""
@@ -505,3 +510,16 @@ def test_a_plugin_of_addresses_that_misbehaves(host: Plugged, how: str) -> None:
         host.plugin.kill()
         host.plugin.start()
     assert host.attach("two", "leased").ip_address.startswith("10.88.1.")
+
+
+def test_a_plugin_hears_of_other_nodes(host: Plugged) -> None:
+    """What the cluster will tell; one that does not want to know is no error."""
+    driver = RemoteDriver(
+        "blue", host.engine_registry(), (), lambda network: NoAddresses(), Notes(host.root / "n")
+    )
+    driver.discover("192.0.2.7", is_new=True)
+    driver.discover("192.0.2.7", is_new=False)
+    for method in ("DiscoverNew", "DiscoverDelete"):
+        (call,) = host.plugin.calls(f"NetworkDriver.{method}")
+        assert call["DiscoveryType"] == 1
+        assert call["DiscoveryData"] == {"Address": "192.0.2.7", "self": False}
