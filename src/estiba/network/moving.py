@@ -14,6 +14,23 @@ from estiba.kernel.rtnetlink import Link
 from estiba.model.errors import Conflict, FailedPrecondition
 
 
+def check_unused(source: str) -> None:
+    """Raises FailedPrecondition for a link that the host itself uses: a plugin that names its way
+    out, or another's link, would have that taken away, and deleted in the end.
+    """
+    with NetlinkSocket() as handle:
+        link = _find(handle, source)
+        if link is None:
+            return
+        addresses = rtnetlink.list_addresses(handle)
+    is_used = any(index == link.index and not one.is_link_local for index, one in addresses)
+    if is_used or link.master or link.kind == "bridge":
+        raise FailedPrecondition(
+            f"the plugin names the interface {source[:32]!r}, which the host itself uses: it has "
+            "an address, or is a bridge or a port of one"
+        )
+
+
 def move_in(source: str, sandbox: Path, name: str, mac: str) -> None:
     """The host's link `source` goes into the sandbox, as `name` and with the MAC if one is given.
 

@@ -205,6 +205,7 @@ class RemoteDriver:
         if joined.interface_name is None or not joined.interface_name.src_name:
             return msgspec.structs.replace(endpoint, interface="")
         source, prefix = link_names(joined.interface_name, self._name)
+        moving.check_unused(source)
         wanted = interface_name(endpoint.requested) or joined.interface_name.dst_name
         if not wanted and prefix != self.interface_prefix:
             wanted = moving.free_name(attachment.sandbox, prefix)

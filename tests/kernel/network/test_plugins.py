@@ -257,6 +257,8 @@ def test_a_step_that_fails_is_undone(host: Plugged, method: str, how: str) -> No
     [
         ('{"InterfaceName": {"SrcName": "nowhere", "DstPrefix": "eth"}}', "not on this host"),
         ('{"InterfaceName": {"SrcName": "lo", "DstPrefix": "eth"}}', "no usable SrcName"),
+        ('{"InterfaceName": {"SrcName": "up0", "DstPrefix": "eth"}}', "the host itself uses"),
+        ('{"InterfaceName": {"SrcName": "up1", "DstPrefix": "eth"}}', "the host itself uses"),
         ('{"InterfaceName": {"SrcName": "x", "DstPrefix": "a/b"}}', "no usable DstPrefix"),
         ('{"Gateway": "10.5.0.300"}', "no IPv4 gateway"),
         ('{"StaticRoutes": [{"Destination": "all"}]}', "no destination"),
