@@ -14,9 +14,14 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
+from estiba.kernel.confined import Resolve, openat2
 from estiba.kernel.files import data_parts
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PLACE = os.O_PATH | os.O_DIRECTORY
+_MAX_PATH_BYTES = 4096 - 256
+"""What paths take, less a name in the last directory."""
+
 _COPY_BYTES = 1 << 30
 _FICLONE = 0x40049409
 _OVERLAY_ATTRIBUTES = ("trusted.overlay.", "user.overlay.")
@@ -40,11 +45,12 @@ class _Copy:
 
     def __init__(self, told: Told) -> None:
         self._told = told
-        self._linked: dict[tuple[int, int], tuple[int, str]] = {}
-        self._kept: list[int] = []
+        self._linked: dict[tuple[int, int], str] = {}
+        """Paths of the copy: descriptors would be as many as there are directories."""
 
     def directory(self, source: int, target: int) -> None:
         levels = [(source, target, _names(source))]
+        path: list[str] = []
         try:
             while levels:
                 below, made, names = levels[-1]
@@ -55,33 +61,35 @@ class _Copy:
                     if levels:
                         os.close(below)
                         os.close(made)
+                        path.pop()
                     continue
                 with contextlib.suppress(FileNotFoundError):
                     status = os.stat(name, dir_fd=below, follow_symlinks=False)
                     if stat.S_ISDIR(status.st_mode):
+                        _check_depth(path, name)
                         levels.append(_subdirectory(below, made, name))
-                    elif not self._link_again(made, name, status):
+                        path.append(name)
+                    elif not self._link_again(target, made, name, status):
                         self._leaf(below, made, name, status)
-                        self._remember(made, name, status)
+                        if status.st_nlink > 1 and not stat.S_ISSOCK(status.st_mode):
+                            linked = "/".join((*path, name))
+                            self._linked[status.st_dev, status.st_ino] = linked
         finally:
             for below, made, _ in levels[1:]:
                 os.close(below)
                 os.close(made)
-            for fd in self._kept:
-                os.close(fd)
 
-    def _link_again(self, target: int, name: str, status: os.stat_result) -> bool:
+    def _link_again(self, top: int, target: int, name: str, status: os.stat_result) -> bool:
         first = self._linked.get((status.st_dev, status.st_ino))
         if first is None:
             return False
-        os.link(first[1], name, src_dir_fd=first[0], dst_dir_fd=target, follow_symlinks=False)
+        folder, _, base = first.rpartition("/")
+        parent = openat2(top, folder or ".", _PLACE, 0, Resolve.NO_SYMLINKS | Resolve.BENEATH)
+        try:
+            os.link(base, name, src_dir_fd=parent, dst_dir_fd=target, follow_symlinks=False)
+        finally:
+            os.close(parent)
         return True
-
-    def _remember(self, target: int, name: str, status: os.stat_result) -> None:
-        if status.st_nlink > 1 and not stat.S_ISSOCK(status.st_mode):
-            if not self._kept or not os.path.sameopenfile(self._kept[-1], target):
-                self._kept.append(os.dup(target))
-            self._linked[status.st_dev, status.st_ino] = (self._kept[-1], name)
 
     def _leaf(self, source: int, target: int, name: str, status: os.stat_result) -> None:
         mode = status.st_mode
@@ -110,6 +118,13 @@ def _set_mode(directory: int, name: str, mode: int) -> None:
         os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(mode))
     finally:
         os.close(fd)
+
+
+def _check_depth(path: list[str], name: str) -> None:
+    """Every level holds two descriptors, of which the engine has only so many."""
+    if len(os.fsencode("/".join((*path, name)))) > _MAX_PATH_BYTES:
+        where = "/".join(path[:4])
+        raise OSError(errno.ENAMETOOLONG, f"directories below {where} are deeper than any path")
 
 
 def _names(directory: int) -> Iterator[str]:
