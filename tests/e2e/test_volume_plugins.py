@@ -223,3 +223,13 @@ def test_volumes_that_others_made_are_seen_and_taken_in(world: World) -> None:
     daemon.docker("volume", "rm", "ours", "theirs")
     assert set(plugin.state()) == {"../bad"}
     (plugin.root / "state").unlink()
+
+
+def test_an_engine_that_starts_sees_what_plugins_have(world: World) -> None:
+    """Nobody has asked for the plugin in this life of the engine."""
+    (world.plugin.root / "volumes/theirs").mkdir(exist_ok=True)
+    state = json.dumps({"theirs": {"opts": {}, "users": []}})
+    (world.plugin.root / "state").write_text(state)
+    world.daemon.restart()
+    assert world.daemon.docker("volume", "ls", "-q").stdout == b"theirs\n"
+    world.daemon.docker("volume", "rm", "theirs")

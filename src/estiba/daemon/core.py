@@ -37,7 +37,7 @@ from estiba.daemon.hostinfo import HostInfo, read_facts, read_host
 from estiba.daemon.identity import engine_id
 from estiba.images.images import Images
 from estiba.kernel.blocking import run_blocking
-from estiba.kernel.cgroup import Feature, Hierarchies, Mode
+from estiba.kernel.cgroup import Feature, Hierarchies
 from estiba.kernel.inode_flags import spread_subdirectories
 from estiba.kernel.inotify import SignWatch
 from estiba.managed.catalog import Catalog
@@ -320,7 +320,6 @@ def _managed(
         host=profiles.read_host(),
         cgroup_parent=config.cgroup_parent,
         seccomp=read_seccomp(config.seccomp_profile),
-        is_v2=hierarchies.mode == Mode.V2,
     )
     catalog = Catalog(places, store, config.registries, __version__)
     return ManagedPlugins(engine, catalog, plugins, users_of)

@@ -49,7 +49,6 @@ class Engine:
     host: Host
     cgroup_parent: str
     seccomp: str
-    is_v2: bool
 
     @property
     def own_runtime(self) -> OciRuntime:
@@ -110,7 +109,6 @@ class Process:
             self._engine.host,
             cgroup=self._group,
             seccomp=self._engine.seccomp,
-            is_v2=self._engine.is_v2,
         )
         (self._run / "config.json").write_bytes(msgspec.json.encode(spec))
 

@@ -74,11 +74,11 @@ def cgroup_of(parent: str, plugin_id: str) -> str:
 
 
 def spec_of(
-    record: PluginRecord, paths: Paths, host: Host, *, cgroup: str, seccomp: str, is_v2: bool
+    record: PluginRecord, paths: Paths, host: Host, *, cgroup: str, seccomp: str
 ) -> dict[str, Any]:
     """config.json. Raises FailedPrecondition for a setting that is missing, InvalidArgument."""
     config, settings = record.config, record.settings
-    wanted = _host_config(record, seccomp, is_v2)
+    wanted = _host_config(record, seccomp)
     return build_spec(
         SpecInput(
             config=Config(env=[_PATH, *settings.env], working_dir=config.work_dir or "/"),
@@ -101,7 +101,7 @@ def spec_of(
     )
 
 
-def _host_config(record: PluginRecord, seccomp: str, is_v2: bool) -> HostConfig:
+def _host_config(record: PluginRecord, seccomp: str) -> HostConfig:
     config = record.config
     devices = []
     for device in record.settings.devices:

@@ -6,6 +6,7 @@ A plugin is made known by the first who asks for it by name (a process of its ow
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ VOLUME = "VolumeDriver"
 NETWORK = "NetworkDriver"
 IPAM = "IpamDriver"
 
+_log = logging.getLogger(__name__)
 _ACTIVATION_S = 30.0
 _MAX_WAITING = 4
 
@@ -70,10 +72,12 @@ class Registry:
         self._known: dict[str, Plugin] = {}
         self._managed: dict[str, Plugin] = {}
         self._ever_managed: set[str] = set()
+        self._seen: set[str] = set()
         self._greetings: dict[str, _Greeting] = {}
 
     def get(self, name: str, kind: str, *, is_query: bool = False) -> Plugin:
-        """The plugin, greeted: it is waited for as Docker does, unless for a query.
+        """The plugin, greeted: it is waited for as Docker does, unless for a query. Any `kind`
+        will do if none is given.
 
         Raises NotFound when there is none, FailedPrecondition when it does something else,
         Unavailable when it does not answer.
@@ -83,7 +87,7 @@ class Registry:
             greeting = self._greetings.setdefault(name, _Greeting())
         if found is None:
             found = self._greet_once(name, greeting, is_query)
-        if kind not in found.implements:
+        if kind and kind not in found.implements:
             raise FailedPrecondition(
                 f"plugin {name} does not implement the requested driver: it is no {kind}"
             )
@@ -99,10 +103,17 @@ class Registry:
         """Of those that have been greeted, for `info`."""
         return sorted(self.active(kind))
 
-    def forget(self, name: str) -> None:
-        """The next who asks looks for it anew."""
-        with self._lock:
-            self._known.pop(name, None)
+    def look_around(self) -> None:
+        """Greets those that nobody has asked for yet, each once and with little patience."""
+        for name in self._places.scan():
+            with self._lock:
+                is_new = name not in self._seen and name not in self._known
+                self._seen.add(name)
+            if is_new:
+                try:
+                    self.get(name, "", is_query=True)
+                except EstibaError as error:
+                    _log.debug("plugin %s: %s", name, error)
 
     def register(
         self,

@@ -65,7 +65,7 @@ class Drivers(Protocol):
         """Raises NotFound in Docker's words when no plugin of that name answers."""
 
     def active(self) -> Mapping[str, VolumeDriver]:
-        """By name those that have been found already, without looking for more."""
+        """By name all that there are; one that has not answered is not asked again."""
 
     def full_name(self, name: str) -> str:
         """What records call the driver."""

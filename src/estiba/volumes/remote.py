@@ -213,6 +213,7 @@ class PluginDrivers:
         return self._registry.is_managed(name)
 
     def active(self) -> Mapping[str, VolumeDriver]:
+        self._registry.look_around()
         return {name: self.find(name) for name in self._registry.active(VOLUME)}
 
 

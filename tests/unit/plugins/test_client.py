@@ -277,6 +277,19 @@ def test_greeting_one_that_hangs_does_not_keep_others_waiting(tmp_path: Path) ->
     quick.server.close()
 
 
+def test_a_look_around_greets_each_once(tmp_path: Path) -> None:
+    raw = Raw(tmp_path / "blue.sock", b'{"Implements": ["VolumeDriver"]}')
+    (tmp_path / "gone.spec").write_text(f"unix://{tmp_path}/nowhere.sock")
+    registry = Registry(Places((tmp_path,), (tmp_path,)), QUICK)
+    begin = time.monotonic()
+    for _ in range(3):
+        registry.look_around()
+    assert time.monotonic() - begin < 0.5, "nobody who is away is waited for"
+    assert registry.names(VOLUME) == ["blue"]
+    assert len(raw.requests) == 1
+    raw.server.close()
+
+
 def test_a_crowd_at_a_plugin_that_is_away_is_sent_away_soon(tmp_path: Path) -> None:
     """Each of them waiting its own 30 s in turn would hold threads for minutes."""
     (tmp_path / "gone.spec").write_text(f"unix://{tmp_path}/nowhere.sock")
