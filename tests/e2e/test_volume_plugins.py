@@ -233,3 +233,13 @@ def test_an_engine_that_starts_sees_what_plugins_have(world: World) -> None:
     world.daemon.restart()
     assert world.daemon.docker("volume", "ls", "-q").stdout == b"theirs\n"
     world.daemon.docker("volume", "rm", "theirs")
+
+
+def test_an_empty_volume_is_filled_from_the_image(world: World) -> None:
+    daemon = world.daemon
+    daemon.docker("volume", "create", "-d", "blue", "filled")
+    listed = daemon.run("-v", "filled:/bin", "busybox", "/bin/ls", "/bin").split()
+    assert "busybox" in listed
+    assert (world.plugin.root / "volumes/filled/busybox").exists()
+    assert view(daemon, "filled")["Status"] == {"users": 0, "color": "blue"}
+    daemon.docker("volume", "rm", "filled")
