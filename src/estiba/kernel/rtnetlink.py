@@ -45,6 +45,10 @@ _VETH_INFO_PEER = 1
 _IFLA_MACVLAN_MODE, _IFLA_VLAN_ID = 1, 1
 _IFLA_IPVLAN_MODE, _IFLA_IPVLAN_FLAGS = 1, 2
 _IFLA_BRPORT_MODE, _IFLA_BRPORT_LEARNING, _IFLA_BRPORT_ISOLATED = 4, 8, 33
+_IFLA_BRPORT_GROUP_FWD_MASK = 31
+_RESERVED_GROUPS = 0xFFFD
+"""01:80:c2:00:00:00 to 0f without that of pauses, which the kernel drops."""
+
 _RTEXT_FILTER_SKIP_STATS = 8
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
@@ -229,7 +233,8 @@ def set_bridge_port(
 ) -> Request:
     """Sets a port's flags. An isolated port reaches the bridge but no other isolated port.
 
-    A hairpin port gets frames back that it sent.
+    A hairpin port gets frames back that it sent. Frames to reserved groups (802.1D) go the way of
+    all others: else the bridge learns their source and hands them to the host past every filter.
     """
     body = _link_header(flags=IFF_UP if up else 0, change=IFF_UP) + text(_IFLA_IFNAME, name)
     body += nested(
@@ -239,6 +244,7 @@ def set_bridge_port(
             _IFLA_INFO_SLAVE_DATA,
             u8(_IFLA_BRPORT_MODE, hairpin),
             u8(_IFLA_BRPORT_LEARNING, 1),
+            _u16(_IFLA_BRPORT_GROUP_FWD_MASK, _RESERVED_GROUPS),
             u8(_IFLA_BRPORT_ISOLATED, isolated),
         ),
     )

@@ -181,13 +181,13 @@ class HostLinks:
             os.close(namespace)
 
     def reattach(self, network: NetworkRecord, bridge: int, endpoints: Iterable[Endpoint]) -> None:
-        """Puts pairs back on their bridge, which somebody has taken away."""
+        """Puts pairs back on their bridge, which somebody has taken away, and sets up its ports."""
         for endpoint in endpoints:
             link = self.find(endpoint.host_interface)
-            if link is not None and link.master != bridge:
-                self.execute(
-                    rtnetlink.set_link(link.name, master=bridge), _port(network, link.name)
-                )
+            if link is not None:
+                if link.master != bridge:
+                    self.execute(rtnetlink.set_link(link.name, master=bridge))
+                self.execute(_port(network, link.name))
 
     def reap(self, name: str) -> None:
         """Deletes a link in the background; one that is gone is no error."""

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 import pytest
-from tests.kernel.network.private_host import Host
+from tests.kernel.network.private_host import HOST_ADDRESS, Host
 
 from estiba.kernel.netns import run_in_netns
 from estiba.model.container import EndpointSettings
@@ -234,6 +234,32 @@ def test_a_victim_keeps_its_neighbours(stage: Stage) -> None:
     for address in me.gateway, me.ipv6_gateway:
         table = stage.host.command(where, "ip", "neigh", "show", address)
         assert me.mac_address not in table and before in table
+
+
+@pytest.mark.parametrize("last", [0x00, 0x02, 0x03, 0x0E, 0x0F])
+def test_frames_to_the_bridge_itself_get_past_nothing(stage: Stage, last: int) -> None:
+    """Linux takes in what is sent to reserved groups (802.1D) past the way of other frames: with
+    it a container would learn the bridge another's MAC, or reach the host as nobody in particular.
+    """
+    me, victim = stage.bad, stage.victim
+    group = f"01:80:c2:00:00:{last:02x}"
+    stage.host.command(stage.host.networks.sandbox_path("victim"), "ping", "-c1", "-W2", me.gateway)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((HOST_ADDRESS, 4343))
+        server.settimeout(0.3)
+        lie = ipv4("203.0.113.9", HOST_ADDRESS, 17, udp(9, 4343))
+        with stage.listening() as heard:
+            stage.send(
+                frame(victim.mac_address, 0x88CC, bytes(46), group),
+                frame(me.mac_address, ETH_IP, lie, group),
+            )
+            heard()
+        with pytest.raises(TimeoutError):
+            server.recv(100)
+    learnt = stage.host.command(None, "bridge", "fdb", "show", "dev", victim.host_interface)
+    assert victim.mac_address in learnt
+    stolen = stage.host.command(None, "bridge", "fdb", "show", "dev", me.host_interface)
+    assert victim.mac_address not in stolen
 
 
 def test_a_network_may_do_without(host: Host) -> None:

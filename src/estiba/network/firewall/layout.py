@@ -24,7 +24,8 @@ before they are tracked, an address that is routed to the host itself and never 
 answers get ::1 again when they have been routed.
 
 Table of family bridge: whatever comes in by a container's link bears its MAC and its addresses,
-in ARP and neighbour discovery too, and is no advertisement, redirect or answer of a DHCP server.
+in ARP and neighbour discovery too, and is no advertisement, redirect or answer of a DHCP server,
+nor meant for bridges themselves (802.1D).
 It looks only at links that it knows, for other engines' links have names of the same kind.
 """
 
@@ -176,6 +177,7 @@ BRIDGE_CHAINS = """\
   }
   chain from-container {
     iifname . ether saddr != @macs drop
+    ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop
     ether type vmap { ip : jump ipv4, ip6 : jump ipv6, arp : jump arp-of }
     drop
   }
