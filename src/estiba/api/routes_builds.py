@@ -7,8 +7,9 @@ import json
 from collections.abc import Awaitable
 from typing import Protocol, TypeVar
 
+from estiba.api.build_ports import BuildOptions
 from estiba.api.context import Context, answer, checked, first, progress, stream
-from estiba.api.ports import Backends, BuildOptions
+from estiba.api.ports import Backends
 from estiba.api.router import Router
 from estiba.api.streams import RawStream
 from estiba.http1 import HttpResponse

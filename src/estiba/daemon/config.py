@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from estiba.containers.validate import check_log
+from estiba.daemon.flags import DEFAULT_CONFIG_FILE, LOG_LEVELS, parser
 from estiba.daemon.registry_config import registry_settings
 from estiba.distribution.settings import RegistrySettings
 from estiba.model.container import HostConfig, LogConfig, Ulimit
@@ -25,8 +26,6 @@ from estiba.plugins.places import Places
 _log = logging.getLogger(__name__)
 
 DEFAULT_HOST = "unix:///run/estiba/estiba.sock"
-DEFAULT_CONFIG_FILE = Path("/etc/estiba/daemon.json")
-LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 PUBLISH_POLICIES = ("host", "open")
 DEFAULT_LOG_OPTIONS = {"max-size": "100m", "max-file": "3"}
 
@@ -112,101 +111,6 @@ class DaemonConfig:
     allowed_hosts: list[str] = field(default_factory=list)
     build_cache_bytes: int | None = 0
     """What the build cache may take: 0 a share of the disk, None all of it."""
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line; every flag is named in docs/daemon.md."""
-    cli = argparse.ArgumentParser(
-        prog="estibad",
-        description="The estiba daemon: serves the Docker Engine API.",
-        argument_default=argparse.SUPPRESS,
-    )
-    add = cli.add_argument
-    add("-H", "--host", action="append", metavar="URL", help="unix://PATH, tcp://HOST:PORT, fd://")
-    add("--config-file", type=Path, help=f"settings as JSON (default {DEFAULT_CONFIG_FILE})")
-    add("--data-root", type=Path, help="what outlives a reboot (default /var/lib/estiba)")
-    add("--exec-root", type=Path, help="what does not (default /run/estiba)")
-    add("-p", "--pidfile", type=Path, help="where to write the daemon's pid")
-    add("-G", "--group", metavar="NAME", help="group of the UNIX socket")
-    add("-b", "--bridge", metavar="NAME", help="the default bridge, made if absent")
-    add("--bip", metavar="CIDR", help="address and subnet of the default bridge")
-    add("--fixed-cidr", metavar="CIDR", help="part of the subnet that containers get")
-    add(
-        "--ipv6",
-        type=_boolean,
-        metavar="BOOL",
-        nargs="?",
-        const=True,
-        help="the default bridge has IPv6",
-    )
-    add("--bip6", metavar="CIDR", help="IPv6 address and subnet of the default bridge")
-    add("--fixed-cidr-v6", metavar="CIDR", help="IPv6 subnet, or its part that containers get")
-    add("--ip-forward", type=_boolean, metavar="BOOL", help="let the host forward packets")
-    add("--mtu", type=int, help="MTU of the default bridge")
-    add("--default-address-pool", action="append", metavar="base=CIDR,size=N")
-    add("--icc", type=_boolean, metavar="BOOL", help="containers may talk to one another")
-    add("--ip-masq", type=_boolean, metavar="BOOL", help="NAT for outgoing traffic")
-    add("--ip", metavar="IP", help="default host address of published ports")
-    add(
-        "--publish-policy",
-        metavar="POLICY",
-        help="host: the host's firewall decides about published ports; open: they are open",
-    )
-    add("--dns", action="append", metavar="IP")
-    add("--dns-opt", action="append", metavar="OPTION")
-    add("--dns-search", action="append", metavar="DOMAIN")
-    add("--default-runtime", metavar="NAME")
-    add("--add-runtime", action="append", metavar="NAME=PATH", help="another OCI runtime")
-    add("--default-ulimit", action="append", metavar="NAME=SOFT[:HARD]")
-    add("--log-driver", metavar="NAME", help="json-file, local, journald, syslog, none")
-    add("--log-opt", action="append", metavar="NAME=VALUE")
-    add("--log-level", choices=LOG_LEVELS)
-    add("-D", "--debug", action="store_true", help="the same as --log-level debug")
-    add("--init", action="store_true", help="run an init in every container")
-    add("--init-path", type=Path)
-    add("--seccomp-profile", metavar="FILE", help="default profile, builtin or unconfined")
-    add("--no-new-privileges", action="store_true")
-    add("--cgroup-parent", metavar="PATH")
-    add("--default-shm-size", type=int, metavar="BYTES")
-    add("--label", action="append", metavar="KEY=VALUE")
-    add("--tls", action="store_true", help="TLS; implied by --tlsverify")
-    add("--tlsverify", action="store_true", help="TLS, and clients need a certificate")
-    add("--tlscacert", type=Path, metavar="FILE")
-    add("--tlscert", type=Path, metavar="FILE")
-    add("--tlskey", type=Path, metavar="FILE")
-    add(
-        "--allow-insecure-tcp",
-        action="store_true",
-        help="serve TCP without client certificates: whoever reaches the port is root here",
-    )
-    add("--allow-host", action="append", metavar="NAME", help="Host header accepted on TCP")
-    add("--insecure-registry", action="append", metavar="HOST")
-    add(
-        "--registry-mirror",
-        action="append",
-        metavar="[HOST=]URL",
-        help="asked before the registry HOST (default docker.io, * for all) in pulls",
-    )
-    add("--registry-certs-dir", action="append", type=Path, metavar="DIR")
-    add("--plugin-socket-dir", action="append", type=Path, metavar="DIR")
-    add("--plugin-spec-dir", action="append", type=Path, metavar="DIR")
-    add("--max-concurrent-downloads", type=int, metavar="N", help="layers of pulls (default 3)")
-    add("--max-concurrent-uploads", type=int, metavar="N", help="layers of pushes (default 5)")
-    add("--max-download-attempts", type=int, metavar="N", help="of one request (default 5)")
-    add("--http-proxy", metavar="URL", help="to registries; otherwise HTTP_PROXY")
-    add("--https-proxy", metavar="URL")
-    add("--no-proxy", metavar="HOSTS")
-    add("--userns-remap", metavar="USER", help="not built yet: refused unless empty")
-    add("--metrics-addr", metavar="ADDRESS", help="not built yet: refused unless empty")
-    add("--authorization-plugin", action="append", help="not built yet: refused unless empty")
-    add(
-        "--remove-firewall",
-        action="store_true",
-        help="take away all firewall rules that the engine left, and end",
-    )
-    add("--api-coverage", action="store_true", help="print which API operations are served")
-    add("-v", "--version", action="store_true")
-    return cli
 
 
 def load(arguments: argparse.Namespace) -> DaemonConfig:
@@ -395,12 +299,6 @@ def _tls(merged: dict[str, object]) -> TlsConfig | None:
         key=Path(str(merged.get("tlskey", home / "key.pem"))),
         verify=verify,
     )
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false", "1", "0"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
-    return text.lower() in ("true", "1")
 
 
 def _publish_policy(text: str) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from estiba import __version__
-from estiba.daemon.config import DaemonConfig, load, parser
+from estiba.daemon.config import DaemonConfig, load
+from estiba.daemon.flags import parser
 from estiba.kernel.allocator import limit_arenas
 from estiba.model.errors import EstibaError, FailedPrecondition
 

@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from estiba.api.ports import Backends, BuildOptions
+from estiba.api.build_ports import BuildOptions
+from estiba.api.ports import Backends
 from estiba.api.router import Router
 from estiba.api.routes_builds import BUNDLE, BuildRoutes
 from estiba.api.server import Server

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from estiba.api.ports import BuildOptions
+from estiba.api.build_ports import BuildOptions
 from estiba.build.request import BuildRequest
 from estiba.daemon.adapters.build_inputs import Inputs, parse_tags, registry_credentials
 from estiba.distribution.cancel import CancelToken

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from estiba.daemon.config import DaemonConfig, load, parser
+from estiba.daemon.config import DaemonConfig, load
+from estiba.daemon.flags import parser
 from estiba.model.errors import InvalidArgument
 
 

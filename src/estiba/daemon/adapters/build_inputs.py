@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from estiba.api.ports import BuildOptions
+from estiba.api.build_ports import BuildOptions
 from estiba.build.files.context import (
     apply_ignore,
     parse_ignore,

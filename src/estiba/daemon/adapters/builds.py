@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from estiba.api.ports import BuildOptions
+from estiba.api.build_ports import BuildOptions
 from estiba.api.streams import ClientStream
 from estiba.build import progress
 from estiba.build.builder import Builder, Finished
