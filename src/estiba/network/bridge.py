@@ -197,7 +197,7 @@ class BridgeDriver:
                 _log.warning("bridge %s is gone: it is made again", live.record.bridge)
                 self.ensure(live.record)
         now = self._live[live.record.id]
-        self._links.reattach(now.record, now.index, list(now.endpoints.values()))
+        self._links.reattach(now.index, list(now.endpoints.values()))
 
     def republish(
         self, network: NetworkRecord, endpoint: Endpoint, ports: Sequence[PortRequest]
@@ -216,7 +216,7 @@ class BridgeDriver:
             live.endpoints.pop(endpoint.id, None)
 
     def _admit(self, network: NetworkRecord, endpoint: Endpoint) -> None:
-        if is_guarded(network):
+        if is_guarded(network) or not network.icc:
             self.firewall.admit(_endpoint_rule(network, endpoint))
 
     def _reap(self, link: str) -> None:
@@ -245,8 +245,8 @@ class BridgeDriver:
             except EstibaError as error:
                 _log.warning("address of container %s: %s", endpoint.container_name, error)
             live.endpoints[endpoint.id] = endpoint
-            self._links.reattach(live.record, live.index, [endpoint])
-            if is_guarded(live.record):
+            self._links.reattach(live.index, [endpoint])
+            if is_guarded(live.record) or not live.record.icc:
                 admitted.append(_endpoint_rule(live.record, endpoint))
             rules += self._publisher.adopt(endpoint)
         self.firewall.adopt(admitted, rules)
@@ -297,4 +297,6 @@ def _endpoint_rule(network: NetworkRecord, endpoint: Endpoint) -> EndpointRule:
         bridge=network.bridge,
         mac=endpoint.mac_address,
         addresses=tuple(address.ip for address in interfaces_of(endpoint)),
+        icc=network.icc,
+        is_guarded=is_guarded(network),
     )

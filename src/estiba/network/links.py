@@ -162,7 +162,7 @@ class HostLinks:
         try:
             for attempt in range(_TRIES):
                 try:
-                    self.execute(pair, _port(network, name))
+                    self.execute(pair, _port(name))
                     return
                 except NetlinkError as error:
                     # The kernel is asked for the port too when there is no pair.
@@ -180,14 +180,14 @@ class HostLinks:
         finally:
             os.close(namespace)
 
-    def reattach(self, network: NetworkRecord, bridge: int, endpoints: Iterable[Endpoint]) -> None:
+    def reattach(self, bridge: int, endpoints: Iterable[Endpoint]) -> None:
         """Puts pairs back on their bridge, which somebody has taken away, and sets up its ports."""
         for endpoint in endpoints:
             link = self.find(endpoint.host_interface)
             if link is not None:
                 if link.master != bridge:
                     self.execute(rtnetlink.set_link(link.name, master=bridge))
-                self.execute(_port(network, link.name))
+                self.execute(_port(link.name))
 
     def reap(self, name: str) -> None:
         """Deletes a link in the background; one that is gone is no error."""
@@ -262,10 +262,6 @@ def _configure_bridge(network: NetworkRecord) -> None:
     name = network.bridge
     # Programs of the host reach published ports at 127.0.0.1 too.
     write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
-    if not network.icc:
-        # Containers that are linked meet by the host, which lets pass what they may.
-        write_sysctl(f"net/ipv4/conf/{name}/proxy_arp_pvlan", str(int(network.predefined)))
-        write_sysctl(f"net/ipv4/neigh/{name}/proxy_delay", "0")
     # Advertisements on it come from containers.
     write_sysctl(f"net/ipv6/conf/{name}/accept_ra", "0")
     write_sysctl(f"net/ipv6/conf/{name}/accept_redirects", "0")
@@ -274,8 +270,8 @@ def _configure_bridge(network: NetworkRecord) -> None:
         write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0" if network.ipv6 else "1")
 
 
-def _port(network: NetworkRecord, name: str) -> Request:
-    return rtnetlink.set_bridge_port(name, isolated=not network.icc, hairpin=bridged_is_filtered())
+def _port(name: str) -> Request:
+    return rtnetlink.set_bridge_port(name, hairpin=bridged_is_filtered())
 
 
 def bridged_is_filtered() -> bool:

@@ -13,7 +13,6 @@ from tests.kernel.network.private_host import HOST_ADDRESS, Host
 
 from estiba.kernel.netns import run_in_netns
 from estiba.network.dns.upstream import Wishes
-from estiba.network.links import bridged_is_filtered
 from estiba.network.networks import Networks
 from estiba.network.policy.hostgate import HostGate
 from estiba.network.policy.members import Facts
@@ -125,7 +124,7 @@ class GuardedHost(Host):
             endpoints=endpoints,
             state=self.policies.overview(records, endpoints),
             host_addresses=[ip_address(HOST_ADDRESS)],
-            bridge_is_filtered=bridged_is_filtered(),
+            links=self.networks.firewall.links(),
             known=self.policies.known,
             host_verdict=HostGate(self.networks.firewall),
         )

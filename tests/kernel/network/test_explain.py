@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from tests.support.daemon import wait_until
 from estiba.kernel import rtnetlink
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.kernel.netns import run_in_netns
+from estiba.network.firewall.rules import LinkRule
 from estiba.network.policy.explain import Explanation, explain
 from estiba.network.policy.members import Facts
 from estiba.network.policy.world import resolve, split_target
@@ -305,3 +306,15 @@ def test_what_it_says_is_what_packets_do(
             lies.append(f"{source} → {address}:{port}/{protocol} is {real}:\n    {steps}")
     assert not lies, "\n".join(lies)
     assert 0 < passed < CASES
+
+
+def test_it_knows_links(guarded: GuardedHost) -> None:
+    guarded.make("quiet", options={"com.docker.network.bridge.enable_icc": "false"})
+    web, db = guarded.join("web", "quiet"), guarded.join("db", "quiet")
+    assert not said(guarded, "name-web", f"{db.ip_address}:80").passes
+    rule = LinkRule(IPv4Address(web.ip_address), IPv4Address(db.ip_address), "tcp", 80)
+    guarded.networks.allow("web", [rule])
+    found = said(guarded, "name-web", f"{db.ip_address}:80")
+    assert found.passes and "link" in found.steps[1].text
+    assert not said(guarded, "name-web", f"{db.ip_address}:81").passes
+    assert not said(guarded, "name-db", f"{web.ip_address}:80").passes

@@ -159,23 +159,6 @@ def test_an_internal_network_has_no_way_out_even_for_root(host: Host) -> None:
         assert host.ask(inner, pool.gateway, 7002)
 
 
-def test_without_icc_only_published_ports(host: Host) -> None:
-    option = {"com.docker.network.bridge.enable_icc": "false"}
-    web = host.attach("web", dual(host, options=option), ports=WEB)
-    serve(host, "web")
-    host.attach("client", "dual")
-    client = host.networks.sandbox_path("client")
-    assert host.is_blocked(client, web.ip_address, 80)
-    assert host.is_blocked(client, web.ipv6_address, 80)
-    # br_netfilter keeps such packets within the bridge, whose ports are isolated.
-    for name in Path("/proc/sys/net/bridge").glob("bridge-nf-call-ip*tables"):
-        name.write_text("0")
-    assert host.is_blocked(client, web.ip_address, 80)
-    assert host.is_blocked(client, web.ipv6_address, 80)
-    assert host.ask(client, HOST_ADDRESS, 8080)
-    assert host.ask(client, HOST_ADDRESS6, 8080)
-
-
 def test_gateway_modes(host: Host) -> None:
     neighbour = host.neighbour()
     modes = {f"com.docker.network.bridge.gateway_mode_ipv{n}": "routed" for n in (4, 6)}

@@ -13,7 +13,6 @@ from estiba.containers.validate import check_egress
 from estiba.kernel import rtnetlink
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.netlink import NetlinkSocket
-from estiba.network.links import bridged_is_filtered
 from estiba.network.networks import Networks
 from estiba.network.policy import drawing
 from estiba.network.policy.egress import OPTION, Address, parse_egress
@@ -60,7 +59,7 @@ class PolicyAdapter:
             endpoints=endpoints,
             state=self.policies.overview(records, endpoints),
             host_addresses=_host_addresses(),
-            bridge_is_filtered=bridged_is_filtered(),
+            links=self.networks.firewall.links(),
             user_rules=len(self.networks.firewall.user_rules("user-forward")),
             known=self.policies.known,
             host_verdict=HostGate(self.networks.firewall),

@@ -49,7 +49,7 @@ class Contents:
         new = tuple(dict.fromkeys(rules))
         if new:
             self.links[container_id] = new
-        return [of_link(rule) for rule in old], [of_link(rule) for rule in new]
+        return _of_links(old), _of_links(new)
 
     def put_ports(self, rules: Iterable[PortRule]) -> Change:
         gone: list[Element] = []
@@ -89,8 +89,12 @@ class Contents:
         for port in self.ports.values():
             _sort(self._of_port(port), found)
         for rules in self.links.values():
-            _sort(map(of_link, rules), found)
+            _sort(_of_links(rules), found)
         return found
+
+
+def _of_links(rules: Iterable[LinkRule]) -> list[Element]:
+    return [element for rule in rules for element in of_link(rule)]
 
 
 def _key(rule: PortRule) -> _Key:

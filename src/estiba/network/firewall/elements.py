@@ -15,11 +15,13 @@ INET, BRIDGE = "inet", "bridge"
 _LINKS_IN_KEY = {
     "bridges": 1,
     "talking": 2,
+    "silent": 2,
     "internal": 1,
     "own": 1,
     "own6": 1,
     "unprotected": 1,
     "unprotected6": 1,
+    "apart": 1,
     "links": 1,
     "macs": 1,
     "sources": 1,
@@ -51,8 +53,7 @@ class Element:
 
 def of_bridge(rule: BridgeRule) -> Iterator[Element]:
     yield Element(INET, "bridges", (rule.bridge,))
-    if rule.icc:
-        yield Element(INET, "talking", (rule.bridge, rule.bridge))
+    yield Element(INET, "talking" if rule.icc else "silent", (rule.bridge, rule.bridge))
     if rule.internal:
         yield Element(INET, "internal", (rule.bridge,))
     for version in rule.unprotected:
@@ -83,12 +84,17 @@ def of_port(rule: PortRule, *, is_routed: bool) -> Iterator[Element]:
         yield Element(INET, f"inner{digit}", inner)
 
 
-def of_link(rule: LinkRule) -> Element:
-    ends = (str(rule.source), str(rule.target))
-    return Element(INET, "linked", (*ends, rule.protocol, str(rule.port)))
+def of_link(rule: LinkRule) -> Iterator[Element]:
+    key = (str(rule.source), str(rule.target), rule.protocol, str(rule.port))
+    for family in INET, BRIDGE:
+        yield Element(family, "linked", key)
 
 
 def of_endpoint(rule: EndpointRule) -> Iterator[Element]:
+    if not rule.icc:
+        yield Element(BRIDGE, "apart", (rule.link,))
+    if not rule.is_guarded:
+        return
     yield Element(BRIDGE, "links", (rule.link,))
     yield Element(BRIDGE, "macs", (rule.link, rule.mac.lower()))
     for address in dict.fromkeys((*rule.addresses, link_local(rule.mac))):

@@ -9,7 +9,9 @@ Table of family inet: translation of published ports, masquerading, isolation.
     loopback        programs of the host that ask [::1]: see below
     output          published ports for the host's own programs, 127.0.0.1 included
     input           from an internal network only the bridge's own addresses are reached
-    forward         the administrator's chain `user-forward`; what belongs to a connection that
+    forward         frames that br_netfilter shows on their way within a bridge whose containers
+                    do not talk are marked as judged here; the administrator's chain
+                    `user-forward`; what belongs to a connection that
                     was let pass; what the policies say; within a bridge if its containers may
                     talk; into one only to published ports, and to what links open; nothing
                     crosses the edge of an internal network
@@ -27,17 +29,27 @@ Table of family bridge: whatever comes in by a container's link bears its MAC an
 in ARP and neighbour discovery too, and is no advertisement, redirect or answer of a DHCP server,
 nor meant for bridges themselves (802.1D).
 It looks only at links that it knows, for other engines' links have names of the same kind.
+
+Between containers of a network with icc=false it lets pass ARP, neighbour discovery and what
+links open, with its answers, and nothing else, unless the inet table has judged the frame: with
+br_netfilter that sees connections, and a neighbour's published port, translated. So the chain
+`apart` comes after br_netfilter, whose priority is 0. A mark does not outlive the host's
+namespace, and no container can set one.
 """
 
 from __future__ import annotations
 
 STAND_IN = "fd65:7374:6962:61::1"
+JUDGED = "0x00e57000"
+"""Bits of the packet mark, for the way from the one table to the other."""
+
 USER_CHAINS = ("user-forward", "user-published")
 
 SETS = {
     "inet": {
         "bridges": "set bridges { type ifname; %s }",
         "talking": "set talking { type ifname . ifname; %s }",
+        "silent": "set silent { type ifname . ifname; %s }",
         "internal": "set internal { type ifname; %s }",
         "own": "set own { type ifname . ipv4_addr; flags interval; %s }",
         "own6": "set own6 { type ifname . ipv6_addr; flags interval; %s }",
@@ -64,6 +76,8 @@ SETS = {
         "ports6_at": "set ports6_at { type ipv6_addr . inet_proto . inet_service; %s }",
     },
     "bridge": {
+        "apart": "set apart { type ifname; %s }",
+        "linked": "set linked { type ipv4_addr . ipv4_addr . inet_proto . inet_service; %s }",
         "links": "set links { type ifname; %s }",
         "macs": "set macs { type ifname . ether_addr; %s }",
         "sources": "set sources { type ifname . ipv4_addr; %s }",
@@ -138,6 +152,7 @@ INET_CHAINS = f"""\
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
+    iifname . oifname @silent meta mark set meta mark or {JUDGED}
     jump user-forward
     ct state established,related accept
     jump policies
@@ -149,6 +164,7 @@ INET_CHAINS = f"""\
   chain inbound {{
     ct status dnat accept
     ip saddr . ip daddr . meta l4proto . th dport @linked accept
+    iifname . oifname @silent drop
     ip daddr . meta l4proto . th dport @inner accept
     ip6 daddr . meta l4proto . th dport @inner6 accept
     meta nfproto ipv4 oifname @unprotected accept
@@ -170,43 +186,59 @@ INET_CHAINS = f"""\
   }}
 """
 
-BRIDGE_CHAINS = """\
-  chain prerouting {
+BRIDGE_CHAINS = f"""\
+  chain prerouting {{
     type filter hook prerouting priority dstnat; policy accept;
     iifname @links jump from-container
-  }
-  chain from-container {
+  }}
+  chain from-container {{
     iifname . ether saddr != @macs drop
     ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop
-    ether type vmap { ip : jump ipv4, ip6 : jump ipv6, arp : jump arp-of }
+    ether type vmap {{ ip : jump ipv4, ip6 : jump ipv6, arp : jump arp-of }}
     drop
-  }
-  chain ipv4 {
+  }}
+  chain ipv4 {{
     iifname . ip saddr != @sources drop
     icmp type redirect drop
     udp dport 68 drop
     accept
-  }
-  chain ipv6 {
-    icmpv6 type { nd-router-advert, nd-redirect } drop
+  }}
+  chain ipv6 {{
+    icmpv6 type {{ nd-router-advert, nd-redirect }} drop
     udp dport 546 drop
     icmpv6 type nd-neighbor-advert iifname . @th,64,128 != @targets6 drop
     iifname . ip6 saddr @sources6 accept
     ip6 saddr :: jump ipv6-without-address
     drop
-  }
-  chain ipv6-without-address {
+  }}
+  chain ipv6-without-address {{
     icmpv6 type nd-neighbor-solicit iifname . @th,64,128 @targets6 accept
-    icmpv6 type { mld-listener-report, mld-listener-done, mld2-listener-report } accept
-  }
-  chain arp-of {
+    icmpv6 type {{ mld-listener-report, mld-listener-done, mld2-listener-report }} accept
+  }}
+  chain arp-of {{
     iifname . arp saddr ether != @macs drop
     iifname . arp saddr ip @sources accept
     arp operation request arp saddr ip 0.0.0.0 accept
     drop
-  }
-  chain forward {
+  }}
+  chain forward {{
     type filter hook forward priority filter; policy accept;
     jump policies
-  }
+  }}
+  chain apart {{
+    type filter hook forward priority 10; policy accept;
+    iifname @apart oifname @apart jump between
+  }}
+  chain between {{
+    meta mark and {JUDGED} == {JUDGED} accept
+    ether type arp accept
+    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+    ip saddr . ip daddr . meta l4proto . th dport @linked accept
+    tcp flags & ack == ack jump answers
+    meta l4proto {{ udp, sctp }} jump answers
+    drop
+  }}
+  chain answers {{
+    ip daddr . ip saddr . meta l4proto . th sport @linked accept
+  }}
 """

@@ -77,6 +77,11 @@ class EndpointRule:
     bridge: str
     mac: str
     addresses: tuple[IPv4Address | IPv6Address, ...]
+    icc: bool = True
+    """Whether it may talk to its neighbours."""
+
+    is_guarded: bool = True
+    """Whether it is held to its addresses at all."""
 
 
 def table_name(bridge: str) -> str:

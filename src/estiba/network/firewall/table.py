@@ -137,6 +137,11 @@ class Firewall:
         with self.lock:
             self._change(self._contents.put_links(container_id, rules))
 
+    def links(self) -> list[LinkRule]:
+        """All that is allowed so."""
+        with self.lock:
+            return [rule for rules in self._contents.links.values() for rule in rules]
+
     def exchange(self, gone: Iterable[PortRule], new: Iterable[PortRule]) -> None:
         """Takes translations away and adds others, in one transaction.
 

@@ -28,6 +28,7 @@ _PACK: dict[str, Callable[[str], bytes]] = {
 _KEYS = {
     "bridges": "link",
     "talking": "link link",
+    "silent": "link link",
     "internal": "link",
     "unprotected": "link",
     "unprotected6": "link",
@@ -42,6 +43,7 @@ _KEYS = {
     "linked": "ipv4 ipv4 protocol port",
     "inner": "ipv4 protocol port",
     "inner6": "ipv6 protocol port",
+    "apart": "link",
     "links": "link",
     "macs": "link mac",
     "sources": "link ipv4",

@@ -122,11 +122,22 @@ class _Way:
 
     def _neighbours(self, here: Member, there: Member, target: Party) -> Iterator[Step]:
         yield Step("route", f"both are on network {here.network_name}")
-        if not self._world.record(here).icc:
-            yield Step("icc", f"containers of {here.network_name} may not talk (icc=false)", False)
         address = target.address or next(iter(there.addresses), None)
+        if not self._world.record(here).icc:
+            name = here.network_name
+            if self._is_linked(here, address):
+                yield Step("icc", f"a link opens this port on {name} (icc=false)", True)
+            else:
+                yield Step("icc", f"containers of {name} may not talk (icc=false)", False)
         source = Source(here, address=_same(here, address))
         yield from self._ingress(there, source)
+
+    def _is_linked(self, here: Member, address: Address | None) -> bool:
+        return any(
+            rule.source in here.addresses
+            and (rule.target, rule.protocol, rule.port) == (address, self._protocol, self._port)
+            for rule in self._world.links
+        )
 
     def _theirs(self, target: Party) -> list[Member]:
         found = self._world.members(target.container_id)
@@ -282,9 +293,6 @@ class _Way:
         if here.network_id == there.network_id and record.icc:
             yield Step("icc", f"containers of {record.name} may talk to each other", True)
             return
-        if here.network_id == there.network_id and self._world.bridge_is_filtered:
-            text = f"containers of {record.name} may not talk (icc=false, br_netfilter is on)"
-            yield Step("icc", text, False)
         if record.internal:
             yield Step("internal", f"network {record.name} is internal: it has no way out", False)
         yield from self._into(there, is_published=is_published, address=address)

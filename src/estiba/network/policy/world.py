@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from estiba.model.errors import InvalidArgument, NotFound
+from estiba.network.firewall.rules import LinkRule
 from estiba.network.policy.decide import Known, Source
 from estiba.network.policy.egress import Address
 from estiba.network.policy.members import Member, NetworkView, State
@@ -58,8 +59,8 @@ class World:
     """Members and views of all networks, guarded or not."""
 
     host_addresses: Sequence[Address] = ()
-    bridge_is_filtered: bool = False
-    """br_netfilter is on: what is translated within a bridge stays on it, isolated or not."""
+    links: Collection[LinkRule] = ()
+    """What containers reach of neighbours that they may not talk to."""
 
     user_rules: int = 0
     """How many the administrator has for what is forwarded (`user-forward`)."""
