@@ -225,8 +225,8 @@ class Volumes:
 
         Twice for one user is once. Raises NotFound, OSError.
         """
-        driver = self.driver(self.get(name).driver)
         with self.locked(name):
+            driver = self.driver(self.get(name).driver)
             users = self._users.setdefault(name, set())
             if user in users and driver is not self.local:
                 return self.path(name)
@@ -238,10 +238,10 @@ class Volumes:
         """Undoes `mount`, of the local driver when nobody else uses the volume; harmless twice,
         or without it. A plugin that fails is told of in the log: a container's end is not held
         up by it."""
-        record = self._records.get(name)
-        if record is None:
-            return
         with self.locked(name):
+            record = self._records.get(name)
+            if record is None:
+                return
             users = self._users.get(name, set())
             # Of what was mounted before the engine started over, `restore` tells only the live.
             is_mounted = user in users or not self._is_restored
