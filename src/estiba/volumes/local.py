@@ -167,11 +167,12 @@ class LocalDriver:
             backing.unmount(self.directory(name))
         unmount(self.data(name))
         aside = self._root / f"{_REMOVED}{secrets.token_hex(4)}.{name}"
-        del self._options[name]
         try:
             self.directory(name).rename(aside)
         except FileNotFoundError:
+            del self._options[name]
             raise NotFound(f"get {name}: no such volume") from None
+        del self._options[name]
 
     def purge(self, name: str) -> None:
         """Deletes what `remove` set aside."""

@@ -13,7 +13,8 @@ from estiba.model.event import Event, EventType
 KIND = "volume"
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_MAX_NAME = 255
+_MAX_NAME = 200
+"""Less than a file's: the directory has a longer one while the volume is being removed."""
 
 
 class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +58,11 @@ def check_name(name: str) -> None:
             f"create {name}: volume name is too short, names should be at least two "
             "alphanumeric characters"
         )
-    if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
+    if len(name) > _MAX_NAME:
+        raise InvalidArgument(
+            f"create {name[:64]}…: volume name is too long, {_MAX_NAME} characters at most"
+        )
+    if not _NAME.fullmatch(name):
         raise InvalidArgument(
             f'create {name[:64]}: "{name[:64]}" includes invalid characters for a local volume '
             'name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a '
