@@ -55,6 +55,9 @@ def network(world: World) -> Iterator[str]:
     )  # fmt: skip
     yield "net"
     world.plugin.behave()
+    # Those of a test that failed.
+    for container in world.daemon.docker("ps", "-aq").stdout.decode().split():
+        world.daemon.docker("rm", "-f", container)
     world.daemon.docker("network", "rm", "net")
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from estiba.kernel import failpoint
+from estiba.kernel.netlink import NetlinkError
 from estiba.kernel.rtnetlink import Counters
 from estiba.model.errors import EstibaError, Internal, NotFound, Unavailable
 from estiba.network import moving
@@ -213,10 +214,18 @@ class RemoteDriver:
             endpoint, host_interface=source, interface=wanted or endpoint.interface
         )
         self._notes.put(endpoint.id, msgspec.json.encode(endpoint))
-        moving.move_in(source, attachment.sandbox, endpoint.interface, endpoint.mac_address)
-        failpoint.hit("network.plugin-link-moved")
-        setup = setup_of(endpoint, attachment.default_route)
-        inside.configure(attachment.sandbox, replace(setup, routes=routes_of(joined, self._name)))
+        try:
+            moving.move_in(source, attachment.sandbox, endpoint.interface, endpoint.mac_address)
+            failpoint.hit("network.plugin-link-moved")
+            setup = setup_of(endpoint, attachment.default_route)
+            inside.configure(
+                attachment.sandbox, replace(setup, routes=routes_of(joined, self._name))
+            )
+        except NetlinkError as error:
+            raise Internal(
+                f"network plugin {self._name}: the interface {source} cannot be set up as "
+                f"{endpoint.interface}: {error}"
+            ) from error
         return endpoint
 
     def disconnect(self, endpoint: Endpoint, sandbox: Path) -> None:
