@@ -254,15 +254,26 @@ class RemoteAddresses:
     ) -> tuple[int, Given]:
         subnet = self._subnets[number]
         pool_id = self.pool_ids[number]
-        found = client.address(pool_id, address, options)
-        if found.ip not in subnet:
-            client.release(pool_id, str(found.ip))
-            raise Internal(
-                f"IPAM plugin {client.name} gave the address {found.ip}, which is not of {subnet}"
-            )
         text = self._network.pools[number].gateway
         gateway = parse_address(text, subnet.version) if text else None
-        return number, Given(ip_interface((found.ip, subnet.prefixlen)), gateway)
+        found = client.address(pool_id, address, options).ip
+        if self._is_held(found) or found == gateway:
+            # It stays with whom it belongs to.
+            raise Internal(f"IPAM plugin {client.name} gave the address {found}, which is taken")
+        if found not in subnet or address not in (None, found):
+            client.release(pool_id, str(found))
+            wanted = address if found in subnet else f"of {subnet}"
+            raise Internal(
+                f"IPAM plugin {client.name} gave the address {found}, which is not {wanted}"
+            )
+        return number, Given(ip_interface((found, subnet.prefixlen)), gateway)
+
+    def _is_held(self, address: Address) -> bool:
+        """With the address of another, or of the gateway, a container would be let pass as that."""
+        with self._lock:
+            return any(
+                given.address.ip == address for pairs in self._held.values() for _, given in pairs
+            )
 
     def adopt(self, endpoint: Endpoint) -> None:
         """Live ones keep their addresses, whether the plugin is there yet or not."""

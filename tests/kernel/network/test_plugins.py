@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import socket
 import subprocess
@@ -512,6 +513,21 @@ def test_a_plugin_of_addresses_that_misbehaves(host: Plugged, how: str) -> None:
         host.plugin.kill()
         host.plugin.start()
     assert host.attach("two", "leased").ip_address.startswith("10.88.1.")
+
+
+def test_an_address_that_another_has_is_not_taken(host: Plugged) -> None:
+    """A plugin that forgets, or lies: who has the gateway's address might speak for it."""
+    host.networks.create(NetworkSpec(name="leased", ipam_driver="blue"))
+    assert host.attach("one", "leased").ip_address == "10.88.1.50"
+    state = host.plugin.state()
+    state["pools"]["here/10.88.1.0/24"]["used"] = {}
+    (host.plugin.root / "state").write_text(json.dumps(state))
+    with pytest.raises(Internal, match=r"gave the address 10\.88\.1\.50, which is taken"):
+        host.attach("two", "leased")
+    wished = EndpointSettings(ipam_config=EndpointIpamConfig(ipv4_address="10.88.1.1"))
+    with pytest.raises(Internal, match=r"gave the address 10\.88\.1\.1, which is taken"):
+        host.attach("three", "leased", settings=wished)
+    assert host.attach("four", "leased").ip_address == "10.88.1.51"
 
 
 def test_a_plugin_hears_of_other_nodes(host: Plugged) -> None:
