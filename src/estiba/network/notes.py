@@ -19,6 +19,9 @@ class Notes:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(self._directory / name, content, durable=False)
 
+    def get(self, name: str) -> bytes:
+        return (self._directory / name).read_bytes()
+
     def has(self, name: str) -> bool:
         return (self._directory / name).exists()
 

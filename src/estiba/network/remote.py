@@ -167,7 +167,9 @@ class RemoteDriver:
             endpoint = self._make(network, endpoint, attachment)
             return self._join(network, endpoint, attachment)
         except BaseException:
-            self.disconnect(endpoint, attachment.sandbox)
+            # As it was noted last: with the link that has perhaps been moved already.
+            noted = msgspec.json.decode(self._notes.get(endpoint.id), type=Endpoint)
+            self.disconnect(noted, attachment.sandbox)
             raise
 
     def _make(self, network: NetworkRecord, endpoint: Endpoint, attachment: Attachment) -> Endpoint:

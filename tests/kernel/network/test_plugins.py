@@ -241,6 +241,7 @@ def test_a_step_that_fails_is_undone(host: Plugged, method: str, how: str) -> No
     with pytest.raises(EstibaError, match="no way" if how == "no way" else "plugin blue"):
         host.attach("one", "net")
     assert not host.networks.endpoints(host.networks.network("net").id)
+    assert "eth0" not in inside(host, "one", "link")
     if how == "die":
         host.plugin.kill()
         host.plugin.start()
