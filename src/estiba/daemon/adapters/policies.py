@@ -36,8 +36,12 @@ class PolicyAdapter:
     engine: Engine
 
     async def explain(self, source: str, target: str) -> Json:
+        return await run_blocking(self._explain, source, target)
+
+    def _explain(self, source: str, target: str) -> Json:
+        """Asks the host's firewall by a packet, which takes its time."""
         who, service = split_target(target)
-        world = await run_blocking(self._world)
+        world = self._world()
         return _explanation(explain(world, resolve(world, source), resolve(world, who), service))
 
     async def graph(self, form: str) -> Json | str:
