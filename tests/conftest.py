@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import PrivateDaemon
+from tests.support.leaks import HostState, assert_clean
 from tests.support.scripted import ScriptedServer, scripted
 from tests.support.served import Served
 
@@ -34,6 +35,20 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateDaemon]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def emptied(daemon: PrivateDaemon) -> Iterator[None]:
+    """No container, network or volume of a test outlives it, nor what they need of the host."""
+    before = {only: HostState.read(only=only) for only in (daemon.tag, str(daemon.root))}
+    yield
+    for container in daemon.request("GET", "/containers/json?all=1")[1]:
+        daemon.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
+    daemon.request("POST", "/networks/prune")
+    for volume in daemon.request("GET", "/volumes")[1]["Volumes"] or []:
+        daemon.request("DELETE", f"/volumes/{volume['Name']}?force=1")
+    for only, state in before.items():
+        assert_clean(state, only=only)
 
 
 @pytest.fixture

@@ -7,26 +7,13 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.daemon import PrivateDaemon, UnixConnection, wait_until
-from tests.support.leaks import HostState, assert_clean
 
-pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(autouse=True)
-def clean(daemon: PrivateDaemon) -> Iterator[None]:
-    """No container and no network of a test outlives it."""
-    before = HostState.read(only=daemon.tag)
-    yield
-    for container in daemon.request("GET", "/containers/json?all=1")[1]:
-        daemon.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
-    daemon.request("POST", "/networks/prune")
-    assert_clean(before, only=daemon.tag)
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("emptied")]
 
 
 def network(daemon: PrivateDaemon, name: str, *flags: str) -> str:

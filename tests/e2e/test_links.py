@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from tests.support.daemon import PrivateDaemon, wait_until
-from tests.support.leaks import HostState, assert_clean
 
-pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(autouse=True)
-def clean(daemon: PrivateDaemon) -> Iterator[None]:
-    before = HostState.read(only=daemon.tag)
-    yield
-    for container in daemon.request("GET", "/containers/json?all=1")[1]:
-        daemon.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
-    daemon.request("POST", "/networks/prune")
-    assert_clean(before, only=daemon.tag)
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("emptied")]
 
 
 def run(daemon: PrivateDaemon, name: str, *flags: str) -> str:

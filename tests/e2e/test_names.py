@@ -5,29 +5,17 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.daemon import PrivateDaemon, wait_until
-from tests.support.leaks import HostState, assert_clean
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("emptied")]
 
 GLIBC = [f"-v=/{name}:/{name}:ro" for name in ("usr", "lib", "lib64") if Path(f"/{name}").is_dir()]
 """The host's getent, python3 and their libraries, over the image's few."""
 
 LOOP = ["busybox", "sleep", "1000"]
-
-
-@pytest.fixture(autouse=True)
-def clean(daemon: PrivateDaemon) -> Iterator[None]:
-    before = HostState.read(only=daemon.tag)
-    yield
-    for line in daemon.docker("ps", "-aq").stdout.decode().split():
-        daemon.docker("rm", "-fv", line)
-    daemon.docker("network", "prune", "-f")
-    assert_clean(before, only=daemon.tag)
 
 
 def start(daemon: PrivateDaemon, name: str, *flags: str) -> str:

@@ -13,17 +13,9 @@ from xml.etree import ElementTree
 import pytest
 from tests.support.daemon import PrivateDaemon, needs_docker, wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("emptied")]
 
 SERVE = "while true; do echo served | nc -l -p 5432 >/dev/null; done"
-
-
-@pytest.fixture(autouse=True)
-def clean(daemon: PrivateDaemon):
-    yield
-    for line in daemon.docker("ps", "-aq").stdout.decode().split():
-        daemon.docker("rm", "-fv", line)
-    daemon.docker("network", "prune", "-f")
 
 
 def estiba(daemon: PrivateDaemon, *arguments: str, stdin: str = "", status: int = 0) -> str:

@@ -8,24 +8,12 @@ import http.client
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.support.daemon import PrivateDaemon, wait_until
-from tests.support.leaks import HostState, assert_clean
 
-pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(autouse=True)
-def clean(daemon: PrivateDaemon) -> Iterator[None]:
-    before = HostState.read(only=daemon.tag)
-    yield
-    for container in daemon.request("GET", "/containers/json?all=1")[1]:
-        daemon.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
-    daemon.request("POST", "/networks/prune")
-    assert_clean(before, only=daemon.tag)
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("emptied")]
 
 
 def serve(daemon: PrivateDaemon, name: str, *flags: str) -> None:

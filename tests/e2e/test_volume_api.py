@@ -8,25 +8,14 @@ import socket
 import tarfile
 import threading
 import urllib.parse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.daemon import PrivateDaemon, wait_until
-from tests.support.leaks import HostState, assert_clean
+from tests.support.leaks import HostState
 
-pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(autouse=True)
-def no_leaks(daemon: PrivateDaemon) -> Iterator[None]:
-    only = str(daemon.root)
-    before = HostState.read(only=only)
-    yield
-    for view in daemon.request("GET", "/volumes")[1]["Volumes"] or []:
-        daemon.request("DELETE", f"/volumes/{view['Name']}?force=1")
-    assert_clean(before, only=only)
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("emptied")]
 
 
 def make(daemon: PrivateDaemon, name: str, **options: str) -> Path:

@@ -11,29 +11,16 @@ import sys
 import tarfile
 import time
 import urllib.parse
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.support.daemon import PrivateDaemon, wait_until
-from tests.support.leaks import HostState, assert_clean
+from tests.support.leaks import HostState
 from tests.support.registries import GenuineRegistry, genuine_registry
 from tests.support.registry import OwnRegistry
 
-pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(autouse=True)
-def no_leaks(daemon: PrivateDaemon) -> Iterator[None]:
-    only = str(daemon.root)
-    before = HostState.read(only=only)
-    yield
-    for view in daemon.request("GET", "/containers/json?all=1")[1]:
-        daemon.request("DELETE", f"/containers/{view['Id']}?force=1&v=1")
-    for view in daemon.request("GET", "/volumes")[1]["Volumes"] or []:
-        daemon.request("DELETE", f"/volumes/{view['Name']}?force=1")
-    assert_clean(before, only=only)
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("emptied")]
 
 
 def estiba(

@@ -5,12 +5,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tests.kernel.network.guarded_host import GuardedHost
+from tests.kernel.network.naming import Named
 from tests.kernel.network.private_host import Host, configure_outside, entered, make_uplink, traces
 from tests.support.daemon import wait_until
 
 from estiba.kernel.netns import ensure_netns, remove_netns, run_in_netns
 from estiba.network.networks import Networks
 from estiba.network.plan import NetworkConfig
+from estiba.network.policy.members import Facts
+from estiba.network.policy.policies import Policies
 from estiba.store import Store
 from estiba.store.events import EventBus
 
@@ -43,3 +47,30 @@ def host(tmp_path: Path) -> Iterator[Host]:
             made.networks.remove_all_traces()
         # The kernel takes a veth away in its own time once its namespace is gone.
         wait_until(lambda: traces(tmp_path) == before, what="the host to be clean", deadline_s=5)
+
+
+@pytest.fixture
+def named(host: Host) -> Iterator[Named]:
+    made = Named(host)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def guarded(host: Host) -> Iterator[GuardedHost]:
+    host.networks.stop()
+    facts: dict[str, Facts] = {}
+    policies = Policies(host.store, lambda name: facts.get(name, Facts()))
+    networks = Networks(host.config, host.store, (policies,))
+    policies.bind(networks.firewall)
+    networks.start()
+    networks.restore([])
+    made = GuardedHost(
+        host.root, host.outside, host.config, host.store, networks, host.stack,
+        policies=policies, facts=facts,
+    )  # fmt: skip
+    yield made
+    host.networks = made.networks
+    host.stack.callback(lambda: made.policies.close())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.kernel.network.private_host import Host
-from tests.kernel.network.test_networks import addresses, default_route, links, ping
+from tests.kernel.network.probes import addresses, default_route, links, ping, run_child
 from tests.support.daemon import wait_until
 
 from estiba.kernel import rtnetlink
@@ -269,13 +267,7 @@ def bare(host: Host) -> Iterator[Host]:
 def test_killed_at_any_step_nothing_is_left(bare: Host, tmp_path: Path, point: str) -> None:
     """What the next engine finds is either whole or gone; then all of it can be taken away."""
     before = names()
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path)],
-        env={**os.environ, "ESTIBA_FAILPOINTS": f"{point}=kill"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    child = run_child(CHILD, tmp_path, f"{point}=kill")
     assert child.returncode == -signal.SIGKILL, child.stderr
     store = Store.open(tmp_path / "child.db", EventBus())
     networks = Networks(bare.config, store)
@@ -348,13 +340,7 @@ def test_a_step_that_fails_is_undone(bare: Host, tmp_path: Path, point: str) -> 
             """
         )
     )
-    child = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
-        env={**os.environ, "ESTIBA_FAILPOINTS": f"{point}=error"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    child = run_child(script, tmp_path, f"{point}=error")
     assert (child.returncode, child.stderr) == (0, "")
     assert f"failpoint {point.partition('#')[0]}" in child.stdout
     if point.endswith(("held#2", "translated#2")):

@@ -13,7 +13,7 @@ from tests.kernel.network.private_host import (
     OUTSIDE_ADDRESS6,
     Host,
 )
-from tests.kernel.network.test_networks import addresses, default_route, links, ping
+from tests.kernel.network.probes import addresses, default_route, links, ping
 
 from estiba.kernel.netns import run_in_netns
 from estiba.model.container import EndpointIpamConfig, EndpointSettings

@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 from tests.kernel.network.guarded_host import PATIENT_S, GuardedHost
 from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS
-from tests.kernel.network.test_policies import guarded as guarded
 from tests.support.daemon import wait_until
 
 from estiba.kernel import rtnetlink

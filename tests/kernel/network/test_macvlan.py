@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.kernel.network.private_host import Host
-from tests.kernel.network.test_networks import addresses, default_route, links, ping
+from tests.kernel.network.probes import addresses, default_route, links, ping
 
 from estiba.kernel import rtnetlink
 from estiba.kernel.netlink import NetlinkSocket

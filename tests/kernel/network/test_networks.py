@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
-import sys
-import textwrap
 from dataclasses import replace
 from ipaddress import ip_interface
-from pathlib import Path
 
 import pytest
 from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
+from tests.kernel.network.probes import addresses, default_route, fixed, gateways, links, ping
 
 from estiba.kernel import rtnetlink
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.kernel.netns import run_in_netns
-from estiba.model.container import EndpointIpamConfig, EndpointSettings
+from estiba.model.container import EndpointSettings
 from estiba.model.errors import (
     AlreadyExists,
     Conflict,
@@ -28,32 +24,8 @@ from estiba.model.errors import (
 )
 from estiba.network.networks import Networks
 from estiba.network.record import IpamConfig, NetworkSpec, PortRequest
-from estiba.store import Store
-from estiba.store.events import EventBus
 
 pytestmark = pytest.mark.kernel
-
-
-def ping(sandbox: Path, address: str, wait_s: float = 2) -> bool:
-    command = ["nsenter", f"--net={sandbox}", "busybox", "ping", "-c1", f"-W{wait_s}", address]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def links(sandbox: Path) -> dict[str, rtnetlink.Link]:
-    def inside() -> list[rtnetlink.Link]:
-        with NetlinkSocket() as handle:
-            return rtnetlink.list_links(handle)
-
-    return {link.name: link for link in run_in_netns(sandbox, inside)}
-
-
-def gateways(sandbox: Path) -> str:
-    command = ["nsenter", f"--net={sandbox}", "ip", "-4", "route", "show", "default"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def fixed(address: str, **more: object) -> EndpointSettings:
-    return EndpointSettings(ipam_config=EndpointIpamConfig(ipv4_address=address), **more)  # type: ignore[arg-type]
 
 
 def test_containers_ping_each_other_the_host_and_the_outside(host: Host) -> None:
@@ -352,129 +324,7 @@ def test_a_bridge_of_somebody_else_stays(host: Host) -> None:
     host.networks.start()
 
 
-CHILD = textwrap.dedent(
-    """
-    import sys
-    from pathlib import Path
-    from estiba.network.networks import Networks
-    from estiba.network.plan import NetworkConfig
-    from estiba.network.record import NetworkSpec, PortRequest
-    from estiba.store import Store
-    from estiba.store.events import EventBus
-    root = Path(sys.argv[1])
-    store = Store.open(root / "child.db", EventBus())
-    networks = Networks(NetworkConfig(netns_root=root / "netns", bridge="estiba9"), store)
-    networks.start()
-    networks.restore([])
-    networks.open_sandbox("one")
-    ports = [PortRequest(container_port=80, host_port="8080")]
-    """
-)
-
-
-def run_child(script: str, root: Path, failpoints: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", script, str(root)],
-        env={**os.environ, "ESTIBA_FAILPOINTS": failpoints},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-POINTS = (
-    "network.sandbox-open",
-    "network.veth-made",
-    "network.veth-configured",
-    "network.ports-held",
-    "network.ports-released",
-)
-
-
-@pytest.mark.parametrize("point", POINTS)
-def test_killed_at_any_step_and_started_again(host: Host, point: str, tmp_path: Path) -> None:
-    """A process dies in the middle; the next engine sweeps, and the same request works."""
-    host.networks.stop()
-    script = CHILD + textwrap.dedent(
-        """
-        made = networks.connect("one", container_name="one", network="bridge", ports=ports)
-        networks.disconnect("one", made)
-        """
-    )
-    child = run_child(script, tmp_path, f"{point}=kill")
-    assert child.returncode == -signal.SIGKILL
-    host.networks = Networks(host.config, host.store)
-    host.networks.start()
-    host.networks.restore([])
-    host.networks.sweep([])
-    host.networks.drain()
-    assert not host.networks.sandbox_path("one").exists()
-    with NetlinkSocket() as handle:
-        assert not [one for one in rtnetlink.list_links(handle) if one.name.startswith("es5")]
-    assert host.attach("one").ip_address
-
-
-@pytest.mark.parametrize("point", ["network.bridge-made#2", "network.bridge-removed"])
-def test_killed_while_a_network_is_made_or_removed(host: Host, point: str, tmp_path: Path) -> None:
-    """The record comes first and goes last, so that no bridge is ever left without one."""
-    host.networks.remove_all_traces()
-    script = CHILD + textwrap.dedent(
-        """
-        networks.create(NetworkSpec(name="blue"))
-        networks.remove("blue")
-        """
-    )
-    child = run_child(script, tmp_path, f"{point}=kill")
-    assert child.returncode == -signal.SIGKILL
-    store = Store.open(tmp_path / "child.db", EventBus())
-    networks = Networks(host.config, store)
-    networks.start()
-    networks.restore([])
-    assert networks.remove("blue").owns_bridge
-    networks.remove_all_traces()
-    store.close()
-    host.networks = Networks(host.config, host.store)
-    host.networks.start()
-
-
-@pytest.mark.parametrize("point", POINTS[1:4])
-def test_a_step_that_fails_leaves_nothing(host: Host, point: str, tmp_path: Path) -> None:
-    script = CHILD + textwrap.dedent(
-        """
-        try:
-            networks.connect("one", container_name="one", network="bridge", ports=ports)
-        except OSError as error:
-            print(error)
-        assert networks.endpoints(networks.network("bridge").id) == []
-        assert networks.interface_statistics("one") == {}
-        networks.drain()
-        made = networks.connect("one", container_name="one", network="bridge", ports=ports)
-        networks.disconnect("one", made)
-        networks.close_sandbox("one")
-        networks.stop()
-        store.close()
-        """
-    )
-    child = run_child(script, tmp_path, f"{point}=error")
-    assert (child.returncode, child.stderr) == (0, "")
-    assert f"failpoint {point}" in child.stdout
-
-
 # -- IPv6 --------------------------------------------------------------------------------------
-
-
-def addresses(sandbox: Path, interface: str) -> list[str]:
-    def inside() -> list[str]:
-        with NetlinkSocket() as handle:
-            index = rtnetlink.get_link(handle, interface).index
-            return [str(a) for i, a in rtnetlink.list_addresses(handle) if i == index]
-
-    return run_in_netns(sandbox, inside)
-
-
-def default_route(sandbox: Path, version: int) -> str:
-    command = ["nsenter", f"--net={sandbox}", "ip", f"-{version}", "route", "show", "default"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_two_families(host: Host) -> None:

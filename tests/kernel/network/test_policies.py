@@ -4,42 +4,21 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Iterator
 from ipaddress import ip_address
 
 import pytest
 from tests.kernel.network.guarded_host import Conversation, GuardedHost
-from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
-from tests.kernel.network.test_networks import fixed, ping
+from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS
+from tests.kernel.network.probes import fixed, ping
 from tests.support.daemon import wait_until
 
 from estiba.kernel.netns import run_in_netns
 from estiba.model.container import EndpointSettings
 from estiba.model.errors import FailedPrecondition
-from estiba.network.networks import Networks
 from estiba.network.policy.members import Facts
-from estiba.network.policy.policies import Policies
 from estiba.network.record import Endpoint, PortRequest
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture
-def guarded(host: Host) -> Iterator[GuardedHost]:
-    host.networks.stop()
-    facts: dict[str, Facts] = {}
-    policies = Policies(host.store, lambda name: facts.get(name, Facts()))
-    networks = Networks(host.config, host.store, (policies,))
-    policies.bind(networks.firewall)
-    networks.start()
-    networks.restore([])
-    made = GuardedHost(
-        host.root, host.outside, host.config, host.store, networks, host.stack,
-        policies=policies, facts=facts,
-    )  # fmt: skip
-    yield made
-    host.networks = made.networks
-    host.stack.callback(lambda: made.policies.close())
 
 
 def test_a_closed_network_lets_through_what_its_rules_name(guarded: GuardedHost) -> None:

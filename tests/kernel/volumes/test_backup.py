@@ -7,13 +7,12 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import zstandard
-from tests.support.leaks import HostState, assert_clean
-from tests.support.stored import KINDS, assert_tree, opened, write_tree
+from tests.support.stored import KINDS, assert_tree, write_tree
 
 from estiba.model.errors import AlreadyExists, Conflict, InvalidArgument, LimitExceeded
 from estiba.storage.unpack import Limits
@@ -26,19 +25,6 @@ pytestmark = pytest.mark.kernel
 
 LIMITS = Limits(total_bytes=64 << 20, entries=1000)
 DESCRIPTION = b'{"format":1,"name":"evil"}'
-
-
-@pytest.fixture(autouse=True)
-def no_leaks(tmp_path: Path) -> Iterator[None]:
-    before = HostState.read(only=str(tmp_path))
-    yield
-    assert_clean(before, only=str(tmp_path))
-
-
-@pytest.fixture
-def volumes(tmp_path: Path) -> Iterator[Volumes]:
-    with opened(tmp_path) as volumes:
-        yield volumes
 
 
 def backup(volumes: Volumes, name: str) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.daemon import wait_until
-from tests.support.leaks import HostState, assert_clean
+from tests.support.leaks import HostState
 from tests.support.stored import killed, opened
 
 from estiba.kernel import fscrypt
@@ -31,19 +31,6 @@ KINDS = {
     "gocryptfs": {"encrypted": "gocryptfs"},
     "gocryptfs in a disk": {"encrypted": "gocryptfs", "size": "32m"},
 }
-
-
-@pytest.fixture(autouse=True)
-def no_leaks(tmp_path: Path) -> Iterator[None]:
-    before = HostState.read(only=str(tmp_path))
-    yield
-    assert_clean(before, only=str(tmp_path))
-
-
-@pytest.fixture
-def volumes(tmp_path: Path) -> Iterator[Volumes]:
-    with opened(tmp_path) as volumes:
-        yield volumes
 
 
 @pytest.fixture

@@ -11,29 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.support.leaks import HostState, assert_clean
 
 from estiba.kernel.mounts import MountFlag, mount, peers_of, unmount
 from estiba.model.errors import Internal
 from estiba.store import Store
-from estiba.store.events import EventBus
 from estiba.volumes.volumes import Volumes
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture(autouse=True)
-def no_leaks(tmp_path: Path) -> Iterator[None]:
-    before = HostState.read(only=str(tmp_path))
-    yield
-    assert_clean(before, only=str(tmp_path))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path / "estiba.db", EventBus())
-    yield store
-    store.close()
 
 
 @pytest.fixture

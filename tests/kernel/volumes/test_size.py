@@ -9,13 +9,11 @@ import os
 import signal
 import stat
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.support.daemon import wait_until
-from tests.support.leaks import HostState, assert_clean
 from tests.support.stored import command, killed, opened
 
 from estiba.kernel.files import sync_file_system
@@ -29,19 +27,6 @@ from estiba.volumes.whole import resize
 pytestmark = pytest.mark.kernel
 
 SIZE = {"size": "16m"}
-
-
-@pytest.fixture(autouse=True)
-def no_leaks(tmp_path: Path) -> Iterator[None]:
-    before = HostState.read(only=str(tmp_path))
-    yield
-    assert_clean(before, only=str(tmp_path))
-
-
-@pytest.fixture
-def volumes(tmp_path: Path) -> Iterator[Volumes]:
-    with opened(tmp_path) as volumes:
-        yield volumes
 
 
 def test_a_full_volume_is_full_and_the_host_is_not(volumes: Volumes) -> None:

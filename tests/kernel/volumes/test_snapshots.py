@@ -7,12 +7,11 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.daemon import wait_until
-from tests.support.leaks import HostState, assert_clean
+from tests.support.leaks import HostState
 from tests.support.stored import KINDS, assert_tree, killed, opened, write_tree
 
 from estiba.kernel.files import sync_file_system
@@ -25,19 +24,6 @@ from estiba.volumes.volumes import Volumes
 from estiba.volumes.whole import held, rename
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture(autouse=True)
-def no_leaks(tmp_path: Path) -> Iterator[None]:
-    before = HostState.read(only=str(tmp_path))
-    yield
-    assert_clean(before, only=str(tmp_path))
-
-
-@pytest.fixture
-def volumes(tmp_path: Path) -> Iterator[Volumes]:
-    with opened(tmp_path) as volumes:
-        yield volumes
 
 
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,6 @@ from estiba.store.events import EventBus
 from estiba.volumes.volumes import Volumes
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path / "estiba.db", EventBus())
-    yield store
-    store.close()
 
 
 @pytest.fixture

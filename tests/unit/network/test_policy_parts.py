@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from xml.etree import ElementTree
 
 import pytest
-from tests.unit.network.test_policy_ruleset import CLOSED, DB, NETWORKS, WEB, member
+from tests.unit.network.policy_sample import CLOSED, DB, NETWORKS, WEB, member
 
 from estiba.kernel.nflog import LoggedPacket
 from estiba.model.container import EndpointSettings
