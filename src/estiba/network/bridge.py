@@ -14,7 +14,8 @@ import msgspec
 
 from estiba.kernel import failpoint
 from estiba.kernel.netlink import NetlinkError
-from estiba.kernel.rtnetlink import Counters, Interface
+from estiba.kernel.rtnetlink import Counters
+from estiba.kernel.rtroutes import Interface
 from estiba.model.errors import Conflict, EstibaError
 from estiba.network.addresses import Addresses, LocalAddresses, interfaces_of, with_addresses
 from estiba.network.driver import Attachment, new_endpoint

@@ -13,9 +13,10 @@ import socket
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from estiba.kernel import rtnetlink
+from estiba.kernel import rtnetlink, rtroutes
 from estiba.kernel.netlink import NetlinkError, NetlinkSocket, Request
-from estiba.kernel.rtnetlink import Counters, Interface, Link
+from estiba.kernel.rtnetlink import Counters, Link
+from estiba.kernel.rtroutes import Interface
 from estiba.model.errors import Conflict, FailedPrecondition
 from estiba.network.ipam import Taken
 from estiba.network.mac import random_mac
@@ -76,7 +77,7 @@ class HostLinks:
         """None for a link that is not there."""
         link = self.find(name)
         index = link.index if link else -1
-        return [a for i, a in rtnetlink.list_addresses(self._host) if i == index]
+        return [a for i, a in rtroutes.list_addresses(self._host) if i == index]
 
     def host_networks(self, *, but: str = "") -> list[Taken]:
         """What the host has addresses of or routes to, leaving out the link `but`.
@@ -87,10 +88,10 @@ class HostLinks:
         left_out = self._reaper.doomed | ({own.index} if own else set())
         taken = [
             Taken(address.network, f"address of {_name(link)}")
-            for link, address in rtnetlink.list_addresses(self._host)
+            for link, address in rtroutes.list_addresses(self._host)
             if link not in left_out
         ]
-        for route in rtnetlink.list_routes(self._host):
+        for route in rtroutes.list_routes(self._host):
             if route.index not in left_out and route.network.prefixlen:
                 by = f"route by {_name(route.index)}" if route.index else "route of the host"
                 taken.append(Taken(route.network, by, avoided=route.has_gateway))
@@ -121,7 +122,7 @@ class HostLinks:
                 "choose another name"
             )
         _configure_bridge(network)
-        requests = [rtnetlink.add_address(link.index, address) for address in addresses]
+        requests = [rtroutes.add_address(link.index, address) for address in addresses]
         self.execute(*requests, rtnetlink.set_link(name, up=True))
         if network.owns_bridge:
             self._drop_other_addresses(link.index, addresses)
@@ -129,9 +130,9 @@ class HostLinks:
 
     def _drop_other_addresses(self, index: int, kept: Collection[Interface]) -> None:
         """What earlier flags left on a bridge of ours."""
-        for link, address in rtnetlink.list_addresses(self._host):
+        for link, address in rtroutes.list_addresses(self._host):
             if link == index and address not in kept and not address.ip.is_link_local:
-                self.execute(rtnetlink.delete_address(index, address))
+                self.execute(rtroutes.delete_address(index, address))
 
     def reap_owned(self, but: Collection[str]) -> None:
         """Deletes what this owner has made for networks that are no more."""

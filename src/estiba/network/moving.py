@@ -7,7 +7,7 @@ import os
 import socket
 from pathlib import Path
 
-from estiba.kernel import rtnetlink
+from estiba.kernel import rtnetlink, rtroutes
 from estiba.kernel.netlink import NetlinkError, NetlinkSocket, Request
 from estiba.kernel.netns import is_netns, run_in_netns
 from estiba.kernel.rtnetlink import Link
@@ -22,7 +22,7 @@ def check_unused(source: str) -> None:
         link = _find(handle, source)
         if link is None:
             return
-        addresses = rtnetlink.list_addresses(handle)
+        addresses = rtroutes.list_addresses(handle)
     is_used = any(index == link.index and not one.is_link_local for index, one in addresses)
     if is_used or link.master or link.kind == "bridge":
         raise FailedPrecondition(

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from estiba.kernel import failpoint, rtnetlink
+from estiba.kernel import failpoint, rtnetlink, rtroutes
 from estiba.kernel.netlink import NetlinkError, NetlinkSocket
 from estiba.kernel.netns import ensure_netns, is_netns, remove_netns, run_in_netns
-from estiba.kernel.rtnetlink import Address, Interface, Network
+from estiba.kernel.rtroutes import Address, Interface, Network
 from estiba.model.errors import InvalidArgument
 
 _log = logging.getLogger(__name__)
@@ -91,13 +91,13 @@ def _configure(setup: Setup) -> None:
         _write(f"net/ipv6/conf/{name}/disable_ipv6", "0")
     with NetlinkSocket() as handle:
         index = rtnetlink.get_link(handle, name).index
-        requests = [rtnetlink.add_address(index, address) for address in setup.addresses]
+        requests = [rtroutes.add_address(index, address) for address in setup.addresses]
         requests.append(rtnetlink.set_link(name, up=True))
-        requests += [rtnetlink.set_default_route(index, gateway) for gateway in setup.gateways]
-        requests += [rtnetlink.set_direct_route(index, version) for version in setup.direct]
+        requests += [rtroutes.set_default_route(index, gateway) for gateway in setup.gateways]
+        requests += [rtroutes.set_direct_route(index, version) for version in setup.direct]
         # Those on the link first: a gateway may be reached by one of them.
         routes = sorted(setup.routes, key=lambda route: route[1] is not None)
-        requests += [rtnetlink.add_route(index, to, gateway) for to, gateway in routes]
+        requests += [rtroutes.add_route(index, to, gateway) for to, gateway in routes]
         handle.execute(*requests)
     for key, value in setup.sysctls.items():
         # The name of an interface may have dots itself.
@@ -152,7 +152,7 @@ def set_default_routes(sandbox: Path, routes: Iterable[tuple[str, Address]]) -> 
             for interface, gateway in routes:
                 try:
                     index = rtnetlink.get_link(handle, interface).index
-                    handle.execute(rtnetlink.set_default_route(index, gateway))
+                    handle.execute(rtroutes.set_default_route(index, gateway))
                 except NetlinkError as error:
                     if error.errno not in _OUT_OF_ORDER:
                         raise

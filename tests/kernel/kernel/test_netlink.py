@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from estiba.kernel import rtnetlink
+from estiba.kernel import rtnetlink, rtroutes
 from estiba.kernel.netlink import NetlinkError, NetlinkSocket
 from estiba.kernel.netns import (
     ensure_netns,
@@ -88,16 +88,16 @@ def test_links_addresses_and_routes(handle: NetlinkSocket) -> None:
     bridge = rtnetlink.get_link(handle, "br")
     assert (bridge.kind, bridge.mac, bridge.mtu, bridge.is_up) == ("bridge", MAC, 1400, True)
     for address in ("10.1.0.1/16", "fd00:1::1/64"):
-        handle.execute(rtnetlink.add_address(bridge.index, ip_interface(address)))
-        handle.execute(rtnetlink.add_address(bridge.index, ip_interface(address)))
+        handle.execute(rtroutes.add_address(bridge.index, ip_interface(address)))
+        handle.execute(rtroutes.add_address(bridge.index, ip_interface(address)))
     for gateway in ("10.1.0.2", "10.1.0.3", "fd00:1::2"):
-        handle.execute(rtnetlink.set_default_route(bridge.index, ip_address(gateway)))
-    addresses = [str(one) for index, one in rtnetlink.list_addresses(handle)]
+        handle.execute(rtroutes.set_default_route(bridge.index, ip_address(gateway)))
+    addresses = [str(one) for index, one in rtroutes.list_addresses(handle)]
     assert {"10.1.0.1/16", "fd00:1::1/64", "127.0.0.1/8", "::1/128"} <= set(addresses)
-    routes = [str(r.network) for r in rtnetlink.list_routes(handle) if r.index == bridge.index]
+    routes = [str(r.network) for r in rtroutes.list_routes(handle) if r.index == bridge.index]
     assert routes.count("0.0.0.0/0") == 1
     assert {"10.1.0.0/16", "::/0", "fd00:1::/64"} <= set(routes)
-    handle.execute(rtnetlink.delete_address(bridge.index, ip_interface("10.1.0.1/16")))
+    handle.execute(rtroutes.delete_address(bridge.index, ip_interface("10.1.0.1/16")))
     handle.execute(rtnetlink.delete_link(bridge.index))
     assert [link.name for link in rtnetlink.list_links(handle) if link.name == "br"] == []
 
@@ -138,7 +138,7 @@ def test_an_error_names_the_request_and_keeps_errno(handle: NetlinkSocket) -> No
     with pytest.raises(NetlinkError, match="get link nobody"):
         rtnetlink.get_link(handle, "nobody")
     with pytest.raises(NetlinkError, match="gateway"):
-        handle.execute(rtnetlink.set_default_route(1, ip_address("10.9.9.9")))
+        handle.execute(rtroutes.set_default_route(1, ip_address("10.9.9.9")))
 
 
 def test_the_rest_of_a_batch_is_tried(handle: NetlinkSocket) -> None:

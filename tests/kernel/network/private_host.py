@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from tests.support.daemon import wait_until
 
-from estiba.kernel import rtnetlink
+from estiba.kernel import rtnetlink, rtroutes
 from estiba.kernel.libc import check, libc
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.kernel.netns import ensure_netns, remove_netns, run_in_netns
@@ -209,10 +209,10 @@ def make_uplink(outside: Path) -> None:
         index = rtnetlink.get_link(handle, "up0").index
         handle.execute(
             rtnetlink.set_link("up0", up=True),
-            rtnetlink.add_address(index, ip_interface(f"{HOST_ADDRESS}/24")),
-            rtnetlink.add_address(index, ip_interface(f"{HOST_ADDRESS6}/64")),
-            rtnetlink.set_default_route(index, ip_address(OUTSIDE_ADDRESS)),
-            rtnetlink.set_default_route(index, ip_address(OUTSIDE_ADDRESS6)),
+            rtroutes.add_address(index, ip_interface(f"{HOST_ADDRESS}/24")),
+            rtroutes.add_address(index, ip_interface(f"{HOST_ADDRESS6}/64")),
+            rtroutes.set_default_route(index, ip_address(OUTSIDE_ADDRESS)),
+            rtroutes.set_default_route(index, ip_address(OUTSIDE_ADDRESS6)),
         )
     join_uplink(outside, "up1", "02:00:00:00:00:02")
 
@@ -244,7 +244,7 @@ def configure_outside(*addresses: str) -> None:
             rtnetlink.set_link("lo", up=True),
             rtnetlink.set_link("out0", up=True),
             *(
-                rtnetlink.add_address(index, ip_interface(address))
+                rtroutes.add_address(index, ip_interface(address))
                 for address in addresses or (f"{OUTSIDE_ADDRESS}/24", f"{OUTSIDE_ADDRESS6}/64")
             ),
         )

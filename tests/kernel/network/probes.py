@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from estiba.kernel import rtnetlink
+from estiba.kernel import rtnetlink, rtroutes
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.kernel.netns import run_in_netns
 from estiba.model.container import EndpointIpamConfig, EndpointSettings
@@ -35,7 +35,7 @@ def addresses(sandbox: Path, interface: str) -> list[str]:
     def inside() -> list[str]:
         with NetlinkSocket() as handle:
             index = rtnetlink.get_link(handle, interface).index
-            return [str(a) for i, a in rtnetlink.list_addresses(handle) if i == index]
+            return [str(a) for i, a in rtroutes.list_addresses(handle) if i == index]
 
     return run_in_netns(sandbox, inside)
 

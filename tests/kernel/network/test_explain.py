@@ -21,7 +21,7 @@ from tests.kernel.network.guarded_host import PATIENT_S, GuardedHost
 from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS
 from tests.support.daemon import wait_until
 
-from estiba.kernel import rtnetlink
+from estiba.kernel import rtnetlink, rtroutes
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.kernel.netns import run_in_netns
 from estiba.network.firewall.rules import LinkRule
@@ -270,7 +270,7 @@ def route_back() -> None:
     """The neighbour knows the host as the way to its containers, as an attacker would."""
     with NetlinkSocket() as handle:
         index = rtnetlink.get_link(handle, "out0").index
-        handle.execute(rtnetlink.set_default_route(index, ip_address(HOST_ADDRESS)))
+        handle.execute(rtroutes.set_default_route(index, ip_address(HOST_ADDRESS)))
 
 
 @pytest.mark.parametrize("filtered", ["0", "1"])

@@ -13,7 +13,7 @@ import pytest
 from tests.kernel.network.private_host import Host
 from tests.kernel.network.probes import addresses, default_route, links, ping
 
-from estiba.kernel import rtnetlink
+from estiba.kernel import rtnetlink, rtroutes
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.kernel.netns import ensure_netns, remove_netns, run_in_netns
 from estiba.model.container import EndpointIpamConfig, EndpointSettings
@@ -38,8 +38,8 @@ def lan(host: Host, tmp_path: Path) -> Iterator[Path]:
             index = rtnetlink.get_link(handle, "lan1").index
             handle.execute(
                 rtnetlink.set_link("lan1", up=True),
-                rtnetlink.add_address(index, ip_interface("10.50.0.1/24")),
-                rtnetlink.add_address(index, ip_interface("fd00:50::1/64")),
+                rtroutes.add_address(index, ip_interface("10.50.0.1/24")),
+                rtroutes.add_address(index, ip_interface("fd00:50::1/64")),
             )
 
     with NetlinkSocket() as handle, ExitStack() as stack:

@@ -10,7 +10,7 @@ import pytest
 from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
 from tests.kernel.network.probes import addresses, default_route, fixed, gateways, links, ping
 
-from estiba.kernel import rtnetlink
+from estiba.kernel import rtnetlink, rtroutes
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.kernel.netns import run_in_netns
 from estiba.model.container import EndpointSettings
@@ -60,7 +60,7 @@ def test_ipv6_is_off_but_for_loopback(host: Host) -> None:
         with NetlinkSocket() as handle:
             names = {link.index: link.name for link in rtnetlink.list_links(handle)}
             found: dict[str, list[str]] = {}
-            for index, address in rtnetlink.list_addresses(handle):
+            for index, address in rtroutes.list_addresses(handle):
                 found.setdefault(names[index], []).append(str(address))
             return found
 
@@ -292,7 +292,7 @@ def test_bip_moves_the_default_bridge(host: Host) -> None:
     assert host.attach("one").ip_address == "10.88.0.2"
     assert networks.network("bridge").pools[0].gateway == "10.88.0.1"
     with NetlinkSocket() as handle:
-        addresses = [str(address) for _, address in rtnetlink.list_addresses(handle)]
+        addresses = [str(address) for _, address in rtroutes.list_addresses(handle)]
     assert "172.17.0.1/16" not in addresses
     with pytest.raises(InvalidArgument, match="invalid --bip"):
         host.again(bip="300.0.0.1/24")
@@ -304,7 +304,7 @@ def test_the_default_subnet_avoids_what_the_host_uses(host: Host) -> None:
     networks = host.networks
     with NetlinkSocket() as handle:
         index = rtnetlink.get_link(handle, "up0").index
-        handle.execute(rtnetlink.add_address(index, ip_interface("172.18.3.1/24")))
+        handle.execute(rtroutes.add_address(index, ip_interface("172.18.3.1/24")))
     assert networks.create(NetworkSpec(name="blue")).pools[0].subnet == "172.19.0.0/16"
 
 

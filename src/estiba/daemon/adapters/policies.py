@@ -10,7 +10,7 @@ import msgspec
 
 from estiba.containers.engine import Engine
 from estiba.containers.validate import check_egress
-from estiba.kernel import rtnetlink
+from estiba.kernel import rtroutes
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.network.networks import Networks
@@ -131,7 +131,7 @@ class PolicyAdapter:
 
 def _host_addresses() -> list[Address]:
     with NetlinkSocket() as handle:
-        found = rtnetlink.list_addresses(handle)
+        found = rtroutes.list_addresses(handle)
     return [ip_interface(address).ip for _, address in found]
 
 

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable
 from ipaddress import IPv6Address
 
-from estiba.kernel import rtnetlink
+from estiba.kernel import rtnetlink, rtroutes
 from estiba.kernel.netlink import NetlinkError, NetlinkSocket, Request
 from estiba.network.firewall.layout import STAND_IN
 
@@ -22,12 +22,12 @@ _NO_IPV6 = (
 
 def add_route() -> None:
     """A host without IPv6, or whose loopback is down, has no ::1 either. Raises NetlinkError."""
-    _execute(rtnetlink.add_local_route, harmless=_NO_IPV6)
+    _execute(rtroutes.add_local_route, harmless=_NO_IPV6)
 
 
 def delete_route() -> None:
     """None is no error."""
-    _execute(rtnetlink.delete_local_route, harmless=(*_NO_IPV6, errno.ESRCH))
+    _execute(rtroutes.delete_local_route, harmless=(*_NO_IPV6, errno.ESRCH))
 
 
 def _execute(make: Callable[[int, IPv6Address], Request], *, harmless: tuple[int, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from ipaddress import IPv4Address, IPv6Address
 
-from estiba.kernel import rtnetlink, trial
+from estiba.kernel import rtnetlink, rtroutes, trial
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.model.errors import EstibaError
 from estiba.network.firewall.table import Firewall
@@ -64,7 +64,7 @@ class HostGate:
 def _link_towards(address: Address) -> str:
     """The link by which packets of that address come, if routing is symmetric."""
     with NetlinkSocket() as handle:
-        routes = rtnetlink.list_routes(handle)
+        routes = rtroutes.list_routes(handle)
         links = {link.index: link.name for link in rtnetlink.list_links(handle)}
     found = [
         route
