@@ -6,7 +6,6 @@ import asyncio
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
 from pathlib import Path
 
 from estiba import __version__
@@ -34,7 +33,7 @@ from estiba.containers.steps import KernelSteps
 from estiba.containers.world import World
 from estiba.daemon.config import DaemonConfig
 from estiba.daemon.hostinfo import HostInfo, read_facts, read_host
-from estiba.daemon.identity import engine_id
+from estiba.daemon.network_parts import network_settings, policy_facts
 from estiba.images.images import Images
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.cgroup import Feature, Hierarchies
@@ -50,11 +49,7 @@ from estiba.model.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from estiba.model.image import Platform
 from estiba.network.dns.service import NameService
 from estiba.network.dns.upstream import Wishes
-from estiba.network.ipam import AddressPool
 from estiba.network.networks import Networks
-from estiba.network.plan import NetworkConfig
-from estiba.network.policy.egress import OPTION as EGRESS
-from estiba.network.policy.members import Facts
 from estiba.network.policy.policies import Policies
 from estiba.plugins.registry import Registry
 from estiba.runtime.conmon import Conmon
@@ -145,8 +140,8 @@ def build_core(config: DaemonConfig) -> Core:
         kinds=[stored_kind(config.data_root / "keys")],
         drivers=PluginDrivers(plugins),
     )
-    policies = Policies(store, lambda container_id: _policy_facts(engine, container_id))
-    network_config = _network_config(config)
+    policies = Policies(store, lambda container_id: policy_facts(engine, container_id))
+    network_config = network_settings(config)
 
     def name_wishes(container_id: str) -> Wishes:
         """Of a container; a build step has the daemon's settings."""
@@ -252,16 +247,6 @@ def build_core(config: DaemonConfig) -> Core:
     )
 
 
-def _policy_facts(engine: Engine, container_id: str) -> Facts:
-    """What policies ask of a container; steps of builds are none."""
-    actor = engine.actors.get(container_id)
-    if actor is None:
-        return Facts()
-    record = actor.record
-    egress = record.host_config.annotations.get(EGRESS, "")
-    return Facts(record.config.labels, egress, runs=record.state.is_up)
-
-
 def _build_engine(
     config: DaemonConfig,
     runtimes: Mapping[str, OciRuntime],
@@ -365,27 +350,6 @@ def _program(name: str) -> Path:
     if path is None:
         raise Unavailable(f"{name} is not installed, and no container runs without it: install it")
     return Path(path)
-
-
-def _network_config(config: DaemonConfig) -> NetworkConfig:
-    pools = tuple(AddressPool(ip_network(base), size) for base, size in config.address_pools)
-    return NetworkConfig(
-        netns_root=config.exec_root / "netns",
-        bridge=config.bridge,
-        bip=config.bip,
-        bip6=config.bip6,
-        fixed_cidr=config.fixed_cidr,
-        fixed_cidr_v6=config.fixed_cidr_v6,
-        ipv6=config.ipv6,
-        ip_forward=config.ip_forward,
-        pools=pools,
-        engine_id=engine_id(config.data_root),
-        mtu=config.mtu,
-        icc=config.icc,
-        masquerade=config.ip_masquerade,
-        host_ip=config.host_binding_ip,
-        publish_policy=config.publish_policy,
-    )
 
 
 def read_seccomp(profile: str) -> str:
