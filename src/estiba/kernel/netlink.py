@@ -22,6 +22,7 @@ NETLINK_NETFILTER = 12
 
 NLM_F_REQUEST = 0x01
 NLM_F_ACK = 0x04
+NLM_F_ECHO = 0x08
 NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
@@ -133,17 +134,26 @@ class NetlinkSocket:
         if failure is not None:
             raise failure
 
-    def execute_batch(self, begin: Request, requests: Sequence[Request], end: Request) -> None:
+    def execute_batch(
+        self, begin: Request, requests: Sequence[Request], end: Request
+    ) -> list[bytes]:
         """A transaction of nfnetlink: all or none. Only the last of `requests` asks for an answer.
 
-        Raises NetlinkError for the first that the kernel refused.
+        Returns the bodies of what the kernel echoes, where a request asks for that. Raises
+        NetlinkError for the first that it refused.
         """
+        echoed: list[bytes] = []
         with self._lock:
             waiting = self._send((begin, *requests, end), NLM_F_REQUEST)
             last = next(number for number, each in waiting.items() if each is requests[-1])
             failure: NetlinkError | None = None
             while last in waiting:
-                for _kind, flags, sequence, message in self._receive():
+                for kind, flags, sequence, message in self._receive():
+                    if kind != _NLMSG_ERROR:
+                        # The kernel says the ruleset's new generation too.
+                        if sequence in waiting and waiting[sequence].type == kind:
+                            echoed.append(message)
+                        continue
                     request = waiting.pop(sequence, None)
                     if request is None:
                         continue
@@ -152,6 +162,7 @@ class NetlinkSocket:
                         raise failure
         if failure is not None:
             raise failure
+        return echoed
 
     def query(self, request: Request) -> bytes:
         """The body of the single answer to `request`. Raises NetlinkError."""

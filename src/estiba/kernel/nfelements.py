@@ -6,6 +6,7 @@ takes a third of a second where somebody has a block list of 50,000 addresses. T
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import socket
 import struct
@@ -25,7 +26,7 @@ from estiba.kernel.netlink import (
 )
 from estiba.model.errors import Internal, NotFound
 
-FAMILIES = {"inet": 1, "bridge": 7}
+FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 
 _NFNL_MSG_BATCH_BEGIN, _NFNL_MSG_BATCH_END = 0x10, 0x11
 _SUBSYSTEM = 10
@@ -71,22 +72,29 @@ class ElementSocket:
 
         Raises NotFound when a table, set or element is not there, Internal otherwise.
         """
-        begin = Request(_NFNL_MSG_BATCH_BEGIN, 0, _batch_header(), "begin a batch")
-        end = Request(_NFNL_MSG_BATCH_END, 0, _batch_header(), "end a batch")
-        requests = [_request(change) for change in changes[:-1]]
-        requests.append(_request(changes[-1], NLM_F_ACK))
-        try:
-            self._socket.execute_batch(begin, requests, end)
-        except NetlinkError as error:
-            kind = NotFound if error.errno == errno.ENOENT else Internal
-            raise kind(f"nftables: {error.strerror or error}") from error
+        transact(self._socket, [_request(change) for change in changes])
+
+
+def transact(handle: NetlinkSocket, requests: Sequence[Request]) -> list[bytes]:
+    """One transaction; returns what the kernel echoes.
+
+    Raises NotFound when something is not there, Internal otherwise.
+    """
+    begin = Request(_NFNL_MSG_BATCH_BEGIN, 0, _batch_header(), "begin a batch")
+    end = Request(_NFNL_MSG_BATCH_END, 0, _batch_header(), "end a batch")
+    last = dataclasses.replace(requests[-1], flags=requests[-1].flags | NLM_F_ACK)
+    try:
+        return handle.execute_batch(begin, [*requests[:-1], last], end)
+    except NetlinkError as error:
+        kind = NotFound if error.errno == errno.ENOENT else Internal
+        raise kind(f"nftables: {error.strerror or error}") from error
 
 
 def _batch_header() -> bytes:
     return _HEADER.pack(socket.AF_UNSPEC, 0, socket.htons(_SUBSYSTEM))
 
 
-def _request(change: ElementChange, flags: int = 0) -> Request:
+def _request(change: ElementChange) -> Request:
     element = nested(_NFTA_SET_ELEM_KEY, attribute(_NFTA_DATA_VALUE, change.key))
     if change.is_new and change.value:
         element += nested(_NFTA_SET_ELEM_DATA, attribute(_NFTA_DATA_VALUE, change.value))
@@ -100,6 +108,6 @@ def _request(change: ElementChange, flags: int = 0) -> Request:
     body += text(_NFTA_SET_ELEM_LIST_SET, change.set)
     body += nested(_NFTA_SET_ELEM_LIST_ELEMENTS, nested(_NFTA_LIST_ELEM, element))
     kind = _NFT_MSG_NEWSETELEM if change.is_new else _NFT_MSG_DELSETELEM
-    flags |= NLM_F_CREATE if change.is_new else 0
+    flags = NLM_F_CREATE if change.is_new else 0
     verb = "add to" if change.is_new else "delete from"
     return Request(kind, flags, body, f"{verb} {change.family} {change.table} {change.set}")

@@ -33,9 +33,11 @@ _NLMSG_ERROR = 2
 _REGISTER = 1
 _REG_VERDICT = 0
 _ACCEPT = 1
+_RETURN = 0xFFFFFFFB
 _CMP_EQ, _CMP_NEQ = 0, 1
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
-_META_OIF, _META_L4PROTO = 5, 16
+_META_OIF, _META_IIFNAME, _META_OIFNAME, _META_L4PROTO = 5, 6, 7, 16
+_LINK_BYTES = 16
 _CSUM_INET = 1
 
 _HEADER = struct.Struct("=IHHII")
@@ -68,6 +70,22 @@ def leaves_not_by(interface_index: int) -> bytes:
     return meta + _is(struct.pack("=I", interface_index), _CMP_NEQ)
 
 
+def comes_by(name: str) -> bytes:
+    """`iifname NAME`, where the last character may be `*`"""
+    return _link_name(_META_IIFNAME, name)
+
+
+def leaves_by(name: str) -> bytes:
+    """`oifname NAME`, where the last character may be `*`"""
+    return _link_name(_META_OIFNAME, name)
+
+
+def _link_name(key: int, name: str) -> bytes:
+    start = name.removesuffix("*").encode()
+    value = start if name.endswith("*") else start.ljust(_LINK_BYTES, b"\0")
+    return _expression("meta", _u32(2, key), _u32(1, _REGISTER)) + _is(value)
+
+
 def network_header(offset: int, value: bytes) -> bytes:
     """`@nh,OFFSET,LENGTH VALUE`, offset in bytes"""
     return _load(_NETWORK_HEADER, offset, len(value)) + _is(value)
@@ -97,8 +115,21 @@ def set_transport_header(offset: int, value: bytes, checksum_offset: int) -> byt
     )
 
 
+def counter() -> bytes:
+    return _expression("counter")
+
+
 def accept() -> bytes:
-    return _expression("immediate", _u32(1, _REG_VERDICT), nested(2, nested(2, _u32(1, _ACCEPT))))
+    return _verdict(_ACCEPT)
+
+
+def leave_chain() -> bytes:
+    """`return`"""
+    return _verdict(_RETURN)
+
+
+def _verdict(code: int) -> bytes:
+    return _expression("immediate", _u32(1, _REG_VERDICT), nested(2, nested(2, _u32(1, code))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,3 +229,64 @@ def test_two_engines_on_one_host(host: Host, tmp_path: Path) -> None:
     second.remove_all_traces()
     store.close()
     assert host.ask(None, "127.0.0.1", 8080)
+
+
+def test_rules_of_many_networks_come_and_go_in_their_places(host: Host) -> None:
+    """Into all bridges of ours first, however they were made, and whoever was at the chain."""
+
+    def check(*bridges: str) -> None:
+        shown = [line.split(" -m comment")[0].split()[2:] for line in accepted().splitlines()[1:]]
+        into = [words[1] for words in shown if words[0] == "-o"]
+        out = [words[1:] for words in shown if words[0] == "-i"]
+        assert sorted(into) == sorted(bridges)
+        assert [words[0] for words in shown] == ["-o"] * len(into) + ["-i"] * len(out) + ["-j"]
+        for bridge in bridges:
+            mine = [words[1:] for words in out if words[0] == bridge]
+            assert mine == [["-o", "docker+"], ["-o", "br-+"], []]
+
+    start_docker_rules()
+    host.again().restore([])
+    names = [f"n{number}" for number in range(4)]
+    made = {name: host.networks.create(NetworkSpec(name=name)).bridge for name in names}
+    check("estiba9", *made.values())
+    for name in "n1", "n3":
+        host.networks.remove(name)
+    check("estiba9", made["n0"], made["n2"])
+    host.again().restore([])
+    # The rule that others are put before goes with its network.
+    for name in "n0", "n2":
+        host.networks.remove(name)
+    made["n4"] = host.networks.create(NetworkSpec(name="n4")).bridge
+    check("estiba9", made["n4"])
+    run("iptables-nft", "-F", "DOCKER-USER")
+    made["n5"] = host.networks.create(NetworkSpec(name="n5")).bridge
+    run("iptables-nft", "-A", "DOCKER-USER", "-j", "RETURN")
+    wait_until(lambda: len(accepted().splitlines()) == 14)
+    check("estiba9", made["n4"], made["n5"])
+    run("nft", "delete", "rule", "ip", "filter", "DOCKER-USER", "handle", last_of("estiba9"))
+    wait_until(lambda: len(accepted().splitlines()) == 14)
+    check("estiba9", made["n4"], made["n5"])
+    host.networks.remove("n4")
+    host.networks.remove("n5")
+    check("estiba9")
+    remove_docker_rules()
+
+
+def last_of(bridge: str) -> str:
+    listed = run("nft", "-a", "list", "chain", "ip", "filter", "DOCKER-USER").splitlines()
+    return [line for line in listed if bridge in line][-1].split()[-1]
+
+
+def test_rules_are_what_nft_would_have_written(host: Host) -> None:
+    start_docker_rules()
+    host.again().restore([])
+    shown = run("nft", "-s", "list", "chain", "ip", "filter", "DOCKER-USER")
+    end = 'comment "estiba_estiba9 estiba9"'
+    for rule in (
+        f'oifname "estiba9" counter accept {end}',
+        f'iifname "estiba9" oifname "docker*" counter return {end}',
+        f'iifname "estiba9" oifname "br-*" counter return {end}',
+        f'iifname "estiba9" counter accept {end}',
+    ):
+        assert rule in shown
+    remove_docker_rules()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from estiba.kernel.nfrules import RuleSocket
 from estiba.kernel.nft import Nft
 from estiba.model.errors import NotFound
 from estiba.network.firewall import standin
@@ -20,7 +21,8 @@ def remove(nft: Nft, table: str) -> None:
     """
     present = read(nft, "inet", table)
     bridges = present.sets.get("bridges", ("", frozenset()))[1] if present else frozenset()
-    Admission(nft, table).ensure(())
+    with RuleSocket() as rules:
+        Admission(nft, rules, table).ensure(())
     for family in _FAMILIES:
         name = f"{family} {table}"
         nft.run(f"add table {name}\ndelete table {name}")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 
 from estiba.kernel.nfelements import ElementSocket
+from estiba.kernel.nfrules import RuleSocket
 from estiba.kernel.nft import Nft, RulesetWatch
 from estiba.model.errors import EstibaError, Internal, NotFound
 from estiba.network.firewall import standin, wire
@@ -43,7 +44,8 @@ class Firewall:
         self._nft = nft or Nft()
         self._elements = ElementSocket()
         self._writer = Writer(self._nft, table)
-        self._admission = Admission(self._nft, table)
+        self._rules = RuleSocket()
+        self._admission = Admission(self._nft, self._rules, table)
         self._host = HostPolicy(table, obey=obey_host)
         self._obeys_host = obey_host
         self._watch: RulesetWatch | None = None
@@ -88,6 +90,7 @@ class Firewall:
         self._host.close()
         self._nft.close()
         self._elements.close()
+        self._rules.close()
 
     def delete(self) -> None:
         """Deletes everything that is the firewall's, the administrator's chains too; none is no
@@ -109,7 +112,7 @@ class Firewall:
         """One that is gone is no error."""
         with self.lock:
             self._change(self._contents.drop_bridge(bridge))
-            self._admission.ensure(self._contents.bridges)
+            self._admission.remove(bridge)
 
     def admit(self, endpoint: EndpointRule) -> None:
         """Lets what comes from a container's link pass as far as its addresses are its own.
