@@ -52,7 +52,7 @@ def test_the_same_tree_gives_the_same_layer_and_a_name_is_given_once(
         catalog.create("a:latest", archive())
     for text in ("a", "a:latest", one.id, one.id[:12]):
         assert catalog.find(text).id == one.id
-    for text in ("c", "a:1", ""):
+    for text in ("other", "a:1", ""):
         with pytest.raises(NotFound):
             catalog.find(text)
     with pytest.raises(InvalidArgument):
