@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import msgspec
 from estiba.containers.engine import Engine
 from estiba.daemon.adapters.container_filters import is_prunable, matches_label
 from estiba.daemon.adapters.container_views import timestamp
+from estiba.daemon.adapters.patterns import matches
 from estiba.kernel.blocking import run_blocking
 from estiba.model.container import EndpointSettings
 from estiba.model.errors import Conflict, Forbidden, InvalidArgument, NotFound
@@ -20,7 +20,6 @@ from estiba.network.record import Endpoint, IpamConfig, NetworkRecord, NetworkSp
 
 Json = dict[str, Any]
 Filters = Mapping[str, list[str]]
-_MAX_PATTERN = 1024
 _SCOPES = ("", "local", "global", "swarm")
 
 
@@ -221,13 +220,7 @@ def _with_length(address: str, prefix_len: int) -> str:
 
 
 def _is_named(record: NetworkRecord, value: str) -> bool:
-    """A regular expression, as Docker's filters are."""
-    try:
-        if len(value) <= _MAX_PATTERN:
-            return re.search(value, record.name) is not None
-    except (re.error, RecursionError):
-        pass
-    return value in record.name
+    return matches(value, record.name)
 
 
 def _is_of_type(record: NetworkRecord, value: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from estiba.containers.engine import Engine
 from estiba.daemon.adapters.container_filters import is_prunable, matches_label
 from estiba.daemon.adapters.container_views import timestamp
 from estiba.daemon.adapters.image_filters import check_known, parse_bool
+from estiba.daemon.adapters.patterns import matches
 from estiba.kernel.blocking import run_blocking
 from estiba.model.errors import Conflict, EstibaError, InvalidArgument, NotFound, Unavailable
 from estiba.volumes.record import VolumeRecord
@@ -25,7 +25,6 @@ _NO_SWARM = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
     "this node to swarm and try again."
 )
-_MAX_PATTERN = 1024
 
 
 def volume_view(record: VolumeRecord, volumes: Volumes) -> Json:
@@ -77,7 +76,7 @@ class VolumeAdapter:
 
     def _test(self, record: VolumeRecord, name: str, value: str) -> bool:
         if name == "name":
-            return _matches(value, record.name)
+            return matches(value, record.name)
         if name == "driver":
             return value == record.driver
         if name == "label":
@@ -139,11 +138,3 @@ class VolumeAdapter:
         finally:
             self._is_pruning = False
         return {"VolumesDeleted": list(freed), "SpaceReclaimed": sum(freed.values())}
-
-
-def _matches(pattern: str, name: str) -> bool:
-    """Docker's name filter is a regular expression; what is none is taken as it is."""
-    try:
-        return re.search(pattern[:_MAX_PATTERN], name) is not None
-    except re.error:
-        return pattern in name
