@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.support.daemon import PrivateDaemon, wait_until
@@ -98,15 +99,16 @@ def test_links_open_what_icc_closes(make_daemon: Callable[..., PrivateDaemon]) -
     run(daemon, "web", "--link", "db:sql")
     run(daemon, "other")
 
-    def reaches(name: str, port: int) -> bool:
+    def reaches(name: str, port: int, wait_s: int = 1) -> bool:
         address = daemon.inspect("db")["NetworkSettings"]["IPAddress"]
-        script = f"printf 'GET /index.html HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {address} {port}"
+        script = f"printf 'GET /index.html HTTP/1.0\\r\\n\\r\\n' | nc -w {wait_s} {address} {port}"
         done = daemon.docker("exec", name, "sh", "-c", script, check=False)
         return b"hello" in done.stdout
 
     def check() -> None:
-        wait_until(lambda: reaches("web", 80), what="the link")
-        assert not reaches("web", 81) and not reaches("other", 80)
+        wait_until(lambda: reaches("web", 80, wait_s=2), what="the link")
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(reaches, ("web", "other"), (81, 80))) == [False, False]
 
     check()
     daemon.docker("kill", "db")

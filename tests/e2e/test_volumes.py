@@ -91,7 +91,7 @@ def test_a_nameless_one_is_anonymous(empty: PrivateDaemon) -> None:
         ({"Name": ".."}, 400, 'create ..: ".." includes invalid characters'),
         ({"Name": "../x"}, 400, "includes invalid characters"),
         ({"Name": "a\n"}, 400, "includes invalid characters"),
-        ({"Name": "n" * 256}, 400, "includes invalid characters"),
+        ({"Name": "n" * 201}, 400, "volume name is too long, 200 characters at most"),
         ({"Name": "vol", "Driver": "no"}, 404, "create vol: error looking up volume plugin no: "),
         ({"Name": "vol", "DriverOpts": {"x": "1"}}, 400, 'create vol: invalid option: "x"'),
         ({"Name": "vol", "DriverOpts": {"o": "ro"}}, 400, "missing required option"),
@@ -145,7 +145,9 @@ def test_filters_of_the_list(empty: PrivateDaemon) -> None:
         status, answer = empty.request("GET", with_filters("/volumes", **wrong))
         assert (status, "invalid filter" in answer["message"]) == (400, True)
     ls = empty.docker("volume", "ls", "--filter", "label=tier", "--format", "{{.Name}} {{.Labels}}")
-    assert sorted(ls.stdout.decode().splitlines()) == ["first tier=db,x=", "second tier=web"]
+    # The client prints labels in an order that changes with each run.
+    first, second = sorted(ls.stdout.decode().splitlines())
+    assert first in ("first tier=db,x=", "first x=,tier=db") and second == "second tier=web"
 
 
 # -- removal -------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
@@ -36,6 +37,10 @@ PORTS = (80, 443, 5432)
 QUIET_S = 0.35
 CASES = 40
 _INPUT = "type filter hook input priority filter; policy drop;"
+
+
+Question = tuple[str, Path | None, str, str, int]
+"""Who asks, in which namespace, which address, by which protocol, on which port."""
 
 
 class Answering:
@@ -122,6 +127,12 @@ def ping(where: Path | None, address: str, wait_s: int) -> bool:
     program = "ping6" if ":" in address else "ping"
     command = [*inside, "busybox", program, "-c1", f"-W{wait_s}", address]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _target(address: str, protocol: str, port: int) -> str:
+    if protocol == "icmp":
+        return address
+    return f"[{address}]:{port}/{protocol}" if ":" in address else f"{address}:{port}/{protocol}"
 
 
 def said(host: GuardedHost, source: str, target: str) -> Explanation:
@@ -227,8 +238,7 @@ class Scene:
             )
         return "\n".join(lines)
 
-    def question(self) -> tuple[str, Path | None, str, str, int]:
-        """Who asks, in which namespace, which address, by which protocol, on which port."""
+    def question(self) -> Question:
         draw = self.draw
         source = draw.choice([*(e.container_name for e in self.endpoints), "host", OUTSIDE_ADDRESS])
         where = self.where(source)
@@ -287,24 +297,26 @@ def test_what_it_says_is_what_packets_do(
     for where in {None, guarded.outside, *(guarded.box(n) for n in scene.host.facts)}:
         answering.listen(where)
     answering.start()
-    lies, passed = [], 0
-    for _ in range(CASES):
-        source, where, address, protocol, port = scene.question()
-        shown = f"[{address}]" if ":" in address else address
+    asked = [scene.question() for _ in range(CASES)]
+    told = [said(guarded, source, _target(*rest)) for source, _, *rest in asked]
+
+    def is_answered(question: Question, found: Explanation) -> bool:
+        """Where an answer is to be expected, a busy machine has time for it."""
+        _, where, address, protocol, port = question
         if protocol == "icmp":
-            found = said(guarded, source, address)
-            real = ping(where, address, 5 if found.passes else 1)
-        else:
-            found = said(guarded, source, f"{shown}:{port}/{protocol}")
-            # Where an answer is to be expected, a busy machine has time for it.
-            ask = _asks(address, protocol, port, PATIENT_S if found.passes else QUIET_S)
-            real = ask() if where is None else run_in_netns(where, ask)
-        passed += real
-        if real is not found.passes:
+            return ping(where, address, 5 if found.passes else 1)
+        ask = _asks(address, protocol, port, PATIENT_S if found.passes else QUIET_S)
+        return ask() if where is None else run_in_netns(where, ask)
+
+    with ThreadPoolExecutor(4) as pool:
+        real = list(pool.map(is_answered, asked, told))
+    lies = []
+    for (source, _, address, protocol, port), found, passes in zip(asked, told, real, strict=True):
+        if passes is not found.passes:
             steps = "\n    ".join(f"{s.at}: {s.text} {s.passes}" for s in found.steps)
-            lies.append(f"{source} → {address}:{port}/{protocol} is {real}:\n    {steps}")
+            lies.append(f"{source} → {address}:{port}/{protocol} is {passes}:\n    {steps}")
     assert not lies, "\n".join(lies)
-    assert 0 < passed < CASES
+    assert 0 < sum(real) < CASES
 
 
 def test_it_knows_links(guarded: GuardedHost) -> None:
