@@ -82,7 +82,7 @@ def push(
         stored = repository.put_manifest(
             reference.tagged.tag or "", msgspec.json.encode(manifest), MEDIA_MANIFEST
         )
-    volumes.announce(name, "backup", {"to": reference.tagged.familiar})
+    volumes.catalog.announce(name, "backup", {"to": reference.tagged.familiar})
     return stored
 
 

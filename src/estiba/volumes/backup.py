@@ -114,7 +114,7 @@ def restore(
     chosen = _kept_options(found.options) if options is None else options
     merged = {**found.labels, **(labels or {})}
     record = make_filled(volumes, name, fill, options=chosen, labels=merged)
-    volumes.announce(name, "restore", {"from": found.name[:_MAX_NAME]})
+    volumes.catalog.announce(name, "restore", {"from": found.name[:_MAX_NAME]})
     return record
 
 

@@ -44,7 +44,7 @@ def clone(
                 copy_tree(source, copy)
 
         made = make_filled(volumes, new, fill, options=options, labels={**kept, **(labels or {})})
-    volumes.announce(new, "clone", {"from": name})
+    volumes.catalog.announce(new, "clone", {"from": name})
     return made
 
 

@@ -79,7 +79,7 @@ class Snapshots:
                 with contextlib.suppress(OSError):
                     remove_tree(part)
                 raise
-        self._volumes.announce(name, "snapshot", {"tag": tag})
+        self._volumes.catalog.announce(name, "snapshot", {"tag": tag})
         return snapshot
 
     def list(self, name: str) -> list[Snapshot]:
@@ -114,7 +114,7 @@ class Snapshots:
             finally:
                 with held(self._volumes, name), contextlib.suppress(OSError):
                     remove_tree(self._folder(name) / part)
-        self._volumes.announce(name, "rollback", {"tag": tag})
+        self._volumes.catalog.announce(name, "rollback", {"tag": tag})
 
     def remove(self, name: str, tag: str) -> None:
         """Raises NotFound, Conflict."""
@@ -124,7 +124,7 @@ class Snapshots:
             self._found(name, tag).rename(aside)
             failpoint.hit("volumes.snapshot-aside")
             remove_tree(aside)
-        self._volumes.announce(name, "snapshot-remove", {"tag": tag})
+        self._volumes.catalog.announce(name, "snapshot-remove", {"tag": tag})
 
     def _folder(self, name: str) -> Path:
         return kept(self._volumes, name) / SNAPSHOTS

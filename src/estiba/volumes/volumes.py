@@ -1,4 +1,4 @@
-"""All volumes of the engine: their records, their drivers, and who uses them.
+"""All volumes of the engine: their drivers, and who uses them; `catalog` has their records.
 
 A directory of the local driver without a record is taken in as a volume: data is never deleted
 because a record of it is missing. All methods block and may be called from any thread.
@@ -10,7 +10,6 @@ import contextlib
 import errno
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -23,22 +22,18 @@ from estiba.kernel import failpoint
 from estiba.kernel.confined import open_in_root, opened_plain, opened_root
 from estiba.kernel.trees import opened_directory
 from estiba.model.errors import Conflict, EstibaError, Internal, InvalidArgument, NotFound
-from estiba.model.event import Event, EventType
 from estiba.model.ids import new_id
-from estiba.store import Store, Transaction
+from estiba.store import Store
+from estiba.volumes.catalog import Catalog
 from estiba.volumes.driver import LOCAL, Drivers, NoDrivers, VolumeDriver
 from estiba.volumes.local import LocalDriver
 from estiba.volumes.locks import NamedLocks
 from estiba.volumes.populate import populate, populate_mounted
 from estiba.volumes.record import (
     ANONYMOUS_LABEL,
-    KIND,
     VolumeRecord,
     check_name,
     check_same,
-    decode,
-    encode,
-    volume_event,
 )
 from estiba.volumes.strangers import find_strangers
 
@@ -66,26 +61,23 @@ class Volumes:
     ) -> None:
         self.local = LocalDriver(root, kinds)
         self._drivers = drivers or NoDrivers()
-        self._store = store
+        self.catalog = Catalog(store)
         self._make_name = make_name
-        self._lock = threading.Lock()
-        self._records: dict[str, VolumeRecord] = {}
         self._users: dict[str, set[str]] = {}
         self._is_restored = False
         self._locks = NamedLocks()
 
     def start(self) -> None:
         """Reads the records, finishes removals, and takes in directories without a record."""
-        stored = (decode(record.body) for record in self._store.load(KIND))
-        self._records = {record.name: record for record in stored}
-        for moved in list(self._records.values()):
+        self.catalog.load()
+        for moved in self.volumes():
             if moved.moved_from:
                 self.finish_rename(moved)
-        options = {r.name: r.options for r in self._records.values() if r.driver == LOCAL}
+        options = {r.name: r.options for r in self.volumes() if r.driver == LOCAL}
         for name in self.local.start(options):
-            record = self._records.get(name)
+            record = self.catalog.find(name)
             if record is not None and record.driver == LOCAL:
-                self._forget(record)
+                self._forget(record.name)
             self.local.purge(name)
         for name in self.local.strays():
             self._take_in(name)
@@ -98,7 +90,7 @@ class Volumes:
             self.local.create(name, options)
         self.local.know(name, options)
         created_ns = self.local.directory(name).stat().st_ctime_ns
-        self.add(VolumeRecord(name=name, created_ns=created_ns, options=options))
+        self.catalog.put(VolumeRecord(name=name, created_ns=created_ns, options=options))
 
     def driver(self, name: str) -> VolumeDriver:
         """Raises NotFound."""
@@ -132,7 +124,7 @@ class Volumes:
         if driver == LOCAL:
             self.check_options(name, options or {})
         with self.locked(name):
-            existing = self._records.get(name)
+            existing = self.catalog.find(name)
             if existing is not None:
                 check_same(existing, driver, options or {})
                 return existing
@@ -147,7 +139,7 @@ class Volumes:
                 options=dict(options or {}),
             )
             try:
-                self.add(record, "create")
+                self.catalog.put(record, "create")
             except Exception:
                 if is_new:
                     self.local.remove(name)
@@ -164,10 +156,7 @@ class Volumes:
 
     def get(self, name: str) -> VolumeRecord:
         """Raises NotFound."""
-        record = self._records.get(name)
-        if record is None:
-            raise NotFound(f"get {name}: no such volume")
-        return record
+        return self.catalog.get(name)
 
     def find(self, name: str) -> VolumeRecord:
         """As `get`; one that only a plugin knows is taken in. Blocks."""
@@ -176,14 +165,13 @@ class Volumes:
         for stranger in self.strangers():
             if stranger.name == name:
                 with self.locked(name):
-                    if name not in self._records:
-                        self.add(stranger)
+                    if not self.has(name):
+                        self.catalog.put(stranger)
         return self.get(name)
 
     def strangers(self) -> list[VolumeRecord]:
         """Volumes that only plugins know. Blocks."""
-        with self._lock:
-            known = set(self._records)
+        known = {record.name for record in self.volumes()}
         return find_strangers(self._drivers, known)
 
     def is_confined(self, driver: str) -> bool:
@@ -191,16 +179,15 @@ class Volumes:
         return self._drivers.is_confined(driver)
 
     def has(self, name: str) -> bool:
-        return name in self._records
+        return self.catalog.find(name) is not None
 
     def volumes(self) -> list[VolumeRecord]:
         """All, by name."""
-        with self._lock:
-            return sorted(self._records.values(), key=lambda record: record.name)
+        return self.catalog.all()
 
     def driver_of(self, name: str) -> str:
         """The driver of the volume of that name, or the one that would make it."""
-        record = self._records.get(name)
+        record = self.catalog.find(name)
         return record.driver if record else LOCAL
 
     def path(self, name: str) -> Path:
@@ -239,7 +226,7 @@ class Volumes:
         or without it. A plugin that fails is told of in the log: a container's end is not held
         up by it."""
         with self.locked(name):
-            record = self._records.get(name)
+            record = self.catalog.find(name)
             if record is None:
                 return
             users = self._users.get(name, set())
@@ -279,18 +266,13 @@ class Volumes:
         self.local.move(record.moved_from, record.name)
         failpoint.hit("volumes.moved")
         done = msgspec.structs.replace(record, moved_from="")
-        self.add(done)
+        self.catalog.put(done)
         return done
 
     def check_idle(self, name: str) -> None:
         """Raises Conflict while anybody uses the volume."""
         if self._users.get(name):
             raise Conflict(f"volume {name} is in use now: stop the containers that have it")
-
-    def announce(self, name: str, action: str, attributes: Mapping[str, str]) -> None:
-        """An event of the volume."""
-        event = volume_event(self.get(name), action, attributes)
-        self._store.commit_blocking(lambda tx: tx.add_event(event))
 
     def fill(self, name: str, rootfs: Path, inside: str) -> bool:
         """Copies the directory `inside` a container's root into the volume if that is empty.
@@ -332,7 +314,7 @@ class Volumes:
         with self.locked(name):
             mounted = self._users.get(name, set())
             containers = [*users, *sorted(mounted - set(users))]
-            record = self._records.get(name)
+            record = self.catalog.find(name)
             if record is None:
                 if force:
                     return
@@ -346,7 +328,7 @@ class Volumes:
                 )
             self._remove_data(record, force)
             failpoint.hit("volumes.set-aside")
-            self._forget(record)
+            self._forget(record.name)
         if record.driver == LOCAL:
             self.local.purge(name)
 
@@ -378,8 +360,7 @@ class Volumes:
             except (Conflict, NotFound):
                 continue
             freed[record.name] = size
-        event = Event(EventType.VOLUME, "prune", "", {"reclaimed": str(sum(freed.values()))})
-        self._store.commit_blocking(lambda tx: tx.add_event(event))
+        self.catalog.announce_prune(sum(freed.values()))
         return freed
 
     def on_disk(self) -> list[VolumeRecord]:
@@ -394,39 +375,6 @@ class Volumes:
         """Bytes in the volume's files, each file counted once; -1 for other drivers."""
         return self.local.usage(name) if self.get(name).driver == LOCAL else -1
 
-    # -- records ---------------------------------------------------------------------------
-
-    def add(self, record: VolumeRecord, action: str = "") -> None:
-        """Stores a record, with the event `action`."""
-
-        def write(tx: Transaction) -> None:
-            tx.put(KIND, record.name, encode(record), record.name)
-            if action:
-                tx.add_event(volume_event(record, action))
-
-        self._store.commit_blocking(write, durable=True)
-        with self._lock:
-            self._records[record.name] = record
-
-    def replace(self, record: VolumeRecord, other: VolumeRecord) -> None:
-        """One record in the place of another, in one commit."""
-
-        def write(tx: Transaction) -> None:
-            tx.delete(KIND, record.name)
-            tx.put(KIND, other.name, encode(other), other.name)
-            tx.add_event(volume_event(other, "rename", {"oldName": record.name}))
-
-        self._store.commit_blocking(write, durable=True)
-        with self._lock:
-            del self._records[record.name]
-            self._records[other.name] = other
-
-    def _forget(self, record: VolumeRecord) -> None:
-        def write(tx: Transaction) -> None:
-            tx.delete(KIND, record.name)
-            tx.add_event(volume_event(record, "destroy"))
-
-        self._store.commit_blocking(write, durable=True)
-        with self._lock:
-            del self._records[record.name]
-            self._users.pop(record.name, None)
+    def _forget(self, name: str) -> None:
+        self.catalog.delete(name)
+        self._users.pop(name, None)

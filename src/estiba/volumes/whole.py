@@ -94,7 +94,7 @@ def make_filled(
             record = VolumeRecord(
                 name=name, created_ns=time.time_ns(), labels=dict(labels), options=dict(options)
             )
-            volumes.add(record, "create")
+            volumes.catalog.put(record, "create")
     return record
 
 
@@ -126,7 +126,7 @@ def rename(volumes: Volumes, name: str, new: str, *, users: Iterable[str] = ()) 
         if volumes.has(new) or volumes.local.directory(new).exists():
             raise AlreadyExists(f"volume {new} exists already: choose another name")
         moved = msgspec.structs.replace(record, name=new, moved_from=name)
-        volumes.replace(record, moved)
+        volumes.catalog.rename(record, moved)
         failpoint.hit("volumes.renamed")
         return volumes.finish_rename(moved)
 
@@ -151,7 +151,7 @@ def resize(volumes: Volumes, name: str, size: str) -> VolumeRecord:
         grown = msgspec.structs.replace(record, options={**record.options, "size": size})
         volumes.check_options(name, grown.options)
         volumes.local.note_options(name, grown.options)
-        volumes.add(grown, "resize")
+        volumes.catalog.put(grown, "resize")
         failpoint.hit("volumes.resized")
         try:
             volumes.local.mount(name, HOLDER)

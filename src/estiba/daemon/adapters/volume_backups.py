@@ -49,7 +49,7 @@ class VolumeBackups:
         ):
             async for piece in pieces:
                 yield piece
-        await run_blocking(self.volumes.announce, name, "backup", {})
+        await run_blocking(self.volumes.catalog.announce, name, "backup", {})
 
     async def push(
         self, name: str, ref: str, *, pause: bool, plain: bool, auth: str
