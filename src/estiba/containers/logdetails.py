@@ -12,6 +12,7 @@ from urllib.parse import quote_plus
 from estiba.containers.record import ContainerRecord
 from estiba.model.digest import hex_of
 from estiba.model.errors import InvalidArgument
+from estiba.model.patterns import check_pattern, matches
 
 _MARKUP = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}", re.DOTALL)
 _TAG_FIELDS = (".ID", ".FullID", ".Name", ".ImageID", ".ImageFullID", ".ImageName", ".Command",
@@ -25,6 +26,7 @@ def check_details(options: Mapping[str, str]) -> None:
             known = " ".join(f"{{{{{name}}}}}" for name in _TAG_FIELDS)
             raise InvalidArgument(f"log opt tag: unknown {{{{{field[:64]}}}}}: use {known}")
     for name in ("labels-regex", "env-regex"):
+        check_pattern(options.get(name, ""))
         try:
             re.compile(options.get(name, ""))
         except re.error as error:
@@ -78,6 +80,6 @@ def _chosen(values: Mapping[str, str], options: Mapping[str, str], option: str) 
 
 def _matches(pattern: str, name: str) -> bool:
     try:
-        return re.search(pattern, name) is not None
-    except re.error:
+        return matches(pattern, name)
+    except InvalidArgument:
         return False

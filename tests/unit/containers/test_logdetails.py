@@ -86,3 +86,8 @@ def test_they_stand_before_lines_and_not_before_pieces(timestamps: bool, expecte
     block = b"".join(stamp + text + b"\n" for text in (b"P long ", b"F line", b"F next"))
     formatter = LogFormatter(LogQuery(prefix=b"a=b ", timestamps=timestamps))
     assert formatter.format(block) == [(1, expected)]
+
+
+def test_a_pattern_that_could_take_for_ever_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="could take long"):
+        check_details({"labels-regex": "(a+)+$"})

@@ -11,10 +11,10 @@ import msgspec
 from estiba.containers.engine import Engine
 from estiba.daemon.adapters.container_filters import is_prunable, matches_label
 from estiba.daemon.adapters.container_views import timestamp
-from estiba.daemon.adapters.patterns import matches
 from estiba.kernel.blocking import run_blocking
 from estiba.model.container import EndpointSettings
 from estiba.model.errors import Conflict, Forbidden, InvalidArgument, NotFound
+from estiba.model.patterns import matches
 from estiba.network.networks import Networks
 from estiba.network.record import Endpoint, IpamConfig, NetworkRecord, NetworkSpec
 

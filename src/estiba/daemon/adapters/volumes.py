@@ -13,9 +13,9 @@ from estiba.containers.engine import Engine
 from estiba.daemon.adapters.container_filters import is_prunable, matches_label
 from estiba.daemon.adapters.container_views import timestamp
 from estiba.daemon.adapters.image_filters import check_known, parse_bool
-from estiba.daemon.adapters.patterns import matches
 from estiba.kernel.blocking import run_blocking
 from estiba.model.errors import Conflict, EstibaError, InvalidArgument, NotFound, Unavailable
+from estiba.model.patterns import matches
 from estiba.volumes.record import VolumeRecord
 from estiba.volumes.volumes import Volumes
 

@@ -1,4 +1,4 @@
-"""Filters that are regular expressions, as Docker's are. Pure.
+"""Regular expressions of clients, as Docker has them in filters and log options. Pure.
 
 Go's take a time that grows with the text; Python's may take for ever, and the engine stands still
 meanwhile. So those that might are refused: what repeats a group, and what has many choices.
@@ -23,16 +23,21 @@ def matches(pattern: str, name: str) -> bool:
     """
     if len(pattern) > _MAX_PATTERN or len(name) > _MAX_NAME:
         return pattern == name
+    check_pattern(pattern)
+    try:
+        return re.search(pattern, name) is not None
+    except (re.error, RecursionError, OverflowError):
+        return pattern in name
+
+
+def check_pattern(pattern: str) -> None:
+    """Raises InvalidArgument for one that could take long."""
     if (
         _UNHURRIED.search(pattern)
         or len(_REPEATS.findall(pattern)) > _MAX_REPEATS
         or len(_CHOICES.findall(pattern)) > _MAX_CHOICES
     ):
         raise InvalidArgument(
-            f"invalid filter: the pattern {pattern[:64]!r} could take long: repeat no group, and "
-            f"use at most {_MAX_REPEATS} of * and + and {_MAX_CHOICES} of ? and |"
+            f"the pattern {pattern[:64]!r} could take long: repeat no group, and use at most "
+            f"{_MAX_REPEATS} of * and + and {_MAX_CHOICES} of ? and |"
         )
-    try:
-        return re.search(pattern, name) is not None
-    except (re.error, RecursionError, OverflowError):
-        return pattern in name

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from estiba.daemon.adapters.patterns import matches
 from estiba.model.errors import InvalidArgument
+from estiba.model.patterns import matches
 
 
 @pytest.mark.parametrize(
