@@ -60,10 +60,7 @@ def measure(table: Table, run: Path) -> dict[str, str]:
 
 def _prepare(engine: Engine) -> None:
     engine.start()
-    subprocess.run(
-        ["docker", "import", "-c", 'CMD ["sh"]', "-", "busybox:latest"],
-        input=material.busybox_root(), env=engine.environment(), capture_output=True, check=True,
-    )  # fmt: skip
+    material.import_busybox(engine)
 
 
 def build(engine: Engine, context: Path, *words: str) -> float:

@@ -44,10 +44,7 @@ def measure(table: Table, run: Path) -> dict[str, str]:
 def prepare(engine: Engine) -> None:
     """Starts it, with the image busybox and a container that idles."""
     engine.start()
-    subprocess.run(
-        ["docker", "import", "-c", 'CMD ["sh"]', "-", "busybox:latest"],
-        input=material.busybox_root(), env=engine.environment(), capture_output=True, check=True,
-    )  # fmt: skip
+    material.import_busybox(engine)
     works.with_container(engine, "idle", "sleep", "100000")
 
 

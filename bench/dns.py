@@ -70,10 +70,7 @@ def measure(table: Table, run: Path) -> dict[str, str]:
 
 def _prepare(engine: Engine) -> None:
     engine.start()
-    subprocess.run(
-        ["docker", "import", "-c", 'CMD ["sh"]', "-", "busybox:latest"],
-        input=material.busybox_root(), env=engine.environment(), capture_output=True, check=True,
-    )  # fmt: skip
+    material.import_busybox(engine)
     engine.docker("network", "create", "talk")
     for number in range(_ASKERS):
         words = ["--name", f"asker{number}", "--network", "talk", "--dns", _gateway(engine)]

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -58,10 +57,7 @@ def measure(table: Table, run: Path) -> dict[str, str]:
 
 def _prepare(engine: Engine) -> None:
     engine.start()
-    subprocess.run(
-        ["docker", "import", "-c", 'CMD ["sh"]', "-", "busybox:latest"],
-        input=material.busybox_root(), env=engine.environment(), capture_output=True, check=True,
-    )  # fmt: skip
+    material.import_busybox(engine)
     engine.docker("network", "create", "talk")
     published = f"{_HOST_PORT[engine.name]}:{_INSIDE}"
     for name, words in (("server", ["-p", published]), ("client", [])):

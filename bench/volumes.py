@@ -49,10 +49,7 @@ def measure(table: Table, run: Path) -> dict[str, str]:
 
 def _volume(engine: Engine) -> Place:
     engine.start()
-    subprocess.run(
-        ["docker", "import", "-c", 'CMD ["sh"]', "-", "busybox:latest"],
-        input=material.busybox_root(), env=engine.environment(), capture_output=True, check=True,
-    )  # fmt: skip
+    material.import_busybox(engine)
     engine.docker("run", "-d", "--name", "files", "-v", "files:/files", "busybox", "sleep", "90000")
     (found,) = json.loads(engine.docker("inspect", "files"))
     return Place("/files", found["State"]["Pid"])
