@@ -1,24 +1,16 @@
-"""Networks and addresses of a plugin in a process of its own, with real packets."""
+"""Networks of a plugin in a process of its own, with real packets."""
 
 from __future__ import annotations
 
-import json
-import secrets
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from tests.kernel.network.private_host import Host, configure_outside, entered, make_uplink, traces
+from tests.kernel.network.plugged_host import Plugged, inside, plugged, spec
 from tests.support.daemon import wait_until
-from tests.support.plugins import PluginProcess
 
-from estiba.kernel.netns import ensure_netns, remove_netns, run_in_netns
 from estiba.model.container import EndpointIpamConfig, EndpointSettings
 from estiba.model.errors import (
     EstibaError,
@@ -28,115 +20,15 @@ from estiba.model.errors import (
     NotFound,
     Unavailable,
 )
-from estiba.network.networks import Networks
-from estiba.network.notes import Notes
-from estiba.network.plan import NetworkConfig
 from estiba.network.record import IpamConfig, NetworkSpec, PortRequest
-from estiba.network.remote import RemoteDriver
-from estiba.network.remoteipam import NoAddresses
-from estiba.plugins.client import Patience, PluginError
-from estiba.plugins.places import Places
-from estiba.plugins.registry import Registry
-from estiba.store import Store
-from estiba.store.events import EventBus
+from estiba.plugins.client import PluginError
 
 pytestmark = pytest.mark.kernel
-
-QUICK = Patience(call_s=3.0, query_s=1.0, away_s=1.0, turn_s=0.5, first_pause_s=0.05, silence_s=1.0)
-
-
-@dataclass
-class Plugged(Host):
-    """A host whose engine knows plugins."""
-
-    plugin: PluginProcess = None  # type: ignore[assignment]
-
-    def engine(self) -> Networks:
-        return Networks(self.config, self.store, plugins=self.engine_registry())
-
-    def engine_registry(self) -> Registry:
-        return Registry(Places((self.root / "plugins",), ()), QUICK, activation_s=1.0)
-
-    def restarted(self, live: list[str] | None = None) -> Networks:
-        """Another engine, with these containers still up; the old one just died."""
-        kept = [
-            endpoint
-            for network in self.networks.networks()
-            for endpoint in self.networks.endpoints(network.id)
-            if endpoint.container_id in (live or [])
-        ]
-        self.networks.stop()
-        self.networks = self.engine()
-        self.networks.start()
-        self.networks.restore(kept)
-        self.networks.sweep(live or [])
-        return self.networks
-
-    def links(self) -> set[str]:
-        """Those of the plugin."""
-        return {name for _, name in socket.if_nameindex() if name.startswith("pt")}
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Plugged]:
-    here, outside = tmp_path / "host", tmp_path / "outside"
-    ensure_netns(outside)
-    ensure_netns(here)
-    store = Store.open(tmp_path / "estiba.db", EventBus())
-    try:
-        with entered(here):
-            yield from _made(tmp_path, outside, store)
-    finally:
-        store.close()
-        remove_netns(here)
-        remove_netns(outside)
-
-
-def _made(root: Path, outside: Path, store: Store) -> Iterator[Plugged]:
-    make_uplink(outside)
-    run_in_netns(outside, configure_outside)
-    before = traces(root)
-    tag = f"pt{secrets.token_hex(1)}"
-    plugin = PluginProcess(
-        "network", root / "plugins/blue.sock", root / "blue", tag=tag, subnet="10.88"
-    )
-    plugin.start()
-    config = NetworkConfig(netns_root=root / "netns", bridge="estiba9")
-    made = Plugged(root, outside, config, store, None, plugin=plugin)  # type: ignore[arg-type]
-    made.networks = made.engine()
-    made.networks.start()
-    made.networks.restore([])
-    try:
-        yield made
-    finally:
-        plugin.behave()
-        if plugin.process is None:
-            plugin.start()
-        made.stack.close()
-        made.networks.sweep([])
-        for network in made.networks.networks():
-            if not network.predefined:
-                made.networks.remove(network.id)
-        made.networks.drain()
-        made.networks.remove_all_traces()
-        state = plugin.state() if (plugin.root / "state").exists() else {}
-        plugin.kill()
-    assert not any(state.values()), f"the plugin still has {state}"
-    wait_until(lambda: traces(root) == before, what="the host to be clean", deadline_s=5)
-
-
-def spec(name: str = "net", **wanted: object) -> NetworkSpec:
-    return NetworkSpec(name=name, driver="blue", **wanted)  # type: ignore[arg-type]
-
-
-def inside(host: Plugged, container: str, *words: str) -> str:
-    path = host.networks.sandbox_path(container)
-
-    def run() -> str:
-        done = subprocess.run(["ip", *words], capture_output=True, text=True, check=True)
-        return done.stdout
-
-    return run_in_netns(path, run)
+    yield from plugged(tmp_path)
 
 
 # -- the driver --------------------------------------------------------------------------------
@@ -404,141 +296,3 @@ def test_an_engine_killed_at_a_step_leaves_nothing(
     host.attach("two", "net")
     host.networks.close_sandbox("two")
     assert host.networks.network("net").driver == "blue"
-
-
-# -- addresses ---------------------------------------------------------------------------------
-
-
-def test_addresses_come_from_a_plugin(host: Plugged) -> None:
-    record = host.networks.create(
-        NetworkSpec(
-            name="leased",
-            enable_ipv6=True,
-            ipam_driver="blue",
-            ipam_options={"rack": "7"},
-            pools=[IpamConfig(auxiliary_addresses={"printer": "10.88.1.200"})],
-        )
-    )
-    assert [pool.subnet for pool in record.pools] == ["10.88.1.0/24", "fd00:10:88:2::/64"]
-    assert [pool.gateway for pool in record.pools] == ["10.88.1.1", "fd00:10:88:2::1"]
-    assert record.pool_ids == ["here/10.88.1.0/24", "here/fd00:10:88:2::/64"]
-    pools = host.plugin.state()["pools"]
-    assert pools["here/10.88.1.0/24"]["options"] == {"rack": "7"}
-    assert set(pools["here/10.88.1.0/24"]["used"]) == {"10.88.1.1", "10.88.1.200"}
-    one = host.attach("one", "leased")
-    assert (one.ip_address, one.ipv6_address) == ("10.88.1.50", "fd00:10:88:2::32")
-    wished = EndpointSettings(ipam_config=EndpointIpamConfig(ipv4_address="10.88.1.99"))
-    two = host.attach("two", "leased", settings=wished)
-    assert two.ip_address == "10.88.1.99"
-    host.serve(host.networks.sandbox_path("one"), 80)
-    assert host.ask(host.networks.sandbox_path("two"), "10.88.1.50", 80) == "10.88.1.99"
-    with pytest.raises(PluginError, match=r"10\.88\.1\.99 is taken"):
-        host.attach("three", "leased", settings=wished)
-    host.networks.close_sandbox("two")
-    again = host.attach("two", "leased", before=two)
-    assert again.ip_address == "10.88.1.99", "what it had before"
-    for container in ("one", "two"):
-        host.networks.close_sandbox(container)
-    assert set(host.plugin.state()["pools"]["here/10.88.1.0/24"]["used"]) == {
-        "10.88.1.1",
-        "10.88.1.200",
-    }
-    host.networks.remove("leased")
-    assert not host.plugin.state()["pools"]
-
-
-def test_a_network_that_fails_gives_its_pools_back(host: Plugged) -> None:
-    host.plugin.behave(RequestAddress="none left")
-    with pytest.raises(PluginError, match="none left"):
-        host.networks.create(NetworkSpec(name="no", ipam_driver="blue"))
-    host.plugin.behave()
-    assert not host.plugin.state()["pools"]
-    taken = str(ip_network("10.88.1.0/24"))
-    host.networks.create(NetworkSpec(name="first", pools=[IpamConfig(subnet=taken)]))
-    with pytest.raises(Forbidden, match="overlaps"):
-        host.networks.create(NetworkSpec(name="second", ipam_driver="blue"))
-    assert not host.plugin.state()["pools"]
-
-
-def test_a_plugin_that_keeps_nothing_is_asked_again(host: Plugged) -> None:
-    host.plugin.settings["PLUGIN_CAPABILITIES"] = '{"replay": true, "mac": true}'
-    host.plugin.kill()
-    host.plugin.start()
-    host.networks.create(NetworkSpec(name="leased", ipam_driver="blue"))
-    one = host.attach("one", "leased")
-    used = host.plugin.state()["pools"]["here/10.88.1.0/24"]["used"]
-    assert used[one.ip_address] == {"com.docker.network.endpoint.macaddress": one.mac_address}
-    host.plugin.kill()
-    (host.plugin.root / "state").unlink()
-    host.plugin.start()
-    host.restarted(["one"])
-    used = host.plugin.state()["pools"]["here/10.88.1.0/24"]["used"]
-    assert set(used) == {"10.88.1.1", one.ip_address}
-    assert host.attach("two", "leased").ip_address == "10.88.1.51"
-
-
-def test_addresses_of_an_engine_that_died_are_given_back(
-    host: Plugged, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from estiba.network import bridge
-
-    host.networks.create(NetworkSpec(name="leased", ipam_driver="blue"))
-
-    class Killed(BaseException):
-        pass
-
-    def die(name: str) -> None:
-        if name == "network.veth-made":
-            raise Killed
-
-    monkeypatch.setattr(bridge.failpoint, "hit", die)
-    monkeypatch.setattr(bridge.BridgeDriver, "disconnect", lambda *arguments: None)
-    with pytest.raises(Killed):
-        host.attach("one", "leased")
-    monkeypatch.undo()
-    assert "10.88.1.50" in host.plugin.state()["pools"]["here/10.88.1.0/24"]["used"]
-    host.restarted()
-    assert set(host.plugin.state()["pools"]["here/10.88.1.0/24"]["used"]) == {"10.88.1.1"}
-
-
-@pytest.mark.parametrize("how", ["hang", "die", "garbage"])
-def test_a_plugin_of_addresses_that_misbehaves(host: Plugged, how: str) -> None:
-    host.networks.create(NetworkSpec(name="leased", ipam_driver="blue"))
-    host.plugin.behave(RequestAddress=how)
-    with pytest.raises(Unavailable, match=r"plugin blue: IpamDriver\.RequestAddress"):
-        host.attach("one", "leased")
-    host.attach("free", "bridge")
-    host.networks.close_sandbox("free")
-    host.plugin.behave()
-    if how == "die":
-        host.plugin.kill()
-        host.plugin.start()
-    assert host.attach("two", "leased").ip_address.startswith("10.88.1.")
-
-
-def test_an_address_that_another_has_is_not_taken(host: Plugged) -> None:
-    """A plugin that forgets, or lies: who has the gateway's address might speak for it."""
-    host.networks.create(NetworkSpec(name="leased", ipam_driver="blue"))
-    assert host.attach("one", "leased").ip_address == "10.88.1.50"
-    state = host.plugin.state()
-    state["pools"]["here/10.88.1.0/24"]["used"] = {}
-    (host.plugin.root / "state").write_text(json.dumps(state))
-    with pytest.raises(Internal, match=r"gave the address 10\.88\.1\.50, which is taken"):
-        host.attach("two", "leased")
-    wished = EndpointSettings(ipam_config=EndpointIpamConfig(ipv4_address="10.88.1.1"))
-    with pytest.raises(Internal, match=r"gave the address 10\.88\.1\.1, which is taken"):
-        host.attach("three", "leased", settings=wished)
-    assert host.attach("four", "leased").ip_address == "10.88.1.51"
-
-
-def test_a_plugin_hears_of_other_nodes(host: Plugged) -> None:
-    """What the cluster will tell; one that does not want to know is no error."""
-    driver = RemoteDriver(
-        "blue", host.engine_registry(), (), lambda network: NoAddresses(), Notes(host.root / "n")
-    )
-    driver.discover("192.0.2.7", is_new=True)
-    driver.discover("192.0.2.7", is_new=False)
-    for method in ("DiscoverNew", "DiscoverDelete"):
-        (call,) = host.plugin.calls(f"NetworkDriver.{method}")
-        assert call["DiscoveryType"] == 1
-        assert call["DiscoveryData"] == {"Address": "192.0.2.7", "self": False}
