@@ -264,6 +264,21 @@ def get_link(handle: NetlinkSocket, name: str) -> Link:
     return _parse_link(handle.query(Request(_RTM_GETLINK, 0, body, f"get link {name}")))
 
 
+def settle_carrier(handle: NetlinkSocket, *names: str) -> None:
+    """Has the kernel act at once on carriers that these links have got; those not there are none.
+
+    It otherwise does so in its own time (`linkwatch`), a tenth of a second and more on a busy
+    machine, and meanwhile drops what they send and keeps their ports of a bridge closed. Being
+    asked for the link it does it first, from Linux 6.8 on.
+    """
+    for name in names:
+        try:
+            get_link(handle, name)
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+
 def list_links(handle: NetlinkSocket, *, counters: bool = False) -> list[Link]:
     body = _link_header()
     if not counters:

@@ -185,6 +185,8 @@ class BridgeDriver:
             self._links.add_pair(live.record, live.index, endpoint, attachment.sandbox)
         failpoint.hit("network.veth-made")
         configure(attachment.sandbox, setup_of(endpoint, attachment.default_route))
+        # The port, whose opening gives the bridge its carrier.
+        self._links.settle_carrier(endpoint.host_interface, live.record.bridge)
         failpoint.hit("network.veth-configured")
 
     def _is_whole(self, live: _Live) -> bool:

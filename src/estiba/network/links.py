@@ -47,6 +47,9 @@ class HostLinks:
     def execute(self, *requests: Request) -> None:
         self._host.execute(*requests)
 
+    def settle_carrier(self, *names: str) -> None:
+        rtnetlink.settle_carrier(self._host, *names)
+
     def find(self, name: str) -> Link | None:
         try:
             link = rtnetlink.get_link(self._host, name)

@@ -99,6 +99,7 @@ def _configure(setup: Setup) -> None:
         routes = sorted(setup.routes, key=lambda route: route[1] is not None)
         requests += [rtroutes.add_route(index, to, gateway) for to, gateway in routes]
         handle.execute(*requests)
+        rtnetlink.settle_carrier(handle, name)
     for key, value in setup.sysctls.items():
         # The name of an interface may have dots itself.
         parts = (part.replace(".", "/") for part in key.split(f".{name}."))

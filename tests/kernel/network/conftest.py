@@ -10,6 +10,8 @@ from tests.kernel.network.naming import Named
 from tests.kernel.network.private_host import Host, configure_outside, entered, make_uplink, traces
 from tests.support.daemon import wait_until
 
+from estiba.kernel import rtnetlink
+from estiba.kernel.netlink import NetlinkSocket
 from estiba.kernel.netns import ensure_netns, remove_netns, run_in_netns
 from estiba.network.networks import Networks
 from estiba.network.plan import NetworkConfig
@@ -32,6 +34,8 @@ def host(tmp_path: Path) -> Iterator[Host]:
         stack.enter_context(entered(here))
         make_uplink(outside)
         run_in_netns(outside, configure_outside)
+        with NetlinkSocket() as handle:
+            rtnetlink.settle_carrier(handle, "up1", "up0")
         before = traces(tmp_path)
         config = NetworkConfig(netns_root=tmp_path / "netns", bridge="estiba9")
         networks = Networks(config, store)

@@ -93,11 +93,11 @@ class GuardedHost(Host):
         return self.passes(where, address, port, kind, PATIENT_S)
 
     def refusal(self, where: Path | None, address: str, port: int) -> str:
-        """How a connection fails."""
+        """How a connection fails that is to be refused: by a timeout if nobody does."""
 
         def call() -> str:
             with socket.socket() as client:
-                client.settimeout(QUIET_S)
+                client.settimeout(PATIENT_S)
                 try:
                     client.connect((address, port))
                 except OSError as error:

@@ -248,6 +248,7 @@ def configure_outside(*addresses: str) -> None:
                 for address in addresses or (f"{OUTSIDE_ADDRESS}/24", f"{OUTSIDE_ADDRESS6}/64")
             ),
         )
+        rtnetlink.settle_carrier(handle, "out0")
 
 
 def _use_addresses_at_once() -> None:

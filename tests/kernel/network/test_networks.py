@@ -236,6 +236,16 @@ def test_an_internal_network_stays_inside(host: Host) -> None:
     assert not ping(here, OUTSIDE_ADDRESS, 1)
 
 
+def test_a_container_that_is_connected_is_heard_at_once(host: Host) -> None:
+    """Its port, its interface and the bridge do not wait for the kernel to find their carriers."""
+    host.networks.create(NetworkSpec(name="blue"))
+    for number in range(20):
+        endpoint = host.attach(f"c{number}", network="blue")
+        command = ["bridge", "link", "show", "dev", endpoint.host_interface]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "state forwarding" in shown.stdout
+
+
 def test_without_icc_neighbours_are_silent(host: Host) -> None:
     networks = host.again(icc=False)
     networks.restore([])
