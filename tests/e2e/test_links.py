@@ -111,7 +111,12 @@ def test_links_open_what_icc_closes(make_daemon: Callable[..., PrivateDaemon]) -
             assert list(pool.map(reaches, ("web", "other"), (81, 80))) == [False, False]
 
     check()
+    table = ["nft", "list", "set", "inet", f"estiba_{daemon.bridge}", "linked"]
     daemon.docker("kill", "db")
+    wait_until(
+        lambda: b"elements" not in subprocess.run(table, capture_output=True, check=True).stdout,
+        what="the link to end with the linked container",
+    )
     daemon.docker("network", "disconnect", "bridge", "db")
     daemon.docker("network", "connect", "--ip", f"{daemon.subnet}.99", "bridge", "db")
     daemon.docker("start", "db")
@@ -121,7 +126,6 @@ def test_links_open_what_icc_closes(make_daemon: Callable[..., PrivateDaemon]) -
     check()
     daemon.docker("restart", "-t", "0", "web")
     check()
-    table = ["nft", "list", "set", "inet", f"estiba_{daemon.bridge}", "linked"]
     address = daemon.inspect("web")["NetworkSettings"]["IPAddress"]
     assert address in subprocess.run(table, capture_output=True, text=True, check=True).stdout
     daemon.docker("rm", "--link", "web/sql")

@@ -211,6 +211,7 @@ class BridgeDriver:
 
     def disconnect(self, endpoint: Endpoint, sandbox: Path) -> None:
         self._publisher.unpublish(endpoint)
+        self.firewall.disallow(endpoint.ip_address)
         self._reap(endpoint.host_interface)
         failpoint.hit("network.veth-removed")
         live = self._live.get(endpoint.network_id)

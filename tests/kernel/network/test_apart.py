@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from tests.kernel.network.private_host import HOST_ADDRESS, HOST_ADDRESS6, Host
+from tests.kernel.network.probes import fixed, ping
 from tests.kernel.network.test_firewall import WEB, dual
-from tests.kernel.network.test_networks import ping
 from tests.support.daemon import wait_until
 
 from estiba.kernel.netns import run_in_netns
@@ -117,6 +117,21 @@ def connects(where: Path, own_port: int, address: str, port: int) -> bool:
             return client.connect_ex((address, port)) == 0
 
     return run_in_netns(where, call)
+
+
+def test_who_gets_the_address_of_a_linked_container_is_not_linked(host: Host) -> None:
+    client, web = link(host)
+    host.networks.allow("client", opened(client, web))
+    here = host.networks.sandbox_path("client")
+    host.serve(host.networks.sandbox_path("web"), 80)
+    assert host.ask(here, web.ip_address, 80)
+    host.networks.disconnect("web", web)
+    heir = host.attach("heir", "apart", settings=fixed(web.ip_address))
+    host.serve(host.networks.sandbox_path("heir"), 80)
+    assert host.is_blocked(here, heir.ip_address, 80)
+    host.networks.allow("client", opened(client, heir))
+    assert host.ask(here, heir.ip_address, 80)
+    assert host.networks.firewall.links() == opened(client, heir)
 
 
 @pytest.mark.usefixtures("filtered")

@@ -51,6 +51,16 @@ class Contents:
             self.links[container_id] = new
         return _of_links(old), _of_links(new)
 
+    def drop_links_of(self, address: str) -> Change:
+        """Those from and to an address that the next container may get."""
+        gone: list[Element] = []
+        for container_id, rules in list(self.links.items()):
+            ends = [rule for rule in rules if address in (str(rule.source), str(rule.target))]
+            if ends:
+                gone += _of_links(ends)
+                self.links[container_id] = tuple(rule for rule in rules if rule not in ends)
+        return gone, []
+
     def put_ports(self, rules: Iterable[PortRule]) -> Change:
         gone: list[Element] = []
         come: list[Element] = []

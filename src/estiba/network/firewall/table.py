@@ -140,6 +140,12 @@ class Firewall:
         with self.lock:
             self._change(self._contents.put_links(container_id, rules))
 
+    def disallow(self, address: str) -> None:
+        """Ends what `allow` opened from and to an address that is about to be free."""
+        with self.lock:
+            if self._contents.links:
+                self._change(self._contents.drop_links_of(address))
+
     def links(self) -> list[LinkRule]:
         """All that is allowed so."""
         with self.lock:
