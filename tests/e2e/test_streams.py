@@ -63,12 +63,11 @@ class WebSocketClient:
         self.wire.sendall(self.protocol.send(event))
 
     def wait_for(self, kind: type[Event]) -> Any:
-        """The next event of that kind; what comes before it is dropped."""
+        """The next event of that kind; others wait for whoever asks for them."""
         while True:
-            while self.seen:
-                event = self.seen.pop(0)
+            for place, event in enumerate(self.seen):
                 if isinstance(event, kind):
-                    return event
+                    return self.seen.pop(place)
             data = self.wire.recv(65536)
             self.protocol.receive_data(data or None)
             self.seen += self.protocol.events()

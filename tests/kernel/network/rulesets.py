@@ -9,7 +9,7 @@ from tests.kernel.network.private_host import (
 )
 from tests.support.daemon import wait_until
 
-CORPUS = Path(__file__).parents[2] / "corpus" / "firewalls"
+CORPUS = Path(__file__).parents[2] / "support" / "firewalls"
 TABLE = "estiba_estiba9"
 
 
