@@ -24,6 +24,7 @@ from estiba.model.container import EndpointSettings
 from estiba.model.errors import EstibaError, FailedPrecondition
 from estiba.network.endpointopts import interface_name
 from estiba.network.firewall.rules import LinkRule
+from estiba.network.hostports import requests_of
 from estiba.network.record import Endpoint, NetworkRecord, PortRequest
 
 _log = logging.getLogger(__name__)
@@ -191,7 +192,7 @@ class Plugging:
             key=lambda endpoint: bool(wanted[endpoint.network_id].ports),
         )
         for endpoint in there:
-            ports = _requests_of(wanted[endpoint.network_id])
+            ports = requests_of(wanted[endpoint.network_id].ports)
             self.networks.republish(record.id, endpoint, ports)
         self.networks.reroute(record.id)
         self._tell(record, record.networks)
@@ -279,18 +280,3 @@ def _bearer(networks: Sequence[AttachedNetwork]) -> int | None:
     up = [(place, net.endpoint) for place, net in enumerate(networks) if net.endpoint is not None]
     chosen = port_bearer(way_of(endpoint) for _, endpoint in up)
     return None if chosen is None else up[chosen][0]
-
-
-def _requests_of(endpoint: Endpoint) -> list[PortRequest]:
-    """Those that give exactly the ports that it had."""
-    return [
-        PortRequest(
-            container_port=int(port),
-            protocol=protocol,
-            host_ip=binding.host_ip,
-            host_port=binding.host_port,
-        )
-        for key, bindings in endpoint.ports.items()
-        for port, _, protocol in [key.partition("/")]
-        for binding in bindings
-    ]

@@ -66,7 +66,6 @@ class Joined(msgspec.Struct, frozen=True):
     gateway: str = msgspec.field(default="", name="Gateway")
     gateway_v6: str = msgspec.field(default="", name="GatewayIPv6")
     routes: list[StaticRoute] | None = msgspec.field(default=None, name="StaticRoutes")
-    no_gateway_service: bool = msgspec.field(default=False, name="DisableGatewayService")
 
 
 class OperInfo(msgspec.Struct, frozen=True, rename="pascal"):

@@ -88,9 +88,6 @@ class World:
             return True
         return any(address in view.gateways for view in self.state.networks.values())
 
-    def network_of(self, address: Address) -> NetworkView | None:
-        return next((v for v in self.state.networks.values() if v.is_neighbour(address)), None)
-
     def gateway_of(self, container_id: str, version: int) -> Member | None:
         """The network by which a container's default route leads."""
         found = [
