@@ -16,7 +16,9 @@ from estiba.kernel.netlink import (
     NetlinkSocket,
     Request,
     attribute,
+    nested,
     parse_attributes,
+    text,
     u32,
 )
 
@@ -29,9 +31,11 @@ _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _IFA_F_NODAD = 0x02
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS = 1, 4, 5, 6, 7, 8
 _RTA_MULTIPATH, _RTA_VIA, _RTA_NH_ID = 9, 18, 30
-_RT_TABLE_MAIN, _RTPROT_BOOT, _RTN_UNICAST = 254, 3, 1
+_RTAX_CC_ALGO = 16
+_KERNEL_PRIORITY6 = 256
+_RT_TABLE_MAIN, _RTPROT_KERNEL, _RTPROT_BOOT, _RTN_UNICAST = 254, 2, 3, 1
 _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
 _RT_TABLE_LOCAL, _RTN_LOCAL = 255, 2
 
@@ -86,6 +90,23 @@ def add_route(index: int, destination: Network, gateway: Address | None) -> Requ
     if gateway is not None:
         body += attribute(_RTA_GATEWAY, gateway.packed)
     return Request(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, f"add route {destination}")
+
+
+def set_congestion_control(index: int, address: Interface, algorithm: str) -> Request:
+    """For TCP to the neighbours of `address`, by the route that the kernel made for them when its
+    link came up. A program may choose otherwise for its socket."""
+    network = address.network
+    scope = _RT_SCOPE_LINK if address.version == 4 else _RT_SCOPE_UNIVERSE
+    header = (network.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_KERNEL, scope, _RTN_UNICAST, 0)
+    body = _ROUTE.pack(_family(address), *header)
+    body += attribute(_RTA_DST, network.network_address.packed) + u32(_RTA_OIF, index)
+    if address.version == 4:
+        body += attribute(_RTA_PREFSRC, address.ip.packed)
+    else:
+        body += u32(_RTA_PRIORITY, _KERNEL_PRIORITY6)
+    body += nested(_RTA_METRICS, text(_RTAX_CC_ALGO, algorithm))
+    what = f"set congestion control to {network}"
+    return Request(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, what)
 
 
 def add_local_route(index: int, address: Address) -> Request:

@@ -184,7 +184,8 @@ class BridgeDriver:
             live = self._live[live.record.id]
             self._links.add_pair(live.record, live.index, endpoint, attachment.sandbox)
         failpoint.hit("network.veth-made")
-        configure(attachment.sandbox, setup_of(endpoint, attachment.default_route))
+        setup = setup_of(endpoint, attachment.default_route, is_in_host=live.record.owns_bridge)
+        configure(attachment.sandbox, setup)
         # The port, whose opening gives the bridge its carrier.
         self._links.settle_carrier(endpoint.host_interface, live.record.bridge)
         failpoint.hit("network.veth-configured")

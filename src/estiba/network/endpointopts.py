@@ -62,12 +62,18 @@ def link_local_addresses(ipam: EndpointIpamConfig | None) -> list[Interface]:
     return found
 
 
-def setup_of(endpoint: Endpoint, default_route: Iterable[int]) -> Setup:
-    """What the endpoint's interface is to have inside; `default_route` is a set of families."""
+def setup_of(
+    endpoint: Endpoint, default_route: Iterable[int], *, is_in_host: bool = False
+) -> Setup:
+    """What the endpoint's interface is to have inside; `default_route` is a set of families.
+
+    `is_in_host`: all neighbours on its link are in this host.
+    """
     gateways = (endpoint.gateway_of(version) for version in default_route)
     return Setup(
         interface=endpoint.interface,
         addresses=tuple(interfaces_of(endpoint)),
         gateways=tuple(ip_address(gateway) for gateway in gateways if gateway),
+        is_in_host=is_in_host,
         sysctls=endpoint_sysctls(endpoint.requested, endpoint.interface),
     )

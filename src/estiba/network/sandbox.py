@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from estiba.kernel import failpoint, rtnetlink, rtroutes
+from estiba.kernel.congestion import unpaced
 from estiba.kernel.netlink import NetlinkError, NetlinkSocket
 from estiba.kernel.netns import ensure_netns, is_netns, remove_netns, run_in_netns
 from estiba.kernel.rtroutes import Address, Interface, Network
@@ -69,6 +70,9 @@ class Setup:
     direct: tuple[int, ...] = ()
     """Families whose default route is the interface itself, without a gateway."""
 
+    is_in_host: bool = False
+    """Neighbours on the link are in this host."""
+
     routes: tuple[tuple[Network, Address | None], ...] = ()
     """Further ones: destination, and gateway unless it is on the link itself."""
 
@@ -93,6 +97,14 @@ def _configure(setup: Setup) -> None:
         index = rtnetlink.get_link(handle, name).index
         requests = [rtroutes.add_address(index, address) for address in setup.addresses]
         requests.append(rtnetlink.set_link(name, up=True))
+        if setup.is_in_host and (algorithm := unpaced()):
+            # The first address of each subnet is what its route was made for.
+            first = {address.network: address for address in reversed(setup.addresses)}
+            requests += [
+                rtroutes.set_congestion_control(index, address, algorithm)
+                for network, address in first.items()
+                if network.prefixlen < network.max_prefixlen
+            ]
         requests += [rtroutes.set_default_route(index, gateway) for gateway in setup.gateways]
         requests += [rtroutes.set_direct_route(index, version) for version in setup.direct]
         # Those on the link first: a gateway may be reached by one of them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -240,3 +241,43 @@ def test_overlaps_say_with_what(host: Host) -> None:
             host.networks.create(spec)
     spec = NetworkSpec(name="red", pools=[IpamConfig(subnet="10.20.30.0/24")])
     assert host.networks.create(spec).pools[0].gateway == "10.20.30.1", "a piece of a far route"
+
+
+def congestion_control(sandbox: Path, address: str, port: int) -> str:
+    def ask() -> str:
+        with socket.create_connection((address, port), timeout=5) as connection:
+            name = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+            return name.rstrip(b"\0").decode()
+
+    return run_in_netns(sandbox, ask)
+
+
+def test_only_what_leaves_the_host_is_paced(host: Host) -> None:
+    create(host)
+    sandbox = host.networks.open_sandbox("one")
+    name = "net/ipv4/tcp_congestion_control"
+    try:
+        run_in_netns(sandbox, lambda: Path("/proc/sys", name).write_text("bbr"))
+    except OSError as error:
+        pytest.skip(f"this kernel has no BBR for namespaces: {error}")
+    host.attach("one", network="blue")
+    there = host.attach("two", network="blue")
+    for near, far in (
+        (there.ip_address, OUTSIDE_ADDRESS),
+        (there.ipv6_address, OUTSIDE_ADDRESS6),
+    ):
+        everywhere = "::" if ":" in near else "0.0.0.0"
+        host.serve(host.networks.sandbox_path("two"), 7000, address=everywhere)
+        host.serve(host.outside, 7000, address=far)
+        assert congestion_control(sandbox, near, 7000) in ("cubic", "reno")
+        assert congestion_control(sandbox, far, 7000) == "bbr"
+
+
+def test_a_bridge_of_the_administrators_may_lead_anywhere(host: Host) -> None:
+    subprocess.run(["ip", "link", "add", "br7", "type", "bridge"], check=True)
+    host.stack.callback(subprocess.run, ["ip", "link", "del", "br7"], check=True)
+    create(host, options={f"{_BRIDGE}name": "br7"})
+    host.attach("one", network="blue")
+    command = ["nsenter", f"--net={host.networks.sandbox_path('one')}", "ip", "route"]
+    routes = subprocess.run(command, capture_output=True, check=True).stdout
+    assert b"proto kernel" in routes and b"congctl" not in routes
