@@ -63,8 +63,13 @@ class Worker(threading.Thread):
             self.prune,
         ]
         while time.monotonic() < self.until:
-            with contextlib.suppress(http.client.HTTPException):
+            try:
                 self.random.choice(actions)()
+            except http.client.HTTPException:
+                pass  # the answer's end is missing, as where an image went while it was saved
+            except OSError as error:
+                self.wrong.append(f"after {self.done}: {error!r}")
+                return
             self.done += 1
 
     def ask(self, method: str, path: str, body: Any = None, headers: Any = None) -> bytes:
@@ -156,7 +161,7 @@ def test_everything_at_once(
         for worker in workers:
             worker.join(120)
         assert [wrong for worker in workers for wrong in worker.wrong] == []
-        assert sum(worker.done for worker in workers) > 60
+        assert all(worker.done for worker in workers)
     images = daemon.request("GET", "/images/json?all=1")[1]
     for image in images:
         status, saved = daemon.request("GET", f"/images/{image['Id']}/get")
@@ -166,6 +171,8 @@ def test_everything_at_once(
     for image in images:
         daemon.request("DELETE", f"/images/{image['Id']}?force=1")
     assert daemon.request("GET", "/images/json?all=1")[1] == []
-    wait_until(lambda: leftovers(daemon) == [], what="the store to be empty")
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: leftovers(daemon) == [], what="the store to be empty")
+    assert leftovers(daemon) == []
     log = daemon.log.read_text()
     assert "Traceback" not in log, log[log.index("Traceback") - 300 :][:4000]

@@ -16,7 +16,7 @@ import time
 import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -26,6 +26,8 @@ from tests.support.busybox import busybox_tar
 PATIENCE = float(os.environ.get("ESTIBA_TEST_PATIENCE", "1"))
 """How many times longer than on an idle machine of today things may take."""
 DEADLINE_S = 30.0 * PATIENCE
+_STORY_CHARACTERS = 6000
+_FAULTS = [-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGILL, -signal.SIGFPE]
 
 
 def wait_until(condition: Callable[[], Any], *, what: str, deadline_s: float = DEADLINE_S) -> Any:
@@ -64,6 +66,9 @@ def needs_docker(major: int) -> pytest.MarkDecorator:
 class PrivateDaemon:
     """Start it, use it, stop it; `close` leaves nothing behind."""
 
+    opened: ClassVar[set[PrivateDaemon]] = set()
+    """Those that are not closed yet."""
+
     def __init__(self, root: Path, *flags: str) -> None:
         self.tag = tag = secrets.token_hex(3)
         self.root = root
@@ -78,6 +83,7 @@ class PrivateDaemon:
         self.prefix: list[str] = []
         """A program, and its arguments, that becomes the daemon."""
         self.process: subprocess.Popen[bytes] | None = None
+        self.opened.add(self)
 
     @property
     def url(self) -> str:
@@ -132,6 +138,14 @@ class PrivateDaemon:
         code = self.process.wait(DEADLINE_S)
         self.process = None
         return code
+
+    def story(self) -> str:
+        """How it is and what it said last, for a test that failed."""
+        code = self.process and self.process.poll()
+        state = "stopped by the test" if self.process is None else "running"
+        state = state if code is None else f"ended by itself, {code}"
+        log = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return f"daemon {self.tag}: {state}\n{log[-_STORY_CHARACTERS:]}"
 
     # -- talking to it ---------------------------------------------------------------------
 
@@ -216,9 +230,19 @@ class PrivateDaemon:
     # -- leaving ---------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Removes all containers, ends the daemon, and takes away bridge, table and roots."""
-        if self.process is None or self.process.poll() is not None:
+        """Removes all containers, ends the daemon, and takes away bridge, table and roots.
+
+        Raises AssertionError, after that, when it had died of a signal that no test sends.
+        """
+        self.opened.discard(self)
+        code = self.process.poll() if self.process is not None else None
+        story = self.story() if code in _FAULTS else ""
+        if self.process is None or code is not None:
             self.start()
+        self._clear()
+        assert not story, story
+
+    def _clear(self) -> None:
         status, containers = self.request("GET", "/containers/json?all=1")
         for container in containers if status == 200 else []:
             self.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")

@@ -16,6 +16,7 @@ import msgspec
 from estiba.api.errors import told
 from estiba.api.through import through
 from estiba.http1 import Body, HttpRequest, HttpResponse
+from estiba.model.decoding import from_plain
 from estiba.model.errors import InvalidArgument, LimitExceeded
 from estiba.model.times import parse_moment
 
@@ -218,7 +219,7 @@ def decode(value: object, kind: type[T], what: str = "body") -> tuple[T, list[st
         else:
             known[name] = item
     try:
-        return msgspec.convert(known, kind), unknown
+        return from_plain(known, kind), unknown
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"invalid JSON: {error}") from error
 

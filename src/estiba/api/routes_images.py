@@ -9,6 +9,7 @@ from estiba.api.ports import Backends
 from estiba.api.router import Router
 from estiba.http1 import HttpResponse
 from estiba.model.container import Config
+from estiba.model.decoding import from_json
 from estiba.model.errors import InvalidArgument
 from estiba.model.image import Platform
 
@@ -170,7 +171,7 @@ def _asked(context: Context) -> Platform | None:
 def _platforms(context: Context, name: str) -> list[Platform]:
     """Parameters that are JSON objects. Raises InvalidArgument."""
     try:
-        return [msgspec.json.decode(text, type=Platform) for text in context.texts(name) if text]
+        return [from_json(text, Platform) for text in context.texts(name) if text]
     except msgspec.DecodeError as error:
         raise InvalidArgument(f"invalid platform: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from estiba.model.decoding import from_json
 from estiba.model.digest import Digest
 
 KIND = "build-cache"
@@ -50,4 +51,4 @@ def encode(record: CacheRecord) -> bytes:
 
 
 def decode(body: bytes) -> CacheRecord:
-    return msgspec.json.decode(body, type=CacheRecord)
+    return from_json(body, CacheRecord)

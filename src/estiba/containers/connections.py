@@ -20,6 +20,7 @@ from estiba.containers.record import AttachedNetwork, ContainerRecord
 from estiba.containers.world import World
 from estiba.kernel import failpoint
 from estiba.model.container import EndpointSettings, PortBinding
+from estiba.model.decoding import from_json
 from estiba.model.errors import EstibaError, NotFound
 from estiba.model.event import Event
 from estiba.network.record import NetworkRecord, network_event
@@ -152,7 +153,7 @@ class Connections:
 
     async def settle(self, intent: Intent) -> None:
         """What recovery does with a change that a crash cut off."""
-        change = msgspec.json.decode(intent.body, type=Change)
+        change = from_json(intent.body, Change)
         async with self._lock:
             record = self._journal.record
             net = next((net for net in record.networks if _is_on(net, change.network)), None)

@@ -14,6 +14,7 @@ from estiba.model.container import (
     PortBinding,
     TmpfsOptions,
 )
+from estiba.model.decoding import from_json
 from estiba.model.digest import Digest
 from estiba.model.state import ContainerState
 from estiba.network.record import Endpoint
@@ -161,4 +162,4 @@ def encode(record: ContainerRecord) -> bytes:
 
 
 def decode(body: bytes) -> ContainerRecord:
-    return msgspec.json.decode(body, type=ContainerRecord)
+    return from_json(body, ContainerRecord)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import fcntl
 import gc
 import logging
@@ -46,6 +47,8 @@ def main() -> None:
         _print_coverage()
         return
     removing = vars(arguments).pop("remove_firewall", False)
+    # A fault in a library says in the log where every thread was.
+    faulthandler.enable()
     # A script's shell ignores it for what runs with "&", and containers would inherit that.
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     try:

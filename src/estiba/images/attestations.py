@@ -17,6 +17,7 @@ from estiba.images.forms import original_forms, plain_form
 from estiba.images.images import Images
 from estiba.images.record import Attestation, ImageRecord
 from estiba.kernel import failpoint
+from estiba.model.decoding import from_json
 from estiba.model.digest import Digest, digest_of, hex_of
 from estiba.model.errors import EstibaError, InvalidArgument, LimitExceeded, NotFound
 from estiba.model.image import MEDIA_MANIFEST, Descriptor, Manifest
@@ -178,7 +179,7 @@ def predicates_in(statements: Iterable[bytes], subject: Digest) -> list[Predicat
     found = []
     for statement in statements:
         try:
-            value = msgspec.json.decode(statement, type=_Statement)
+            value = from_json(statement, _Statement)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
         algorithm, _, encoded = subject.partition(":")

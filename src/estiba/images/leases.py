@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import msgspec
 
 from estiba.kernel import failpoint
+from estiba.model.decoding import from_json
 from estiba.model.digest import Digest
 from estiba.store import Store, Transaction
 
@@ -42,7 +43,7 @@ class Leases:
 
     def open(self) -> None:
         for row in self._store.load(KIND):
-            lease = msgspec.json.decode(row.body, type=PullLease)
+            lease = from_json(row.body, PullLease)
             self._pulls[lease.id] = lease
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from estiba.distribution.content import INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES
+from estiba.model.decoding import from_plain
 from estiba.model.digest import Digest, parse_digest
 from estiba.model.errors import InvalidArgument, LimitExceeded, NotFound
 from estiba.model.image import (
@@ -99,7 +100,7 @@ def parse(body: bytes, digest: Digest, media_type: str = "") -> Document:
 
 def _convert(plain: Any, digest: Digest, kind: type[T]) -> T:
     try:
-        return msgspec.convert(without_nulls(plain), kind)
+        return from_plain(without_nulls(plain), kind)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"manifest {digest} is damaged: {error}") from error
 

@@ -30,6 +30,7 @@ from estiba.images.progress import Progress
 from estiba.images.record import ImageRecord, Origin
 from estiba.images.uploading import MAX_ROUNDS, Upload, Uploads, best_part
 from estiba.kernel import failpoint
+from estiba.model.decoding import from_json
 from estiba.model.digest import Digest
 from estiba.model.errors import EstibaError, Forbidden, InvalidArgument, NotFound
 from estiba.model.event import Event, EventType
@@ -188,7 +189,7 @@ class _Push:
         for target in sorted(set.intersection(*targets)):
             with contextlib.suppress(EstibaError, msgspec.DecodeError):
                 body = self.images.content.read(target)
-                index = msgspec.json.decode(body, type=Index)
+                index = from_json(body, Index)
                 if here == {entry.digest for entry in index.manifests}:
                     return body, index.media_type or MEDIA_INDEX
         own = Index(schema_version=2, media_type=MEDIA_INDEX, manifests=entries)

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import msgspec
 
+from estiba.model.decoding import from_json
 from estiba.model.digest import Digest
 from estiba.model.image import ImageConfig, ImageProcessConfig, Platform, parse_config
 from estiba.model.reference import Reference, parse_reference
@@ -112,7 +113,7 @@ def encode(record: ImageRecord) -> bytes:
 
 
 def decode(body: bytes) -> ImageRecord:
-    return msgspec.json.decode(body, type=ImageRecord)
+    return from_json(body, ImageRecord)
 
 
 def parse_time(text: str) -> int:

@@ -16,6 +16,7 @@ from estiba.images.forms import Form, gzip_form, open_part, plain_form, proven_f
 from estiba.images.images import Images
 from estiba.images.layout import END, LayoutWriter, blob_name, file_member
 from estiba.images.record import ImageRecord
+from estiba.model.decoding import from_json
 from estiba.model.digest import Digest, digest_of
 from estiba.model.errors import EstibaError, InvalidArgument, NotFound
 from estiba.model.image import MEDIA_INDEX, Descriptor, Index, Platform
@@ -204,7 +205,7 @@ class _Archive:
         for target in sorted(set.intersection(*targets)):
             try:
                 body = self._images.content.read(target)
-                index = msgspec.json.decode(body, type=Index)
+                index = from_json(body, Index)
             except (EstibaError, msgspec.DecodeError):
                 continue
             if wanted <= {entry.digest for entry in index.manifests}:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from estiba.model.decoding import from_plain
 from estiba.model.errors import InvalidArgument, LimitExceeded
 from estiba.model.image import without_nulls
 
@@ -120,7 +121,7 @@ def parse_config(data: bytes) -> PluginConfig:
         raise LimitExceeded(f"the plugin's config.json is larger than {MAX_BYTES} bytes")
     try:
         plain = without_nulls(msgspec.json.decode(data), _MAX_DEPTH)
-        config = msgspec.convert(_cased(plain, _MAX_DEPTH), PluginConfig)
+        config = from_plain(_cased(plain, _MAX_DEPTH), PluginConfig)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"failed to parse the plugin's config.json: {error}") from error
     check_config(config)

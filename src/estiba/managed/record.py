@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from estiba.managed.config import Device, Mount, PluginConfig
+from estiba.model.decoding import from_json
 from estiba.model.digest import Digest
 from estiba.model.event import Event, EventType
 from estiba.model.image import Descriptor
@@ -78,7 +79,7 @@ def encode(record: PluginRecord) -> bytes:
 
 
 def decode(body: bytes) -> PluginRecord:
-    return msgspec.json.decode(body, type=PluginRecord)
+    return from_json(body, PluginRecord)
 
 
 def plugin_event(record: PluginRecord, action: str) -> Event:

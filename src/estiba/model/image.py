@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from estiba.model.container import HealthConfig
+from estiba.model.decoding import from_json, from_plain
 from estiba.model.digest import Digest
 from estiba.model.errors import InvalidArgument
 
@@ -169,9 +170,9 @@ def parse_config(data: bytes | str) -> ImageConfig:
     Raises msgspec.DecodeError or UnicodeDecodeError for what is no image config.
     """
     try:
-        return msgspec.json.decode(data, type=ImageConfig)
+        return from_json(data, ImageConfig)
     except msgspec.ValidationError:
-        return msgspec.convert(without_nulls(msgspec.json.decode(data)), ImageConfig)
+        return from_plain(without_nulls(msgspec.json.decode(data)), ImageConfig)
 
 
 def without_nulls(value: Any, depth: int = _NULLS_DEPTH) -> Any:

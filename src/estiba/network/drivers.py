@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from estiba.model.decoding import from_json
 from estiba.model.errors import InvalidArgument
 from estiba.network.bridge import BridgeDriver
 from estiba.network.driver import Driver, HostDriver
@@ -116,7 +117,7 @@ class Drivers:
             if name in live:
                 continue
             try:
-                left = msgspec.json.decode(content, type=Endpoint)
+                left = from_json(content, Endpoint)
             except msgspec.DecodeError:
                 self._notes.drop(name)
                 continue

@@ -7,6 +7,7 @@ import hashlib
 import msgspec
 
 from estiba.model.container import EndpointSettings, PortBinding
+from estiba.model.decoding import from_json
 from estiba.model.event import Event, EventType
 from estiba.model.ids import short
 
@@ -204,7 +205,7 @@ def encode(record: NetworkRecord) -> bytes:
 
 
 def decode(body: bytes) -> NetworkRecord:
-    return msgspec.json.decode(body, type=NetworkRecord)
+    return from_json(body, NetworkRecord)
 
 
 def network_event(network: NetworkRecord, action: str, container_id: str = "") -> Event:

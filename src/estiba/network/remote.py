@@ -18,6 +18,7 @@ import msgspec
 from estiba.kernel import failpoint
 from estiba.kernel.netlink import NetlinkError
 from estiba.kernel.rtnetlink import Counters
+from estiba.model.decoding import from_json
 from estiba.model.errors import EstibaError, Internal, NotFound, Unavailable
 from estiba.network import moving
 from estiba.network import sandbox as inside
@@ -168,7 +169,7 @@ class RemoteDriver:
             return self._join(network, endpoint, attachment)
         except BaseException:
             # As it was noted last: with the link that has perhaps been moved already.
-            noted = msgspec.json.decode(self._notes.get(endpoint.id), type=Endpoint)
+            noted = from_json(self._notes.get(endpoint.id), Endpoint)
             self.disconnect(noted, attachment.sandbox)
             raise
 

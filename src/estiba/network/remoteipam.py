@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from estiba.model.container import EndpointIpamConfig
+from estiba.model.decoding import from_json
 from estiba.model.errors import EstibaError, Internal, InvalidArgument, NotFound, Unavailable
 from estiba.network.addresses import Addresses, Given, LocalAddresses
 from estiba.network.ipam import Address, parse_address
@@ -122,7 +123,7 @@ class RemoteIpam:
             if name in live:
                 continue
             try:
-                note = msgspec.json.decode(content, type=_Note)
+                note = from_json(content, _Note)
                 client = self.client(note.driver, is_query=True)
                 for pool_id, text in note.held:
                     client.release(pool_id, text)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from estiba.model.decoding import from_json
 from estiba.model.errors import Internal, Unavailable
 from estiba.plugins.places import Address
 from estiba.plugins.wire import Connection
@@ -103,7 +104,7 @@ class Client:
         if words := _err(answer):
             raise PluginError(words)
         try:
-            return msgspec.json.decode(answer or b"{}", type=kind)
+            return from_json(answer or b"{}", kind)
         except (msgspec.DecodeError, RecursionError) as error:
             raise Internal(
                 f"plugin {self.name}: {method}: the answer is not what the protocol says: "
@@ -188,7 +189,7 @@ class _Err(msgspec.Struct, frozen=True):
 def _err(answer: bytes) -> str:
     """`Err`, and `Error` as address managers call it."""
     with contextlib.suppress(msgspec.DecodeError, RecursionError):
-        found = msgspec.json.decode(answer, type=_Err)
+        found = from_json(answer, _Err)
         return (found.err or found.error)[:_MAX_SHOWN]
     return ""
 

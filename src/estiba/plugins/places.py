@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from estiba.model.decoding import from_json
 from estiba.model.errors import InvalidArgument, NotFound
 
 _SUFFIXES = (".spec", ".json")
@@ -115,7 +116,7 @@ def _read_spec(path: Path) -> Address:
     try:
         if path.suffix == ".spec":
             return parse_address(content.decode())
-        spec = msgspec.json.decode(content, type=_Spec)
+        spec = from_json(content, _Spec)
         return parse_address(spec.addr, spec.tls)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
         raise InvalidArgument(f"invalid plugin file {path}: {error}") from error

@@ -19,6 +19,7 @@ import msgspec
 from estiba.kernel import spawn
 from estiba.kernel.cgroup_moves import expect_move
 from estiba.kernel.pidfd import ProcessIdentity, identify, wait_exit
+from estiba.model.decoding import from_json
 from estiba.model.errors import (
     DeadlineExceeded,
     EstibaError,
@@ -207,4 +208,4 @@ async def _read_report(fd: int) -> _Report | None:
         loop.remove_reader(fd)
     if not received.strip():
         return None
-    return msgspec.json.decode(bytes(received), type=_Report)
+    return from_json(bytes(received), _Report)

@@ -17,6 +17,7 @@ import msgspec
 
 from estiba.kernel.cgroup import Hierarchies
 from estiba.kernel.pidfd import ProcessIdentity, is_alive
+from estiba.model.decoding import from_json
 
 _NO_WAIT_S = 0.02
 
@@ -51,7 +52,7 @@ class CrunState:
         """Removes state and cgroup of a container that has ended; False when crun must be."""
         folder = self.root / container_id
         try:
-            status = msgspec.json.decode((folder / "status").read_bytes(), type=_Status)
+            status = from_json((folder / "status").read_bytes(), _Status)
         except FileNotFoundError:
             return not folder.exists()
         except (OSError, msgspec.DecodeError):

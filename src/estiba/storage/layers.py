@@ -33,6 +33,7 @@ from estiba.kernel.confined import opened_root
 from estiba.kernel.files import write_atomic
 from estiba.kernel.inode_flags import spread_subdirectories
 from estiba.kernel.trees import discard_tree
+from estiba.model.decoding import from_json
 from estiba.model.digest import Digest, hex_of, parse_diff_id
 from estiba.model.errors import DataLoss, InvalidArgument, NotFound
 from estiba.storage.encoding import Blob
@@ -84,7 +85,7 @@ class LayerStore:
             body = (self._path(diff_id) / "layer.json").read_bytes()
         except FileNotFoundError:
             return None
-        return msgspec.json.decode(body, type=LayerInfo)
+        return from_json(body, LayerInfo)
 
     def diff_ids(self) -> Iterator[Digest]:
         for entry in (self.root / "layers").iterdir():
@@ -195,7 +196,7 @@ class LayerStore:
             body = (self._path(diff_id) / "blobs.json").read_bytes()
         except FileNotFoundError:
             return []
-        return msgspec.json.decode(body, type=list[Blob])
+        return from_json(body, list[Blob])
 
     def note_blob(self, diff_id: Digest, blob: Blob) -> None:
         """Remembers a form of the layer, beside what is known of it already.

@@ -19,6 +19,7 @@ from estiba.distribution.content import Content
 from estiba.distribution.credentials import Credentials
 from estiba.distribution.repository import Repository
 from estiba.distribution.settings import RegistrySettings
+from estiba.model.decoding import from_json
 from estiba.model.digest import Digest
 from estiba.model.errors import InvalidArgument
 from estiba.model.image import MEDIA_MANIFEST, Descriptor, Manifest
@@ -111,7 +112,7 @@ def pull(
 def _layer(body: bytes, reference: Reference) -> Descriptor:
     what = reference.tagged.familiar
     try:
-        manifest = msgspec.json.decode(body, type=Manifest)
+        manifest = from_json(body, Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"{what} is no backup of a volume: {error}") from error
     if manifest.artifact_type != ARTIFACT and manifest.config.media_type != CONFIG:

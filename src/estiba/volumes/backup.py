@@ -17,6 +17,7 @@ import msgspec
 import zstandard
 
 from estiba.kernel.trees import opened_directory
+from estiba.model.decoding import from_json
 from estiba.model.errors import Conflict, InvalidArgument
 from estiba.storage.compress import Decompressed
 from estiba.storage.pack import Packer, pack_end
@@ -129,7 +130,7 @@ def _read_description(entry: Entry | None, reader: TarReader) -> Description:
         raise InvalidArgument(f"volume.json: larger than {_MAX_DESCRIPTION_BYTES} bytes")
     data = b"".join(bytes(piece) for piece in iter(reader.data, b""))
     try:
-        found = msgspec.json.decode(data, type=Description)
+        found = from_json(data, Description)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"volume.json: {error}") from error
     if found.format != FORMAT:

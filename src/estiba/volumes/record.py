@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from estiba.model.decoding import from_json
 from estiba.model.errors import Conflict, InvalidArgument
 from estiba.model.event import Event, EventType
 
@@ -39,7 +40,7 @@ def encode(record: VolumeRecord) -> bytes:
 
 
 def decode(body: bytes) -> VolumeRecord:
-    return msgspec.json.decode(body, type=VolumeRecord)
+    return from_json(body, VolumeRecord)
 
 
 def volume_event(

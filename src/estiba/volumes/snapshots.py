@@ -25,6 +25,7 @@ import msgspec
 from estiba.kernel import failpoint
 from estiba.kernel.files import exchange, sync_file_system, write_atomic
 from estiba.kernel.trees import opened_directory, remove_tree
+from estiba.model.decoding import from_json
 from estiba.model.errors import AlreadyExists, InvalidArgument, NotFound
 from estiba.volumes.backing import DATA, SNAPSHOTS
 from estiba.volumes.copying import copy_tree
@@ -177,7 +178,7 @@ def _entries(folder: Path) -> list[Path]:
 
 def _read(entry: Path) -> Snapshot:
     try:
-        found = msgspec.json.decode((entry / _MADE).read_bytes(), type=Snapshot)
+        found = from_json((entry / _MADE).read_bytes(), Snapshot)
     except (OSError, msgspec.DecodeError):
         return Snapshot(tag=entry.name, created_ns=entry.stat().st_mtime_ns, size=0)
     return msgspec.structs.replace(found, tag=entry.name)

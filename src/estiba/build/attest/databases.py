@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import msgspec
 
 from estiba.build.attest.packages import Package, System
+from estiba.model.decoding import from_json
 
 _EMAIL = re.compile(r"\s*(.*?)\s*<([^<>]*)>\s*\Z")
 
@@ -121,7 +122,7 @@ class _PackageJson(msgspec.Struct, frozen=True):
 def npm_package(data: bytes, location: str) -> Package | None:
     """package.json of a module; one without a version is a part of another."""
     try:
-        value = msgspec.json.decode(data, type=_PackageJson)
+        value = from_json(data, _PackageJson)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if not isinstance(value.name, str) or not isinstance(value.version, str):

@@ -28,6 +28,7 @@ from estiba.kernel.blocking import run_blocking
 from estiba.kernel.confined import open_in_root, opened_root
 from estiba.kernel.files import write_atomic
 from estiba.kernel.trees import discard_tree, remove_tree, tree_size
+from estiba.model.decoding import from_json
 from estiba.model.errors import Conflict, InvalidArgument, NotFound
 from estiba.volumes.populate import populate
 
@@ -204,7 +205,7 @@ def _first_idle(uses: _Uses) -> int:
 
 def _read(path: Path) -> _About | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_About)
+        return from_json(path.read_bytes(), _About)
     except (OSError, msgspec.DecodeError):
         return None
 

@@ -20,6 +20,7 @@ import msgspec
 from estiba.build.keys import is_step
 from estiba.build.record import CacheRecord
 from estiba.images.manifests import is_layer
+from estiba.model.decoding import from_json
 from estiba.model.digest import Digest, parse_diff_id, parse_digest
 from estiba.model.errors import InvalidArgument, LimitExceeded
 from estiba.model.image import Descriptor
@@ -109,7 +110,7 @@ def decode_cache(body: bytes) -> tuple[list[CacheRecord], dict[Digest, Descripto
     if len(body) > MAX_BYTES:
         raise LimitExceeded(f"the build cache has more than {MAX_BYTES >> 20} MiB of records")
     try:
-        cache = msgspec.json.decode(body, type=_Cache)
+        cache = from_json(body, _Cache)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"the build cache is damaged: {error}") from error
     layers = {parse_diff_id(layer.diff_id): _descriptor(layer) for layer in cache.layers}
@@ -209,7 +210,7 @@ def inline_cache(config_json: bytes | str) -> list[CacheRecord]:
     if len(body) > MAX_BYTES:
         raise LimitExceeded(f"the build cache has more than {MAX_BYTES >> 20} MiB of records")
     try:
-        cache = msgspec.json.decode(body, type=_Cache)
+        cache = from_json(body, _Cache)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"the inline build cache is damaged: {error}") from error
     return _checked(cache, _diff_ids(members))
@@ -217,7 +218,7 @@ def inline_cache(config_json: bytes | str) -> list[CacheRecord]:
 
 def _members(config_json: bytes | str) -> dict[str, msgspec.Raw]:
     try:
-        return msgspec.json.decode(config_json, type=dict[str, msgspec.Raw])
+        return from_json(config_json, dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"the image's config is damaged: {error}") from error
 

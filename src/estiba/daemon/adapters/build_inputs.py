@@ -34,6 +34,7 @@ from estiba.distribution.credentials import ANONYMOUS, Credentials, credentials_
 from estiba.distribution.settings import RegistrySettings
 from estiba.images.images import check_taggable
 from estiba.model.container import Ulimit
+from estiba.model.decoding import from_json, from_plain
 from estiba.model.errors import InvalidArgument, LimitExceeded
 from estiba.model.image import Platform, parse_platform
 from estiba.model.reference import Reference, parse_reference
@@ -250,7 +251,7 @@ class Inputs:
 
 def _decode_bundle(body: bytes) -> Bundle:
     try:
-        return msgspec.json.decode(body, type=Bundle)
+        return from_json(body, Bundle)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidArgument(f"request.json of the build is not as it must be: {error}") from error
 
@@ -369,6 +370,6 @@ def _secrets(given: dict[str, str]) -> dict[str, bytes]:
 
 def _ulimit(value: dict[str, Any]) -> Ulimit:
     try:
-        return msgspec.convert(value, Ulimit)
+        return from_plain(value, Ulimit)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"invalid ulimits: {error}") from error

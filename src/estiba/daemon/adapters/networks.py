@@ -13,6 +13,7 @@ from estiba.daemon.adapters.container_filters import is_prunable, matches_label
 from estiba.daemon.adapters.container_views import timestamp
 from estiba.kernel.blocking import run_blocking
 from estiba.model.container import EndpointSettings
+from estiba.model.decoding import from_plain
 from estiba.model.errors import Conflict, Forbidden, InvalidArgument, NotFound
 from estiba.model.patterns import matches
 from estiba.network.networks import Networks
@@ -93,7 +94,7 @@ class NetworkAdapter:
 
     async def create(self, body: Json) -> Json:
         try:
-            asked = msgspec.convert(body, _Creation)
+            asked = from_plain(body, _Creation)
         except msgspec.ValidationError as error:
             raise InvalidArgument(f"invalid JSON: {error}") from error
         if asked.ingress:

@@ -19,6 +19,7 @@ from estiba.managed.catalog import local_name
 from estiba.managed.config import Privilege
 from estiba.managed.plugins import ManagedPlugins
 from estiba.managed.record import PluginRecord, plugin_view
+from estiba.model.decoding import from_plain
 from estiba.model.errors import InvalidArgument
 from estiba.model.reference import Reference, parse_reference
 
@@ -115,6 +116,6 @@ def _remote(text: str) -> Reference:
 
 def _granted(items: list[Any]) -> list[Privilege]:
     try:
-        return msgspec.convert(items, list[Privilege])
+        return from_plain(items, list[Privilege])
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"failed to parse privileges: {error}") from error

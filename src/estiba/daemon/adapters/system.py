@@ -22,6 +22,7 @@ from estiba.daemon.config import DaemonConfig
 from estiba.daemon.hostinfo import HostInfo
 from estiba.images.images import Images
 from estiba.kernel.blocking import run_apart, run_blocking
+from estiba.model.decoding import from_plain
 from estiba.model.errors import InvalidArgument
 from estiba.model.event import Event
 from estiba.storage.snapshots import SnapshotStore
@@ -65,7 +66,7 @@ class System:
     async def authenticate(self, credentials: Json) -> Json:
         """Raises Unauthorized when the registry refuses them."""
         try:
-            given = msgspec.convert(credentials, dict[str, str])
+            given = from_plain(credentials, dict[str, str])
         except msgspec.ValidationError as error:
             raise InvalidArgument(f"invalid JSON: {error}") from error
         # Not before somebody logs in: the client of registries is large.

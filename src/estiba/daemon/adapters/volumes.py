@@ -14,6 +14,7 @@ from estiba.daemon.adapters.container_filters import is_prunable, matches_label
 from estiba.daemon.adapters.container_views import timestamp
 from estiba.daemon.adapters.image_filters import check_known, parse_bool
 from estiba.kernel.blocking import run_blocking
+from estiba.model.decoding import from_plain
 from estiba.model.errors import Conflict, EstibaError, InvalidArgument, NotFound, Unavailable
 from estiba.model.patterns import matches
 from estiba.volumes.record import VolumeRecord
@@ -93,8 +94,8 @@ class VolumeAdapter:
         if body.get("ClusterVolumeSpec") is not None:
             raise Unavailable(_NO_SWARM)
         try:
-            options = msgspec.convert(body.get("DriverOpts") or {}, dict[str, str])
-            labels = msgspec.convert(body.get("Labels") or {}, dict[str, str])
+            options = from_plain(body.get("DriverOpts") or {}, dict[str, str])
+            labels = from_plain(body.get("Labels") or {}, dict[str, str])
         except msgspec.ValidationError as error:
             raise InvalidArgument(f"invalid JSON: {error}") from error
         record = await run_blocking(

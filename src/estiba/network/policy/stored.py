@@ -9,6 +9,7 @@ import logging
 
 import msgspec
 
+from estiba.model.decoding import from_json
 from estiba.model.errors import EstibaError
 from estiba.model.event import Event, EventType
 from estiba.network.policy.rules import OPEN, NetworkPolicy, parse_policy
@@ -29,7 +30,7 @@ def load(store: Store) -> dict[str, NetworkPolicy]:
     found = {}
     for record in store.load(KIND):
         try:
-            stored = msgspec.json.decode(record.body, type=_Stored)
+            stored = from_json(record.body, _Stored)
             found[record.id] = parse_policy("\n".join(stored.lines))
         except (msgspec.MsgspecError, EstibaError) as error:
             _log.error("the policy of network %s is closed: %s", record.id, error)

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from estiba.model.decoding import from_json
 from estiba.model.errors import InvalidArgument
 from estiba.security.profiles.seccomp_table import ARCHITECTURES, DEFAULT, EPERM, Group
 
@@ -129,7 +130,7 @@ def load_profile(text: str, machine: Machine, capabilities: Collection[str]) -> 
     Raises InvalidArgument saying what is wrong with it.
     """
     try:
-        profile = msgspec.json.decode(text, type=_Profile)
+        profile = from_json(text, _Profile)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise InvalidArgument(f"decoding seccomp profile failed: {error}") from error
     if profile.architectures and profile.arch_map:
