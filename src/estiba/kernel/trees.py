@@ -7,6 +7,7 @@ A container may nest directories deeper than any recursion goes and longer than 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -18,6 +19,7 @@ from pathlib import Path
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_PATH_BYTES = 4096
 _MAX_OPEN = 128
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +93,27 @@ def tree_size(path: Path) -> int:
 
 
 def remove_tree(path: Path | str | bytes, *, dir_fd: int | None = None) -> None:
-    """Deletes a directory and all below; what another deletes meanwhile is no error.
+    """Deletes a directory and all below; what another deletes meanwhile is no error, and what
+    another makes meanwhile goes as well, unless he makes more each time.
 
     Raises OSError.
     """
-    try:
-        top = os.open(path, _DIRECTORY, dir_fd=dir_fd)
-    except FileNotFoundError:
-        return
-    try:
-        _empty(top)
-    finally:
-        os.close(top)
-    with contextlib.suppress(FileNotFoundError):
-        os.rmdir(path, dir_fd=dir_fd)
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        try:
+            top = os.open(path, _DIRECTORY, dir_fd=dir_fd)
+        except FileNotFoundError:
+            return
+        try:
+            _empty(top)
+            os.rmdir(path, dir_fd=dir_fd)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or not attempts_left:
+                raise
+        finally:
+            os.close(top)
 
 
 def discard_tree(path: Path | str) -> None:

@@ -74,3 +74,36 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     assert tree_size(tree) == 100 + len(str(outside))
     remove_tree(tree)
     assert (outside / "canary").read_text() == "x" * 100
+
+
+@pytest.mark.parametrize("place", ["", "below"])
+def test_what_appears_meanwhile_goes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """As a file does that is written beside another one while the directory is moved away."""
+    top = tmp_path / "top"
+    (top / "below").mkdir(parents=True)
+    rmdir, made = os.rmdir, []
+
+    def late(path: str, *, dir_fd: int | None = None) -> None:
+        if not made:
+            made.append(top / place / "late")
+            made[0].write_text("x")
+        rmdir(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", late)
+    remove_tree(top)
+    assert made and not top.exists()
+
+
+def test_who_makes_more_each_time_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rmdir = os.rmdir
+
+    def late(path: str, *, dir_fd: int | None = None) -> None:
+        (tmp_path / "top" / "late").write_text("x")
+        rmdir(path, dir_fd=dir_fd)
+
+    (tmp_path / "top").mkdir()
+    monkeypatch.setattr(os, "rmdir", late)
+    with pytest.raises(OSError, match="not empty"):
+        remove_tree(tmp_path / "top")
