@@ -205,6 +205,15 @@ def test_what_may_not_be_connected(daemon: PrivateDaemon) -> None:
     assert list(networks(daemon, "lonely")) == ["blue"]
 
 
+def test_nothing_starts_on_a_template(daemon: PrivateDaemon) -> None:
+    network(daemon, "template", "--config-only")
+    daemon.docker("create", "--name", "web", "--network", "template", "busybox", "sleep", "1000")
+    status, answer = daemon.request("POST", "/containers/web/start")
+    assert status == 403 and "on configuration-only network" in answer["message"]
+    assert daemon.inspect("web")["State"]["Status"] == "created"
+    daemon.docker("network", "rm", "template")
+
+
 def test_a_network_that_was_removed_is_left_by_its_name(daemon: PrivateDaemon) -> None:
     network(daemon, "blue")
     daemon.docker("create", "--name", "web", "--network", "blue", "busybox", "sleep", "1000")

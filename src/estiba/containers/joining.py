@@ -15,6 +15,7 @@ from estiba.model.errors import Conflict, EstibaError, Forbidden, Internal, Inva
 from estiba.model.state import ContainerState
 from estiba.network.endpointopts import interface_name
 from estiba.network.record import Endpoint, NetworkRecord
+from estiba.network.templates import check_no_template
 
 FindNetwork = Callable[[str], NetworkRecord]
 """By name or id. Raises NotFound."""
@@ -50,8 +51,7 @@ def plan_connection(
     _check_stays(record)
     if record.host_config.network_mode.startswith(OF_CONTAINER):
         raise InvalidArgument(SHARED)
-    if network.config_only:
-        raise Forbidden("cannot create endpoint on configuration-only network")
+    check_no_template(network)
     check_endpoint(network.name, settings, network)
     if record.host_config.network_mode != "host" and network.driver == "host":
         raise InvalidArgument(TO_HOST)
@@ -67,7 +67,7 @@ def plan_connection(
             continue
         if "host" in (other.driver, network.driver):
             raise InvalidArgument(SHARED)
-        if "null" in (other.driver, network.driver):
+        if "none" in (other.name, network.name):
             raise InvalidArgument(NONE)
     _check_interface(record, settings)
     return AttachedNetwork(network=network.name, requested=settings)

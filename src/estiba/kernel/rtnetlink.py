@@ -79,12 +79,9 @@ class Link:
         return bool(self.flags & IFF_UP)
 
 
-def add_bridge(name: str, *, mac: str, mtu: int, alias: str = "") -> Request:
-    """A bridge that is up. With a MAC of its own it does not change with its ports.
-
-    The alias is words that stay with the link.
-    """
-    body = _link_header(flags=IFF_UP) + (text(_IFLA_IFALIAS, alias) if alias else b"")
+def add_bridge(name: str, *, mac: str, mtu: int) -> Request:
+    """A bridge that is up. With a MAC of its own it does not change with its ports."""
+    body = _link_header(flags=IFF_UP)
     body += text(_IFLA_IFNAME, name) + attribute(_IFLA_ADDRESS, _mac(mac)) + u32(_IFLA_MTU, mtu)
     body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "bridge"))
     return Request(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add bridge {name}")
@@ -126,17 +123,16 @@ def add_ipvlan(
     return _add_child(name, "ipvlan", data, parent=parent, mac="", mtu=mtu, netns_fd=netns_fd)
 
 
-def add_vlan(name: str, *, parent: int, tag: int, alias: str = "") -> Request:
+def add_vlan(name: str, *, parent: int, tag: int) -> Request:
     """A sub-interface for the frames of one VLAN (802.1q), up."""
     data = nested(_IFLA_INFO_DATA, _u16(_IFLA_VLAN_ID, tag))
-    return _add_child(name, "vlan", data, parent=parent, flags=IFF_UP, alias=alias)
+    return _add_child(name, "vlan", data, parent=parent, flags=IFF_UP)
 
 
-def add_local_pair(name: str, peer: str, *, alias: str = "") -> Request:
+def add_local_pair(name: str, peer: str) -> Request:
     """A veth pair with both ends here; once both are up, one is a link that leads nowhere."""
     there = _link_header() + text(_IFLA_IFNAME, peer)
     body = _link_header() + text(_IFLA_IFNAME, name)
-    body += text(_IFLA_IFALIAS, alias) if alias else b""
     body += nested(
         _IFLA_LINKINFO,
         text(_IFLA_INFO_KIND, "veth"),
@@ -155,11 +151,8 @@ def _add_child(
     mac: str = "",
     mtu: int = 0,
     netns_fd: int | None = None,
-    alias: str = "",
 ) -> Request:
     body = _link_header(flags=flags) + text(_IFLA_IFNAME, name) + u32(_IFLA_LINK, parent)
-    if alias:
-        body += text(_IFLA_IFALIAS, alias)
     if mac:
         body += attribute(_IFLA_ADDRESS, _mac(mac))
     if mtu:
@@ -178,8 +171,12 @@ def set_link(
     mac: str | None = None,
     mtu: int | None = None,
     netns_fd: int | None = None,
+    alias: str | None = None,
 ) -> Request:
-    """Changes what is given; `master` 0 takes the link out of its bridge."""
+    """Changes what is given; `master` 0 takes the link out of its bridge.
+
+    The alias is words that stay with the link. The kernel takes none where a link is made.
+    """
     flags, change = (IFF_UP if up else 0), (0 if up is None else IFF_UP)
     body = _link_header(flags=flags, change=change) + text(_IFLA_IFNAME, name)
     if master is not None:
@@ -190,6 +187,8 @@ def set_link(
         body += u32(_IFLA_MTU, mtu)
     if netns_fd is not None:
         body += u32(_IFLA_NET_NS_FD, netns_fd)
+    if alias is not None:
+        body += text(_IFLA_IFALIAS, alias)
     return Request(_RTM_SETLINK, 0, body, f"set link {name}")
 
 

@@ -101,7 +101,7 @@ class BridgeDriver:
         return plan_default_bridge(
             record,
             config,
-            exists=self._links.has(config.bridge),
+            is_foreign=self._links.is_foreign(config.bridge),
             existing=self._links.addresses_of(config.bridge),
             pools=self._pools,
             taken=[*taken_by(others), *self._links.host_networks(but=config.bridge)],

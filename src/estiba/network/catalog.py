@@ -19,7 +19,7 @@ from estiba.model.errors import AlreadyExists, EstibaError, Forbidden, InvalidAr
 from estiba.network.dns.records import parse_zone
 from estiba.network.driver import Driver
 from estiba.network.drivers import Drivers
-from estiba.network.plan import NetworkConfig
+from estiba.network.plan import NO_BRIDGE, NetworkConfig, without_bridge
 from estiba.network.policy.egress import check_option
 from estiba.network.record import (
     KIND,
@@ -242,6 +242,9 @@ class Catalog:
         )
         if name != "bridge":
             return record
+        if config.bridge == NO_BRIDGE:
+            return without_bridge(record)
+        record = msgspec.structs.replace(record, driver="bridge")
         return self._drivers.bridges.plan_default(record, config, others)
 
     def _save(self, record: NetworkRecord, action: str = "") -> None:

@@ -72,6 +72,11 @@ class HostLinks:
     def has(self, name: str) -> bool:
         return self.find(name) is not None
 
+    def is_foreign(self, name: str) -> bool:
+        """Whether a link is there that this owner did not make."""
+        link = self.find(name)
+        return link is not None and link.alias != self.owner
+
     def can_make(self, kind: str) -> bool:
         """Whether the kernel has links of that kind."""
         return rtnetlink.has_kind(self._host, kind)
@@ -115,9 +120,7 @@ class HostLinks:
             )
         link = self.find(name)
         if link is None:
-            self.make(
-                rtnetlink.add_bridge(name, mac=random_mac(), mtu=network.mtu, alias=self.owner)
-            )
+            self.make(rtnetlink.add_bridge(name, mac=random_mac(), mtu=network.mtu))
             link = rtnetlink.get_link(self._host, name)
         elif link.kind != "bridge":
             raise FailedPrecondition(
@@ -126,7 +129,8 @@ class HostLinks:
             )
         _configure_bridge(network)
         requests = [rtroutes.add_address(link.index, address) for address in addresses]
-        self.execute(*requests, rtnetlink.set_link(name, up=True))
+        alias = self.owner if network.owns_bridge else None
+        self.execute(*requests, rtnetlink.set_link(name, up=True, alias=alias))
         if network.owns_bridge:
             self._drop_other_addresses(link.index, addresses)
         return link

@@ -118,20 +118,19 @@ class ParentDriver:
     def _make_parent(self, network: NetworkRecord) -> None:
         if OPTION_PARENT not in network.options:
             peer = f"dp-{network.parent.removeprefix('dm-')}"
-            self._links.make(
-                rtnetlink.add_local_pair(network.parent, peer, alias=self._links.owner)
-            )
+            self._links.make(rtnetlink.add_local_pair(network.parent, peer))
             for name in (network.parent, peer):
                 write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")
                 self._links.execute(rtnetlink.set_link(name, up=True))
+            # The one end: the other goes with it.
+            self._links.execute(rtnetlink.set_link(network.parent, alias=self._links.owner))
             return
         master, tag = parse_vlan(network.parent)
         found = self._links.find(master)
         if found is None:
             raise FailedPrecondition(f"failed to find master interface {master} on the host")
-        self._links.make(
-            rtnetlink.add_vlan(network.parent, parent=found.index, tag=tag, alias=self._links.owner)
-        )
+        self._links.make(rtnetlink.add_vlan(network.parent, parent=found.index, tag=tag))
+        self._links.execute(rtnetlink.set_link(network.parent, alias=self._links.owner))
 
     def start(self) -> None:
         self._links.reap_owned(set(self._parents.values()))

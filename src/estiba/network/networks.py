@@ -32,6 +32,7 @@ from estiba.network.record import (
 )
 from estiba.network.roster import Roster, default_routes
 from estiba.network.sandbox import Sandboxes
+from estiba.network.templates import check_no_template
 from estiba.plugins.registry import Registry
 from estiba.store import Store
 
@@ -179,10 +180,12 @@ class Networks:
 
         `interface` is its name inside, by default the first free ethN; `before` is what the
         container had on the network when it last ran, and gets again where that is free.
-        Raises NotFound, InvalidArgument, Conflict or FailedPrecondition; nothing is left then.
+        Raises NotFound, Forbidden, InvalidArgument, Conflict or FailedPrecondition; nothing is left
+        then.
         """
         settings = settings or EndpointSettings()
         record = self.network(network)
+        check_no_template(record)
         earlier = self._roster.find(container_id, record.id)
         if earlier is not None:
             self.disconnect(container_id, earlier)

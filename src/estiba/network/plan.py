@@ -30,6 +30,9 @@ OPTION_SNAT = "com.docker.network.host_ipv"
 OPTION_MTU = "com.docker.network.driver.mtu"
 OPTION_ANTI_SPOOFING = "estiba.anti-spoofing"
 OPTION_PREFIX = "com.docker.network.container_iface_prefix"
+NO_BRIDGE = "none"
+"""As the name of the default bridge: there is none."""
+
 _GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 _MIN_MTU, _MIN_MTU_IPV6, _MAX_MTU = 68, 1280, 65535
 
@@ -129,14 +132,15 @@ def plan_default_bridge(
     record: NetworkRecord,
     config: NetworkConfig,
     *,
-    exists: bool,
+    is_foreign: bool,
     existing: Sequence[Interface],
     pools: Sequence[AddressPool],
     taken: Iterable[Taken],
 ) -> NetworkRecord:
     """The default network's record as the flags want it.
 
-    `exists` says whether the bridge is there, `existing` which addresses it has.
+    `is_foreign` says whether the bridge is there and not of the engine's making, `existing` which
+    addresses it has.
     Its subnet is that of `--bip`, else of the address that the bridge has, else that of last
     time, else one that is free; the same for IPv6. Raises InvalidArgument.
     """
@@ -150,7 +154,7 @@ def plan_default_bridge(
         pools=planned,
         ipv6=config.ipv6,
         bridge=config.bridge,
-        owns_bridge=not exists or (record.owns_bridge and record.bridge == config.bridge),
+        owns_bridge=not is_foreign or (record.owns_bridge and record.bridge == config.bridge),
         mtu=_mtu(str(config.mtu), ipv6=config.ipv6),
         icc=config.icc,
         masquerade=config.masquerade,
@@ -163,6 +167,17 @@ def plan_default_bridge(
             OPTION_HOST_IP: config.host_ip,
             OPTION_MTU: str(config.mtu),
         },
+    )
+
+
+def without_bridge(record: NetworkRecord) -> NetworkRecord:
+    """The default network's record when it is to have no bridge: loopback alone."""
+    return NetworkRecord(
+        id=record.id,
+        name=record.name,
+        driver="null",
+        created_ns=record.created_ns,
+        predefined=True,
     )
 
 

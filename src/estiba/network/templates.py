@@ -35,6 +35,12 @@ def check_template(spec: NetworkSpec) -> None:
         )
 
 
+def check_no_template(network: NetworkRecord) -> None:
+    """Raises Forbidden, in Docker's words, where a container is to join a template."""
+    if network.config_only:
+        raise Forbidden("cannot create endpoint on configuration-only network")
+
+
 def plan_template(network_id: str, spec: NetworkSpec, created_ns: int) -> NetworkRecord:
     return NetworkRecord(
         id=network_id,

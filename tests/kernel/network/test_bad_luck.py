@@ -7,6 +7,7 @@ import subprocess
 import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ from estiba.kernel import rtnetlink
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.model.errors import Conflict
 from estiba.network.networks import Networks
-from estiba.network.record import IpamConfig, NetworkSpec, PortRequest
-from estiba.store import Store
+from estiba.network.record import KIND, IpamConfig, NetworkSpec, PortRequest
+from estiba.store import Store, Transaction
 from estiba.store.events import EventBus
 
 pytestmark = pytest.mark.kernel
@@ -27,6 +28,10 @@ pytestmark = pytest.mark.kernel
 
 def run(*words: str) -> None:
     subprocess.run(words, check=True)
+
+
+def forget(tx: Transaction, network_id: str) -> None:
+    tx.delete(KIND, network_id)
 
 
 def names() -> list[str]:
@@ -89,6 +94,25 @@ def test_what_the_container_did_to_its_interfaces_does_not_keep_it_here(host: Ho
     run(*inside, "del", "eth1")
     assert host.attach("one").interface == "eth1"
     host.networks.close_sandbox("one")
+
+
+def test_links_of_networks_without_a_record_go_at_the_next_start(host: Host) -> None:
+    """An engine that died after it had forgotten a network, before the kernel had."""
+    kept = [
+        host.networks.create(NetworkSpec(name=f"kept-{d}", driver=d)) for d in ("bridge", "macvlan")
+    ]
+    lost = [
+        host.networks.create(NetworkSpec(name=f"lost-{d}", driver=d)) for d in ("bridge", "macvlan")
+    ]
+    for record in lost:
+        host.store.commit_blocking(partial(forget, network_id=record.id), durable=True)
+    host.again().restore([])
+    host.networks.drain()
+    left = set(names())
+    assert not {record.bridge or record.parent for record in lost} & left
+    assert {"estiba9", *(record.bridge or record.parent for record in kept)} <= left
+    for record in kept:
+        host.networks.remove(record.id)
 
 
 def test_a_name_and_a_subnet_are_free_at_once(host: Host) -> None:

@@ -310,6 +310,30 @@ def test_bip_moves_the_default_bridge(host: Host) -> None:
     host.networks.start()
 
 
+def test_a_host_without_a_default_bridge(host: Host) -> None:
+    endpoint = host.attach("earlier")
+    bare = Networks(replace(host.config, bridge="none"), host.store)
+    host.networks.stop()
+    bare.start()
+    bare.restore([endpoint])
+    bare.create(NetworkSpec(name="blue"))
+    host.networks, regular = bare, host.networks
+    assert bare.network("bridge").driver == "null"
+    assert host.attach("one").interface == "" and host.attach("one", "blue").ip_address
+    with NetlinkSocket() as handle:
+        assert "none" not in [link.name for link in rtnetlink.list_links(handle)]
+    for name in "one", "earlier":
+        bare.close_sandbox(name)
+    bare.remove("blue")
+    bare.drain()
+    bare.remove_all_traces()
+    host.networks = regular
+    networks = host.again()
+    networks.restore([])
+    assert networks.network("bridge").owns_bridge
+    assert host.attach("one").ip_address and networks.network("bridge").driver == "bridge"
+
+
 def test_the_default_subnet_avoids_what_the_host_uses(host: Host) -> None:
     networks = host.networks
     with NetlinkSocket() as handle:

@@ -97,7 +97,7 @@ def default_subnet(
     return plan_default_bridge(
         record,
         config,
-        exists=bool(existing),
+        is_foreign=bool(existing),
         existing=[ip_interface(existing)] if existing else [],
         pools=POOLS,
         taken=[Taken(ip_network(one), "network red") for one in taken],

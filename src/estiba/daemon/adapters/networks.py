@@ -182,7 +182,7 @@ def network_view(record: NetworkRecord) -> Json:
         "EnableIPv6": record.ipv6,
         "IPAM": {
             "Driver": record.ipam_driver,
-            "Options": record.ipam_options or None,
+            "Options": None if record.predefined else record.ipam_options,
             "Config": pools if pools or not record.predefined else None,
         },
         "Internal": record.internal,
