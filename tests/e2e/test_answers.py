@@ -289,3 +289,17 @@ def test_a_login_asks_the_registry(daemon: PrivateDaemon) -> None:
     status, answer = daemon.request("POST", "/auth", body)
     assert (status, "refused" in answer["message"]) == (500, True)
     assert daemon.request("POST", "/auth", {"username": 5})[0] == 400
+
+
+def test_a_prune_is_one_event_of_its_kind(daemon: PrivateDaemon) -> None:
+    began = daemon.request("GET", "/info")[1]["SystemTime"]
+    kinds = {"containers": "container", "networks": "network", "images": "image"}
+    kinds |= {"volumes": "volume", "build": "builder"}
+    for path in kinds:
+        assert daemon.request("POST", f"/{path}/prune")[0] == 200
+    until = daemon.request("GET", "/info")[1]["SystemTime"]
+    path = f'/events?since={began}&until={until}&filters={{"event":["prune"]}}'
+    status, lines = daemon.request("GET", path)
+    events = [json.loads(line) for line in lines.splitlines()]
+    assert status == 200 and [event["Type"] for event in events] == list(kinds.values())
+    assert all(int(event["Actor"]["Attributes"]["reclaimed"]) >= 0 for event in events)

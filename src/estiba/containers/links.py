@@ -139,7 +139,9 @@ def _variables(
 ) -> Iterator[str]:
     prefix = alias.upper().replace("-", "_")
     if ports:
-        yield f"{prefix}_PORT={_url(ports[0], address)}"
+        # The lowest number, and with that number tcp before the others.
+        first = min(ports, key=lambda port: (port[0], port[1] != "tcp"))
+        yield f"{prefix}_PORT={_url(first, address)}"
     for port in ports:
         number, protocol = port
         one = f"{prefix}_PORT_{number}_{protocol.upper()}"
@@ -147,10 +149,10 @@ def _variables(
         yield f"{one}_ADDR={address}"
         yield f"{one}_PORT={number}"
         yield f"{one}_PROTO={protocol}"
-    for first, last in _ranges(ports):
-        one = f"{prefix}_PORT_{first[0]}_{first[1].upper()}"
-        yield f"{one}_START={_url(first, address)}"
-        yield f"{one}_PORT_START={first[0]}"
+    for begin, last in _ranges(ports):
+        one = f"{prefix}_PORT_{begin[0]}_{begin[1].upper()}"
+        yield f"{one}_START={_url(begin, address)}"
+        yield f"{one}_PORT_START={begin[0]}"
         yield f"{one}_END={_url(last, address)}"
         yield f"{one}_PORT_END={last[0]}"
     yield f"{prefix}_NAME={name}"

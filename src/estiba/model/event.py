@@ -26,3 +26,8 @@ class Event:
     attributes: dict[str, str] = field(default_factory=dict)
     time_ns: int = 0
     sequence: int = 0
+
+
+def prune_event(kind: EventType, reclaimed_bytes: int = 0) -> Event:
+    """The one event of a whole prune, after those of what it removed."""
+    return Event(kind, "prune", "", {"reclaimed": str(reclaimed_bytes)})

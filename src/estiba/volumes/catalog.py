@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 
 from estiba.model.errors import NotFound
-from estiba.model.event import Event, EventType
+from estiba.model.event import EventType, prune_event
 from estiba.store import Store, Transaction
 from estiba.volumes.record import KIND, VolumeRecord, decode, encode, volume_event
 
@@ -85,5 +85,5 @@ class Catalog:
 
     def announce_prune(self, reclaimed: int) -> None:
         """The event of a prune that gave back that many bytes."""
-        event = Event(EventType.VOLUME, "prune", "", {"reclaimed": str(reclaimed)})
+        event = prune_event(EventType.VOLUME, reclaimed)
         self._store.commit_blocking(lambda tx: tx.add_event(event))

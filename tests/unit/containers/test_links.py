@@ -96,6 +96,14 @@ def test_what_the_program_is_told() -> None:
     assert exposed(db)[0] == (80, "tcp") and exposed(db)[-1] == (81, "udp")
 
 
+@pytest.mark.parametrize(
+    ("ports", "first"),
+    [(["90/tcp", "33/udp"], "udp://172.17.0.5:33"), (["53/udp", "53"], "tcp://172.17.0.5:53")],
+)
+def test_the_first_port_is_the_lowest_then_tcp(ports: list[str], first: str) -> None:
+    assert environment(make_record("web"), {"x": child(*ports)})[0] == f"X_PORT={first}"
+
+
 def _port(port: int, protocol: str) -> list[str]:
     one = f"MY_SQL_PORT_{port}_{protocol.upper()}"
     return [

@@ -37,6 +37,7 @@ from estiba.http1.uploads import Upload
 from estiba.kernel.blocking import run_apart, run_blocking, start_blocking
 from estiba.kernel.trees import discard_tree
 from estiba.model.errors import InvalidArgument, NotFound
+from estiba.model.event import EventType, prune_event
 from estiba.model.ids import new_id
 from estiba.storage.tar import Source
 
@@ -231,6 +232,8 @@ class Builds:
             min_free_bytes=min_free_bytes,
         )
         gone, freed = await self.pruner.prune(options)
+        event = prune_event(EventType.BUILDER, freed)
+        await self.elsewhere.images.store.commit(lambda tx: tx.add_event(event))
         return {"CachesDeleted": [record.id for record in gone] or None, "SpaceReclaimed": freed}
 
     # -- small things ----------------------------------------------------------------------

@@ -44,6 +44,7 @@ from estiba.model.container import (
 )
 from estiba.model.digest import Digest
 from estiba.model.errors import Conflict, InvalidArgument, NotFound
+from estiba.model.event import EventType, prune_event
 from estiba.model.image import parse_platform
 from estiba.model.reference import parse_reference
 from estiba.network.networks import Networks
@@ -353,10 +354,10 @@ class ContainerCommands:
             record.id: await run_blocking(self.snapshots.usage, record.id) for record in candidates
         }
         removed = await self._finish(self.engine.prune(candidates), "prune containers")
-        return {
-            "ContainersDeleted": removed or None,
-            "SpaceReclaimed": sum(sizes[container_id] for container_id in removed),
-        }
+        freed = sum(sizes[container_id] for container_id in removed)
+        event = prune_event(EventType.CONTAINER, freed)
+        await self.engine.world.store.commit(lambda tx: tx.add_event(event))
+        return {"ContainersDeleted": removed or None, "SpaceReclaimed": freed}
 
     async def truncate_log(self, ref: str) -> None:
         await self.log_keeper.truncate(self.engine.find(ref).record)

@@ -20,6 +20,7 @@ from estiba.images.record import ImageRecord
 from estiba.kernel.blocking import run_blocking
 from estiba.model.digest import Digest
 from estiba.model.errors import InvalidArgument
+from estiba.model.event import EventType, prune_event
 from estiba.model.image import MEDIA_MANIFEST, Platform
 from estiba.model.reference import parse_reference
 from estiba.model.sizes import parse_bytes
@@ -183,8 +184,10 @@ class ImageQueries:
                 lambda digest: self._users().get(digest, []),
             )
             deleted += [dict(entry) for entry in gone]
-        freed = before - await run_blocking(self.layers_bytes)
-        return {"ImagesDeleted": deleted or None, "SpaceReclaimed": max(0, freed)}
+        freed = max(0, before - await run_blocking(self.layers_bytes))
+        event = prune_event(EventType.IMAGE, freed)
+        await self.images.store.commit(lambda tx: tx.add_event(event))
+        return {"ImagesDeleted": deleted or None, "SpaceReclaimed": freed}
 
     def _prunable(self, filters: Filters) -> list[ImageRecord]:
         """In the order in which they go: with `lru` the least recently used first."""

@@ -15,6 +15,7 @@ from estiba.kernel.blocking import run_blocking
 from estiba.model.container import EndpointSettings
 from estiba.model.decoding import from_plain
 from estiba.model.errors import Conflict, Forbidden, InvalidArgument, NotFound
+from estiba.model.event import EventType, prune_event
 from estiba.model.patterns import matches
 from estiba.network.networks import Networks
 from estiba.network.record import Endpoint, IpamConfig, NetworkRecord, NetworkSpec
@@ -162,6 +163,8 @@ class NetworkAdapter:
             except (Forbidden, Conflict, NotFound):
                 continue
             removed.append(record.name)
+        event = prune_event(EventType.NETWORK)
+        await self.engine.world.store.commit(lambda tx: tx.add_event(event))
         return {"NetworksDeleted": removed or None}
 
     async def _finish(self, work: Any, name: str) -> Any:
