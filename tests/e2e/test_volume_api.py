@@ -116,24 +116,49 @@ def test_a_reader_that_leaves_lets_go_of_the_volume(daemon: PrivateDaemon) -> No
     assert daemon.request("DELETE", "/volumes/data")[0] == 204
 
 
-def test_an_engine_that_dies_leaves_nobody_paused(daemon: PrivateDaemon) -> None:
+def test_a_reader_who_is_slow_keeps_nobody_paused(daemon: PrivateDaemon) -> None:
+    """And the backup has what there was while they stood still."""
     make(daemon, "data")
     script = "dd if=/dev/urandom of=/v/f bs=1M count=40; exec sleep 1000"
     daemon.docker("run", "-d", "--name", "user", "-v", "data:/v", "busybox", "sh", "-c", script)
     wait_until(
         lambda: daemon.docker("top", "user").stdout.endswith(b"sleep 1000\n"), what="the file"
     )
-    reader = talk(daemon, b"GET /volumes/data/backup?pause=1 HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert reader.recv(100).startswith(b"HTTP/1.1 200")
-    daemon.wait_state("user", "paused")
-    daemon.kill9()
-    daemon.start()
+    reader = talk(daemon, b"GET /volumes/data/backup?pause=1 HTTP/1.0\r\nHost: x\r\n\r\n")
+    head = reader.recv(100)
+    assert head.startswith(b"HTTP/1.1 200"), head
+    assert daemon.inspect("user")["State"]["Status"] == "running"
+    events = [json.loads(line)["Action"] for line in daemon.events("user").splitlines()]
+    assert events[-2:] == ["pause", "unpause"]
+    daemon.docker("exec", "user", "sh", "-c", "echo later > /v/later; rm /v/f")
+    with reader.makefile("rb") as rest:
+        body = (head + rest.read()).partition(b"\r\n\r\n")[2]
+    status, answer = daemon.request("POST", "/volumes/new/restore", body)
+    assert status == 201, answer
+    restored = Path(answer["Mountpoint"])
+    assert [path.name for path in restored.iterdir()] == ["f"]
+    assert (restored / "f").stat().st_size == 40 << 20
+    daemon.docker("rm", "-f", "user")
+
+
+def test_a_paused_backup_that_fails_or_dies_leaves_nobody_paused(daemon: PrivateDaemon) -> None:
+    make(daemon, "data")
+    try:
+        daemon.restart({"ESTIBA_FAILPOINTS": "volumes.spooling=error"})
+        daemon.docker("run", "-d", "--name", "user", "-v", "data:/v", "busybox", "sleep", "1000")
+        status, answer = daemon.request("GET", "/volumes/data/backup?pause=1")
+        assert status == 500, answer
+        assert daemon.inspect("user")["State"]["Status"] == "running"
+        daemon.restart({"ESTIBA_FAILPOINTS": "volumes.spooling=kill"})
+        reader = talk(daemon, b"GET /volumes/data/backup?pause=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        daemon.wait_death()
+        reader.close()
+    finally:
+        daemon.stop()
+        daemon.start()
     daemon.wait_state("user", "running")
-    reader.close()
-    reader = talk(daemon, b"GET /volumes/data/backup?pause=1 HTTP/1.1\r\nHost: x\r\n\r\n")
-    daemon.wait_state("user", "paused")
-    reader.close()
-    daemon.wait_state("user", "running")
+    assert list((daemon.data_root / "tmp").iterdir()) == []
+    assert daemon.request("GET", "/volumes/data/backup?pause=1")[0] == 200
     daemon.docker("rm", "-f", "user")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from estiba.api.context import Context, answer, empty, first, progress, stream
 from estiba.api.ports import Backends
 from estiba.api.router import Router
-from estiba.api.routes_builds import pairs
+from estiba.api.routes_builds import pairs, unless_gone
 from estiba.http1 import HttpResponse
 from estiba.model.errors import InvalidArgument
 
@@ -75,7 +75,7 @@ class VolumeWorkRoutes:
         pieces = self._backups.backup(
             _name(context), pause=context.flag("pause"), plain=context.flag("plain")
         )
-        return stream(await first(pieces), BACKUP)
+        return stream(await unless_gone(context.request.connection, first(pieces)), BACKUP)
 
     async def push(self, context: Context) -> HttpResponse:
         lines = self._backups.push(

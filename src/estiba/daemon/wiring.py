@@ -98,7 +98,9 @@ def _backends(core: Core) -> Backends:
         networks=NetworkAdapter(core.networks, engine),
         volumes=VolumeAdapter(core.volumes, engine),
         volume_copies=VolumeCopies(core.volumes, Snapshots(core.volumes), engine),
-        volume_backups=VolumeBackups(core.volumes, engine, config.registries, core.limits),
+        volume_backups=VolumeBackups(
+            core.volumes, engine, config.registries, core.limits, config.data_root / "tmp"
+        ),
         plugins=PluginAdapter(core.managed),
         cgroup_v2=core.facts.cgroup_v2,
     )

@@ -2,7 +2,7 @@
 
 artifactType    application/vnd.estiba.volume.v1
 config          the archive's volume.json
-layer           the archive (volumes.backup), sent as it is made: no copy lies on the disk
+layer           the archive (volumes.backup)
 annotations     name, labels and options, and when it was made
 """
 
@@ -25,7 +25,7 @@ from estiba.model.errors import InvalidArgument
 from estiba.model.image import MEDIA_MANIFEST, Descriptor, Manifest
 from estiba.model.reference import Reference
 from estiba.storage.unpack import Limits
-from estiba.volumes.backup import archive, describe, restore
+from estiba.volumes.backup import Description, restore
 from estiba.volumes.record import VolumeRecord
 from estiba.volumes.volumes import Volumes
 
@@ -40,26 +40,25 @@ Told = Callable[[int], None]
 
 def push(
     volumes: Volumes,
-    name: str,
+    description: Description,
+    pieces: Iterator[bytes],
     reference: Reference,
     *,
     settings: RegistrySettings,
     credentials: Credentials,
     cancel: CancelToken,
     now: datetime,
-    plain: bool = False,
     told: Told = lambda size: None,
 ) -> Content:
-    """Sends the volume's archive under a tag; `told` hears how many bytes have gone.
+    """Sends the volume's archive, `pieces`, under a tag; `told` hears how many bytes have gone.
 
     Raises NotFound, Conflict, InvalidArgument, Unauthorized, Forbidden, Unavailable, Cancelled.
     """
     if reference.digest:
         raise InvalidArgument("cannot push to a digest: give a tag")
-    description = describe(volumes, name, plain=plain)
     config = msgspec.json.encode(description)
     with Repository(reference, settings, credentials, push=True, cancel=cancel) as repository:
-        source = _Pieces(archive(volumes, description))
+        source = _Pieces(pieces)
         try:
             layer = repository.upload_blob(source, progress=told)
         finally:
@@ -74,7 +73,7 @@ def push(
             config=Descriptor(media_type=CONFIG, digest=digest, size=len(config)),
             layers=[Descriptor(media_type=LAYER, digest=layer.digest, size=layer.size)],
             annotations={
-                _TITLE: name,
+                _TITLE: description.name,
                 _CREATED: now.astimezone(UTC).isoformat(timespec="seconds"),
                 "estiba.volume.labels": msgspec.json.encode(description.labels).decode(),
                 "estiba.volume.options": msgspec.json.encode(description.options).decode(),
@@ -83,7 +82,7 @@ def push(
         stored = repository.put_manifest(
             reference.tagged.tag or "", msgspec.json.encode(manifest), MEDIA_MANIFEST
         )
-    volumes.catalog.announce(name, "backup", {"to": reference.tagged.familiar})
+    volumes.catalog.announce(description.name, "backup", {"to": reference.tagged.familiar})
     return stored
 
 

@@ -10,7 +10,7 @@ volume's directory, limits hold while it is unpacked, and what is cut off or wro
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -64,7 +64,7 @@ def describe(volumes: Volumes, name: str, *, plain: bool) -> Description:
     )
 
 
-def archive(volumes: Volumes, description: Description) -> Iterator[bytes]:
+def archive(volumes: Volumes, description: Description) -> Generator[bytes, None, None]:
     """The volume's archive, as it is read. Of a volume in use each file is as it is at a moment
     of its own.
 

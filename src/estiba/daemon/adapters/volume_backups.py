@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
+from estiba.containers.actor import Actor
 from estiba.containers.engine import Engine
 from estiba.daemon.adapters.bridging import iterate
 from estiba.daemon.adapters.pausing import paused
@@ -23,7 +26,8 @@ from estiba.kernel.blocking import run_apart, run_blocking
 from estiba.model.errors import InvalidArgument
 from estiba.model.reference import Reference, parse_reference
 from estiba.storage.unpack import Limits
-from estiba.volumes.backup import archive, describe, restore
+from estiba.volumes.backup import Description, archive, describe, restore
+from estiba.volumes.spool import Spool
 from estiba.volumes.volumes import Volumes
 
 Json = dict[str, Any]
@@ -40,12 +44,14 @@ class VolumeBackups:
     engine: Engine
     settings: RegistrySettings
     limits: Limits
+    work: Path
 
     async def backup(self, name: str, *, pause: bool, plain: bool) -> AsyncIterator[bytes]:
         description = describe(self.volumes, name, plain=plain)
+        live = users(self.engine, name) if pause else []
         async with (
-            paused(users(self.engine, name) if pause else ()),
-            aclosing(iterate(archive(self.volumes, description))) as pieces,
+            self._archive(description, live) as source,
+            aclosing(iterate(source)) as pieces,
         ):
             async for piece in pieces:
                 yield piece
@@ -57,33 +63,52 @@ class VolumeBackups:
         from estiba.volumes.artifacts import push
 
         reference = parse_reference(ref).tagged
-        describe(self.volumes, name, plain=plain)
+        description = describe(self.volumes, name, plain=plain)
         cancel, sent = CancelToken(), _Amount()
         live = users(self.engine, name)
         yield {"status": f"The backup goes to repository [{reference.repository}]"}
         for warning in [] if pause else warnings(name, live):
             yield {"status": f"Warning: {warning}"}
 
-        def work() -> Json:
+        def work(source: Iterator[bytes]) -> Json:
             stored = push(
                 self.volumes,
-                name,
+                description,
+                source,
                 reference,
                 settings=self.settings,
                 credentials=_credentials(auth),
                 cancel=cancel,
                 now=datetime.now(UTC),
-                plain=plain,
                 told=sent.set,
             )
             return {"status": f"{reference.tag}: digest: {stored.digest} size: {stored.size}"}
 
         async with (
-            paused(live if pause else ()),
-            aclosing(_told(work, sent, "Sending", name, cancel)) as lines,
+            self._archive(description, live if pause else []) as source,
+            aclosing(_told(partial(work, source), sent, "Sending", name, cancel)) as lines,
         ):
             async for line in lines:
                 yield line
+
+    @asynccontextmanager
+    async def _archive(
+        self, description: Description, still: list[Actor]
+    ) -> AsyncIterator[Iterator[bytes]]:
+        """The volume's archive, all of it at the moment at which `still` are paused if there are
+        any. They wait for this host's disk alone, not for whoever takes the archive."""
+        pieces = archive(self.volumes, description)
+        if not still:
+            yield pieces
+            return
+        spool = await run_blocking(Spool, self.work)
+        try:
+            async with paused(still), aclosing(iterate(spool.fill(pieces))) as written:
+                async for _ in written:
+                    pass
+            yield spool.pieces()
+        finally:
+            await run_blocking(spool.close)
 
     async def restore(
         self,
