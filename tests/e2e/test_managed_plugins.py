@@ -227,6 +227,41 @@ def test_after_a_reboot_containers_find_their_volumes(plugged: PrivateDaemon) ->
     daemon.docker("rm", "-f", "box")
 
 
+def test_one_that_takes_its_time_holds_up_its_users_alone(
+    daemon: PrivateDaemon, tmp_path: Path
+) -> None:
+    """The engine serves before the plugin does; containers that need it wait, others do not."""
+    tree = plugin_tree(tmp_path, "volumes")
+    daemon.docker("plugin", "create", "test/vol", str(tree))
+    daemon.docker("plugin", "enable", "test/vol")
+    try:
+        daemon.docker("volume", "create", "-d", "test/vol", "kept")
+        for name, volume in (("needs", "kept"), ("without", "own")):
+            daemon.docker("run", "-d", "--name", name, "--restart", "always", "-v",
+                          f"{volume}:/a", "busybox", "sleep", "1000")  # fmt: skip
+        root = root_of(daemon)
+        waiting = "import os, time\nwhile not os.path.exists('/data/go'):\n  time.sleep(0.01)\n"
+        program = root / "volumes.py"
+        program.write_text(waiting + program.read_text())
+        victims = [
+            *pids_of(daemon),
+            *(daemon.inspect(n)["State"]["Pid"] for n in ("needs", "without")),
+        ]
+        daemon.kill9()
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        daemon.start()
+        wait_until(lambda: pids_of(daemon), what="the plugin's process")
+        assert daemon.inspect("needs")["State"]["Status"] == "exited"
+        daemon.wait_state("without", "running")
+        (root / "data/go").touch()
+        daemon.wait_state("needs", "running")
+    finally:
+        daemon.docker("rm", "-f", "needs", "without", check=False)
+        daemon.docker("volume", "rm", "-f", "kept", check=False)
+        daemon.docker("plugin", "rm", "-f", "test/vol")
+
+
 def container_pid(daemon: PrivateDaemon) -> int:
     """Of the only container, which no engine watches now."""
     group = f"estiba-test-{daemon.bridge}/*/cgroup.procs"

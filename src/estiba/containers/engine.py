@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -277,8 +277,11 @@ class Engine:
         elif intent.verb == CONNECTIONS:
             await actor.connections.settle(intent)
 
-    async def start_owed(self) -> None:
-        """Starts what restart policies owe, after the network is up; errors are logged.
+    async def start_owed(
+        self, ready: Callable[[ContainerRecord], Awaitable[None]] | None = None
+    ) -> None:
+        """Starts what restart policies owe, after the network is up; errors are logged. `ready`
+        waits for what a container needs.
 
         From here on restarts and automatic removals happen as they are due.
         """
@@ -288,7 +291,7 @@ class Engine:
             for actor in self.actors.values()
             if not actor.record.state.is_up and self._owed(actor.record)
         ]
-        await asyncio.gather(*(self._start_quietly(actor) for actor in owed))
+        await asyncio.gather(*(self._start_quietly(actor, ready) for actor in owed))
         leftovers = [
             actor
             for actor in self.actors.values()
@@ -307,8 +310,12 @@ class Engine:
         return record.state == ContainerState.EXITED and owes_start(record)
 
     @staticmethod
-    async def _start_quietly(actor: Actor) -> None:
+    async def _start_quietly(
+        actor: Actor, ready: Callable[[ContainerRecord], Awaitable[None]] | None
+    ) -> None:
         try:
+            if ready is not None:
+                await ready(actor.record)
             await actor.start()
         except (EstibaError, OSError):
             _log.exception("container %s: cannot start it again", actor.record.name)

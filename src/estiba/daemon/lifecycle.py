@@ -1,20 +1,28 @@
 """A whole engine from its start to its end.
 
 Start: images and volumes → networks → finish or undo open intents → re-adopt live containers →
-sweep → restart policies → listen. SIGTERM is the same path as a crash: containers run on, and
-the next start finds them.
+sweep → restart policies → listen. Plugins of the engine's own start beside. SIGTERM is the same
+path as a crash: containers run on, and the next start finds them.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.api.server import Listener, Server
+from estiba.containers.record import ContainerRecord
 from estiba.daemon.core import Core
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.mounts import mounted_under, unmount
+from estiba.model.errors import InvalidArgument, NotFound
+
+_STARTS_S = 5.0
+"""What a container waits for, a plugin or a server with its volume, may never come: the engine
+serves meanwhile."""
 
 
 @dataclass(slots=True)
@@ -38,10 +46,22 @@ class Daemon:
         linking = [actor.record for actor in up if actor.record.links]
         await self.core.engine.world.connecting.tell_linking(linking)
         await run_blocking(self._sweep, {actor.record.id for actor in up})
-        self.core.engine.world.tasks.spawn(self.core.log_keeper.run(), name="log keeper")
-        await self.core.engine.start_owed()
+        tasks = self.core.engine.world.tasks
+        tasks.spawn(self.core.log_keeper.run(), name="log keeper")
+        starts = tasks.spawn(self.core.engine.start_owed(self._ready), name="restart policies")
+        await asyncio.wait([starts], timeout=_STARTS_S)
         for listener in self.listeners:
             await self.server.listen(listener)
+
+    async def _ready(self, record: ContainerRecord) -> None:
+        """Waits for the plugins that the container's volumes and networks are of."""
+        volumes = self.core.volumes
+        names = {volumes.driver_of(plan.name) for plan in record.mounts if plan.type == "volume"}
+        for attached in record.networks:
+            with contextlib.suppress(NotFound, InvalidArgument):
+                network = self.core.networks.network(attached.network)
+                names |= {network.driver, network.ipam_driver}
+        await self.core.managed.settled(names)
 
     def _open(self) -> None:
         self.core.images.layers.open()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import posixpath
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -52,31 +52,36 @@ class ManagedPlugins:
         self._users_of = users_of
         self._locks: dict[str, asyncio.Lock] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
+        self._tried: dict[str, asyncio.Event] = {}
+        """Set once the first start of one that is watched is over."""
 
     # -- the engine's life -----------------------------------------------------------------
 
     async def start(self) -> None:
-        """Takes over what runs, starts what should, ends what should not."""
+        """Takes over what runs and ends what should not; what should run and does not is started
+        beside, so that one that does not come up holds up nobody but its users."""
         await run_blocking(self.catalog.open)
         wanted = {record.id: record for record in self.catalog.all() if record.enabled}
         strays = await run_blocking(known_runs, self._engine.paths)
         await asyncio.gather(
-            *(Process(self._engine, stray).end() for stray in strays - set(wanted)),
-            *(self._resume(record) for record in wanted.values()),
+            *(Process(self._engine, stray).end() for stray in strays - set(wanted))
         )
+        for record in wanted.values():
+            self._resume(record)
 
-    async def _resume(self, record: PluginRecord) -> None:
-        process = Process(self._engine, record.id)
-        identity = process.identity
-        try:
-            if identity is None or not self._engine.paths.socket(record).is_socket():
-                await process.end()
-                identity = await process.start(record)
-        except (EstibaError, OSError) as error:
-            # The watch goes on trying: what depends on it may be mended meanwhile.
-            _log.error("plugin %s does not start: %s", record.name, error)
+    def _resume(self, record: PluginRecord) -> None:
+        identity = Process(self._engine, record.id).identity
+        if identity is not None and not self._engine.paths.socket(record).is_socket():
+            identity = None
         self._register(record)
         self._watch(record, identity)
+
+    async def settled(self, names: Collection[str]) -> None:
+        """Waits until those of the plugins that are being started run or have failed to."""
+        for record in self.catalog.all():
+            tried = self._tried.get(record.id)
+            if tried is not None and {record.name, record.name.removesuffix(":latest")} & {*names}:
+                await tried.wait()
 
     async def close(self) -> None:
         """Lets go of all; they run on."""
@@ -131,6 +136,7 @@ class ManagedPlugins:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        self._tried.pop(record.id, None)
         self._registry.unregister(record.name)
         record = await run_blocking(self.catalog.switch, record, enabled=False)
         failpoint.hit("managed.switched-off")
@@ -186,13 +192,24 @@ class ManagedPlugins:
             ) from error
 
     def _watch(self, record: PluginRecord, identity: ProcessIdentity | None) -> None:
-        work: Coroutine[Any, Any, None] = self._keep_running(record, identity)
-        self._watches[record.id] = asyncio.create_task(work, name=f"plugin {record.name}")
+        """Without `identity` it is started first."""
+        tried = self._tried[record.id] = asyncio.Event()
+        work: Coroutine[Any, Any, None] = self._keep_running(record, identity, tried)
+        task = asyncio.create_task(work, name=f"plugin {record.name}")
+        # Whoever waits must not wait for ever when the task is cancelled before it has begun.
+        task.add_done_callback(lambda _: tried.set())
+        self._watches[record.id] = task
 
-    async def _keep_running(self, record: PluginRecord, identity: ProcessIdentity | None) -> None:
+    async def _keep_running(
+        self, record: PluginRecord, identity: ProcessIdentity | None, tried: asyncio.Event
+    ) -> None:
         """Starts it again whenever it ends; slower and slower while it does not stay."""
         process, pause_s = Process(self._engine, record.id), _FIRST_PAUSE_S
         loop = asyncio.get_running_loop()
+        if identity is None:
+            await process.end()  # what an earlier engine has left of it
+            identity = await self._try(process, record)
+        tried.set()
         while True:
             if identity is not None:
                 began = loop.time()
@@ -201,11 +218,16 @@ class ManagedPlugins:
                 pause_s = _FIRST_PAUSE_S if loop.time() - began > _SOUND_S else pause_s
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _MAX_PAUSE_S)
-            try:
-                identity = await process.start(record)
-            except (EstibaError, OSError) as error:
-                identity = None
-                _log.error("plugin %s does not start: %s", record.name, error)
+            identity = await self._try(process, record)
+
+    @staticmethod
+    async def _try(process: Process, record: PluginRecord) -> ProcessIdentity | None:
+        """None when it does not start: what it depends on may be mended later."""
+        try:
+            return await process.start(record)
+        except (EstibaError, OSError) as error:
+            _log.error("plugin %s does not start: %s", record.name, error)
+            return None
 
     @staticmethod
     async def _follow(process: Process, identity: ProcessIdentity) -> None:
