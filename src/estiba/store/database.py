@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import mmap
+import os
 import queue
 import sqlite3
 import threading
@@ -318,6 +320,11 @@ def _connect_somehow(path: Path, reserve: Reserve) -> sqlite3.Connection:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
+        if os.statvfs(path.parent).f_bsize < mmap.PAGESIZE:
+            # SQLite sees to it that each page of the log's index has one byte on the disk, which
+            # here is a part of the page: on a full disk a write to the rest would be a SIGBUS.
+            # Exclusive, it has the index in memory; nobody else reads the database then.
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA wal_autocheckpoint = 1000")
         connection.execute("PRAGMA journal_size_limit = 8388608")

@@ -6,6 +6,7 @@ _disk          where it is mounted while the volume is in use
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import time
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.kernel import failpoint
+from estiba.kernel.files import sync_file_system
 from estiba.kernel.inode_flags import write_in_place
 from estiba.kernel.loop import attached, is_attached
 from estiba.kernel.mounts import is_mounted, mount, unmount
@@ -29,6 +31,7 @@ _BLOCK_BYTES = 4096
 _PATIENCE_S = 24 * 3600.0
 """A check that is cut off would begin anew at each use."""
 
+_ROOM_BYTES = 1 << 20
 _FREE_S, _FREE_LOOK_S = 5.0, 0.05
 
 _SUPERBLOCK = struct.Struct("<4xI50xH36xI236xI")
@@ -106,6 +109,21 @@ class Disk:
     def unmount(self, directory: Path) -> None:
         """The loop device goes with the last mount. Harmless twice."""
         unmount(directory / _POINT)
+
+
+def sync(path: Path, directory: Path) -> None:
+    """Flushes the file system at `path`, which may be that of the volume at `directory`.
+
+    Raises OSError; ENOSPC when there is no room for it on the host: the file system in the file
+    tells of a failing device then.
+    """
+    try:
+        sync_file_system(path)
+    except OSError as error:
+        room = os.statvfs(directory)
+        if error.errno == errno.EIO and room.f_bavail * room.f_frsize < _ROOM_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
 
 
 def point_of(directory: Path) -> Path:

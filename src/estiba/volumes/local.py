@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.kernel import failpoint
-from estiba.kernel.files import sync_file_system, write_atomic
+from estiba.kernel.files import write_atomic
 from estiba.kernel.mounts import mounted_under, unmount
 from estiba.kernel.trees import remove_tree, tree_size
 from estiba.model.errors import EstibaError, InvalidArgument, NotFound
 from estiba.volumes.backing import DATA, SNAPSHOTS, Backing, BackingKind, KeptBacking, choose
+from estiba.volumes.disk import sync
 from estiba.volumes.driver import DriverVolume
 from estiba.volumes.keys import discard_key
 from estiba.volumes.options import MOUNTED, VolumeMount
@@ -265,7 +266,7 @@ class Aside:
     def finish(self) -> None:
         """It is full: all of it is put on the disk, and taken out of the way of `place`."""
         failpoint.hit("volumes.filled")
-        sync_file_system(self.data)
+        sync(self.data, self.directory)
         if self.backing is not None:
             self.backing.unmount(self.directory)
 

@@ -23,12 +23,13 @@ from pathlib import Path
 import msgspec
 
 from estiba.kernel import failpoint
-from estiba.kernel.files import exchange, sync_file_system, write_atomic
+from estiba.kernel.files import exchange, write_atomic
 from estiba.kernel.trees import opened_directory, remove_tree
 from estiba.model.decoding import from_json
 from estiba.model.errors import AlreadyExists, InvalidArgument, NotFound
 from estiba.volumes.backing import DATA, SNAPSHOTS
 from estiba.volumes.copying import copy_tree
+from estiba.volumes.disk import sync
 from estiba.volumes.volumes import Volumes
 from estiba.volumes.whole import alone, check_kept, held, kept
 
@@ -73,7 +74,7 @@ class Snapshots:
                 size = _copy(folder.parent / DATA, part / DATA)
                 snapshot = Snapshot(tag=tag, created_ns=created_ns, size=size)
                 write_atomic(part / _MADE, msgspec.json.encode(snapshot), durable=False)
-                sync_file_system(part)
+                sync(part, self._volumes.local.directory(name))
                 failpoint.hit("volumes.snapshot-copied")
                 part.rename(folder / tag)
             except BaseException:
@@ -106,7 +107,7 @@ class Snapshots:
                     _sweep(folder)
                     (folder / part).mkdir(mode=0o700)
                     _copy(source, folder / part / DATA)
-                    sync_file_system(folder)
+                    sync(folder, self._volumes.local.directory(name))
                 failpoint.hit("volumes.rollback-copied")
                 with alone(self._volumes, name):
                     folder = self._folder(name)

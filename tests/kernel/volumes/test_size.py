@@ -21,6 +21,7 @@ from estiba.kernel.loop import attached, is_attached
 from estiba.kernel.mounts import mount, unmount
 from estiba.model.errors import Conflict, DataLoss, FailedPrecondition, InvalidArgument
 from estiba.volumes import programs
+from estiba.volumes.disk import sync
 from estiba.volumes.volumes import Volumes
 from estiba.volumes.whole import resize
 
@@ -305,12 +306,15 @@ def test_a_host_that_is_full(tmp_path: Path) -> None:
             volumes.create("data", options={"size": "128m"})
             data = volumes.mount("data", user="one")
             (data / "first").write_bytes(b"kept" * 1000)
-            sync_file_system(data)
+            sync(data, volumes.local.directory("data"))
             with pytest.raises(OSError, match=r"."), (data / "big").open("wb") as file:
                 for _ in range(100):
                     file.write(bytes(range(256)) * 4096)
                     file.flush()
                     os.fsync(file.fileno())
+            (data / "bigger").write_bytes(bytes(range(256)) * (1 << 16))
+            with pytest.raises(OSError, match="No space left"):
+                sync(data, volumes.local.directory("data"))
             volumes.release("data", user="one")
     finally:
         unmount(point)
