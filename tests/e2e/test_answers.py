@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import select
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.daemon import PrivateDaemon, wait_until
+from tests.support.daemon import PrivateDaemon, UnixConnection, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -189,6 +190,24 @@ def test_one_until_is_enough_for_prune(daemon: PrivateDaemon) -> None:
     path = '/containers/prune?filters={"until":["1h","2h"]}'
     status, answer = daemon.request("POST", path)
     assert (status, answer["message"]) == (400, "more than one until filter specified")
+
+
+def test_the_head_of_the_answer_to_a_load_says_that_it_is_done(daemon: PrivateDaemon) -> None:
+    saved = daemon.request("GET", "/images/busybox:latest/get")[1]
+    with contextlib.closing(UnixConnection(daemon.socket)) as connection:
+        connection.putrequest("POST", "/images/load?quiet=1")
+        connection.putheader("Content-Type", "application/x-tar")
+        connection.putheader("Content-Length", str(len(saved)))
+        connection.endheaders()
+        connection.send(saved[:1000])
+        assert daemon.request("GET", "/_ping")[0] == 200
+        assert select.select([connection.sock], [], [], 0)[0] == []
+        connection.send(saved[1000:])
+        assert connection.getresponse().status == 200
+    names = [
+        name for image in daemon.request("GET", "/images/json")[1] for name in image["RepoTags"]
+    ]
+    assert "busybox:latest" in names
 
 
 # -- events --------------------------------------------------------------------------------

@@ -98,7 +98,8 @@ class ImageRoutes:
         lines = self._transfers.load(
             context.body, quiet=context.flag("quiet"), platforms=_platforms(context, "platform")
         )
-        return stream(progress(lines), "application/json")
+        # Clients take the answer's head for the end of it, and leave.
+        return stream(await first(progress(lines)), "application/json")
 
     async def save(self, context: Context) -> HttpResponse:
         if "name" in context.parameters:

@@ -145,6 +145,9 @@ def _read_file(path: Path, *, required: bool) -> dict[str, object]:
         if required:
             raise InvalidArgument(f"the configuration file {path} does not exist") from None
         return {}
+    if not text.strip():
+        # `--config-file /dev/null` is a usual way to have none.
+        return {}
     try:
         content = json.loads(text)
     except ValueError as error:

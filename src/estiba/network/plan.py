@@ -13,7 +13,7 @@ import msgspec
 from estiba.model.errors import Forbidden, InvalidArgument
 from estiba.model.ids import short
 from estiba.network.firewall.rules import check_interface_name
-from estiba.network.ipam import DEFAULT_POOLS, AddressPool, Taken, parse_address
+from estiba.network.ipam import DEFAULT_POOLS, AddressPool, Network, Taken, parse_address
 from estiba.network.pools import parse_range, parse_subnet, plan_pools
 from estiba.network.record import IpamConfig, NetworkRecord, NetworkSpec
 
@@ -147,7 +147,8 @@ def plan_default_bridge(
     used = list(taken)
     planned = []
     for version in (4, 6) if config.ipv6 else (4,):
-        pool = _default_pool(record, config, version, existing, pools, used)
+        present = _fitting(config, version, existing, keeps_all=is_foreign and version == 4)
+        pool = _default_pool(record, config, version, present, pools, used)
         planned.append(msgspec.structs.replace(pool, ip_range=_fixed_range(config, version, pool)))
     return msgspec.structs.replace(
         record,
@@ -181,14 +182,39 @@ def without_bridge(record: NetworkRecord) -> NetworkRecord:
     )
 
 
-def _fixed_range(config: NetworkConfig, version: int, pool: IpamConfig) -> str:
+def _fitting(
+    config: NetworkConfig, version: int, existing: Sequence[Interface], *, keeps_all: bool
+) -> list[Interface]:
+    """Which addresses of the bridge may say what its subnet is.
+
+    What `--fixed-cidr` names is a subnet of its own, unless it is a part of one that the bridge
+    has. A bridge that is not ours gets no other address in IPv4.
+    """
+    fixed = _fixed(config, version)
+    return [
+        one
+        for one in existing
+        if one.version == version and not one.ip.is_link_local
+        if fixed is None or keeps_all or fixed.overlaps(one.network)
+    ]
+
+
+def _fixed(config: NetworkConfig, version: int) -> Network | None:
     text = config.fixed_cidr if version == 4 else config.fixed_cidr_v6
     if not text:
+        return None
+    area = parse_range(text)
+    if area.version != version:
+        raise InvalidArgument(f"--fixed-cidr and --fixed-cidr-v6: {area} is of the other family")
+    return area
+
+
+def _fixed_range(config: NetworkConfig, version: int, pool: IpamConfig) -> str:
+    area, subnet = _fixed(config, version), parse_subnet(pool.subnet)
+    if area is None:
         return ""
-    area, subnet = parse_range(text), parse_subnet(pool.subnet)
     flag, bip = ("--fixed-cidr", "--bip") if version == 4 else ("--fixed-cidr-v6", "--bip6")
-    inside = area.version == version and area.overlaps(subnet)
-    if not inside or area.prefixlen < subnet.prefixlen:
+    if not area.overlaps(subnet) or area.prefixlen < subnet.prefixlen:
         raise InvalidArgument(
             f"{flag} {area} does not lie in the subnet {subnet} of the bridge "
             f"{config.bridge}: choose that with {bip}"
@@ -200,20 +226,17 @@ def _default_pool(
     record: NetworkRecord,
     config: NetworkConfig,
     version: int,
-    existing: Sequence[Interface],
+    present: Sequence[Interface],
     pools: Sequence[AddressPool],
     taken: list[Taken],
 ) -> IpamConfig:
     bip = _bip(config, version)
-    present = [one for one in existing if one.version == version and not one.ip.is_link_local]
-    fixed = parse_subnet(config.fixed_cidr_v6) if version == 6 and config.fixed_cidr_v6 else None
-    if fixed is not None:
-        # A subnet of its own, unless the bridge has one that it is a part of.
-        present = [one for one in present if fixed.overlaps(one.network)]
     for address in [bip] if bip else present:
         return IpamConfig(subnet=str(address.network), gateway=str(address.ip))
+    fixed = _fixed(config, version)
     if fixed is not None:
-        return IpamConfig(subnet=str(fixed), gateway=str(fixed[1]))
+        subnet = parse_subnet(str(fixed))
+        return IpamConfig(subnet=str(subnet), gateway=str(subnet[1]))
     before = [one for one in record.pools if parse_subnet(one.subnet).version == version]
     if before and record.bridge == config.bridge:
         with contextlib.suppress(InvalidArgument, Forbidden):

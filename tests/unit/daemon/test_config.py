@@ -24,6 +24,10 @@ def test_both_places(tmp_path: Path) -> None:
     assert (config.bip, config.fixed_cidr, config.mtu) == ("10.9.0.1/24", "10.9.0.128/25", 1400)
 
 
+def test_an_empty_file_says_nothing() -> None:
+    assert load(parser().parse_args(["--config-file", "/dev/null"])) == DaemonConfig()
+
+
 def test_publish_policy(tmp_path: Path) -> None:
     assert loaded(tmp_path).publish_policy == "host"
     assert loaded(tmp_path, publish_policy="open").publish_policy == "open"

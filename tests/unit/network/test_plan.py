@@ -116,6 +116,18 @@ def test_where_the_default_subnet_comes_from() -> None:
         default_subnet(CONFIG, taken=("172.16.0.0/12", "192.168.0.0/16"))
 
 
+def test_a_fixed_range_is_a_subnet_of_its_own() -> None:
+    fixed = NetworkConfig(netns_root=Path("/"), fixed_cidr="192.168.50.0/24")
+    own = {"bridge": "estiba0", "pools": [IpamConfig(subnet="172.20.0.0/16")]}
+    assert default_subnet(fixed, **own).gateway == "192.168.50.1"
+    within = default_subnet(fixed, "192.168.0.1/16")
+    assert (within.subnet, within.ip_range) == ("192.168.0.0/16", "192.168.50.0/24")
+    with pytest.raises(InvalidArgument, match=r"does not lie in the subnet 10\.9\.0\.0/24"):
+        default_subnet(fixed, "10.9.0.1/24")
+    with pytest.raises(InvalidArgument, match="is of the other family"):
+        default_subnet(replace(fixed, fixed_cidr="fd00::/64"))
+
+
 def test_names_of_links_fit_and_derive() -> None:
     identity = endpoint_id("c" * 64, ID)
     assert identity == endpoint_id("c" * 64, ID) != endpoint_id("d" * 64, ID)
