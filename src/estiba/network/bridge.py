@@ -175,6 +175,7 @@ class BridgeDriver:
     def _plug(self, live: _Live, endpoint: Endpoint, attachment: Attachment) -> None:
         # Before there is a link: a container's program may be running already.
         self._admit(live.record, endpoint)
+        attachment.before_link(endpoint)
         try:
             self._links.add_pair(live.record, live.index, endpoint, attachment.sandbox)
         except NetlinkError as error:

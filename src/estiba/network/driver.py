@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +28,9 @@ class Attachment:
 
     before: Endpoint | None = None
     """What the container had on the network in its run before: given again where it is free."""
+
+    before_link: Callable[[Endpoint], None] = lambda endpoint: None
+    """To be told the endpoint, with all its addresses, before anything can come by its link."""
 
 
 class Driver(Protocol):
@@ -89,6 +92,9 @@ class EndpointObserver(Protocol):
     `joined` is called when the endpoint is whole and before its container's program starts; what
     it raises undoes the connection. `left` is called before the endpoint goes, perhaps twice.
     """
+
+    def joining(self, network: NetworkRecord, endpoint: Endpoint) -> None:
+        """Its link is not there yet; not every driver says so. What it raises undoes all."""
 
     def joined(self, network: NetworkRecord, endpoint: Endpoint) -> None: ...
 

@@ -200,11 +200,14 @@ class Networks:
             ports=tuple(ports),
             dns_names=tuple(dict.fromkeys(filter(None, names))),
             before=before,
+            before_link=lambda coming: self._announce(record, coming),
         )
         attachment = self._enrol(record, attachment)
         try:
             endpoint = self._drivers.get(record.driver).connect(record, attachment)
         except BaseException:
+            for observer in self._observers:
+                observer.left(new_endpoint(record, attachment))
             self._roster.strike(container_id, record.id)
             self.reroute(container_id)
             raise
@@ -216,6 +219,10 @@ class Networks:
             self.disconnect(container_id, endpoint)
             raise
         return endpoint
+
+    def _announce(self, record: NetworkRecord, endpoint: Endpoint) -> None:
+        for observer in self._observers:
+            observer.joining(record, endpoint)
 
     def disconnect(self, container_id: str, endpoint: Endpoint) -> None:
         """Undoes `connect`; an endpoint that is gone is no error."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 import subprocess
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
-from tests.kernel.network.guarded_host import Conversation, GuardedHost
+from tests.kernel.network.guarded_host import QUIET_S, Conversation, GuardedHost
 from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS
 from tests.kernel.network.probes import fixed, ping
 from tests.support.daemon import wait_until
@@ -15,8 +16,9 @@ from tests.support.daemon import wait_until
 from estiba.kernel.netns import run_in_netns
 from estiba.model.container import EndpointSettings
 from estiba.model.errors import FailedPrecondition
+from estiba.network.links import HostLinks
 from estiba.network.policy.members import Facts
-from estiba.network.record import Endpoint, PortRequest
+from estiba.network.record import Endpoint, NetworkRecord, PortRequest
 
 pytestmark = pytest.mark.kernel
 
@@ -262,10 +264,43 @@ def test_a_connection_from_outside_ends_when_the_network_is_closed(guarded: Guar
         assert not talk.goes_on()
 
 
-def test_what_a_running_container_began_before_its_rules_does_not_go_on(
-    guarded: GuardedHost,
+def test_rules_are_there_before_the_link_of_a_container_that_runs(
+    guarded: GuardedHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Connecting a container that runs: its link is up a moment before its rules."""
+    guarded.make("app")
+    guarded.allow("app", "default closed")
+    guarded.facts["web"] = Facts(egress="none", runs=True)
+    seen: list[bool] = []
+    made = HostLinks.add_pair
+
+    def add_pair(links: HostLinks, network: NetworkRecord, index: int, *of: Any) -> None:
+        listed = guarded.command(None, "nft", "list", "ruleset")
+        link = of[0].host_interface
+        seen.append(f'"{link}" : jump policy_i_{link}' in listed and f"policy_e_{link}" in listed)
+        made(links, network, index, *of)
+
+    monkeypatch.setattr(HostLinks, "add_pair", add_pair)
+    guarded.join("web", "app")
+    assert seen == [True]
+
+
+def test_a_connection_that_fails_leaves_no_rules(
+    guarded: GuardedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded.make("app")
+    guarded.allow("app", "default closed")
+
+    def add_pair(*_: Any) -> None:
+        raise FailedPrecondition("no link today")
+
+    monkeypatch.setattr(HostLinks, "add_pair", add_pair)
+    with pytest.raises(FailedPrecondition, match="today"):
+        guarded.join("web", "app")
+    assert "policy_i_" not in guarded.command(None, "nft", "list", "ruleset")
+
+
+def test_what_a_container_may_not_go_on_with_ends(guarded: GuardedHost) -> None:
+    """One that runs, and is met by rules by now: it was renamed, for example."""
     guarded.make("app")
     endpoint = guarded.join("web", "app")
     network = guarded.networks.network("app")
@@ -274,6 +309,48 @@ def test_what_a_running_container_began_before_its_rules_does_not_go_on(
         guarded.facts["web"] = Facts(egress="none", runs=True)
         guarded.policies.joined(network, endpoint)
         assert not talk.goes_on()
+
+
+def test_who_asks_too_much_harms_nobody_else(guarded: GuardedHost) -> None:
+    """Questions are noted within a bridge, so that answers pass: for each container apart."""
+    guarded.make("app")
+    guarded.allow("app", "default closed\nallow from=network to=name-db")
+    db = guarded.join("db", "app")
+    guarded.join("web", "app")
+    guarded.join("other", "app")
+    guarded.listen(guarded.box("db"), 53, socket.SOCK_DGRAM)
+
+    def ask_all_ports_twice() -> None:
+        for _ in range(2):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                for port in range(1, 65536):
+                    client.sendto(b"x", (db.ip_address, port))
+
+    run_in_netns(guarded.box("web"), ask_all_ports_twice)
+    assert guarded.reaches(guarded.box("other"), db.ip_address, 53, socket.SOCK_DGRAM)
+
+
+def test_no_number_of_short_connections_is_too_many(guarded: GuardedHost) -> None:
+    guarded.make("app")
+    guarded.allow("app", "default closed\nallow from=network to=name-db")
+    db, web = guarded.join("db", "app"), guarded.join("web", "app")
+    guarded.listen(guarded.box("db"), 80)
+    for _ in range(20):
+        assert guarded.reaches(guarded.box("web"), db.ip_address, 80)
+    name = f"policy_f4_{web.host_interface}"
+    command = "nft", "list", "set", "bridge", guarded.networks.firewall.table, name
+    assert guarded.command(None, *command).count("expires") == 1
+    # Who is asked may answer, and no more than that.
+    assert not guarded.passes(guarded.box("web"), db.ip_address, 90), "nobody listens there"
+    guarded.listen(guarded.box("web"), 81)
+
+    def begin_from_there() -> int:
+        with socket.socket() as client:
+            client.bind((db.ip_address, 90))
+            client.settimeout(QUIET_S)
+            return client.connect_ex((web.ip_address, 81))
+
+    assert run_in_netns(guarded.box("db"), begin_from_there) != 0
 
 
 def test_a_renamed_container_is_met_by_its_new_name_and_never_without_rules(

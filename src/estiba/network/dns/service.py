@@ -66,6 +66,9 @@ class NameService:
 
     # -- EndpointObserver ------------------------------------------------------------------
 
+    def joining(self, network: NetworkRecord, endpoint: Endpoint) -> None:
+        pass
+
     def joined(self, network: NetworkRecord, endpoint: Endpoint) -> None:
         """Raises Internal when no name server can be opened in the sandbox."""
         self._names.join(network, endpoint)

@@ -33,34 +33,33 @@ def counters(
 
 def flows(nft: Nft, table: str) -> dict[str, list[str]]:
     """Elements of the sets of answers that are awaited, as the nft language has them."""
-    found: dict[str, list[str]] = {}
-    for name in FLOWS:
-        found[name] = [
-            f"{' . '.join(map(str, each['val']['concat']))} timeout 10m expires {each['expires']}s"
-            for each in _elements(nft, f"list set bridge {table} {name}")
-            if each.get("expires", 0) > 0
+    sets = (entry.get("set", {}) for entry in _list(nft, f"list table bridge {table}"))
+    return {
+        each["name"]: [
+            f"{' . '.join(map(str, one['val']['concat']))} "
+            f"timeout {one['timeout']}s expires {one['expires']}s"
+            for one in _timed(each)
         ]
-    return found
+        for each in sets
+        if each.get("name", "").startswith(FLOWS)
+    }
 
 
 def learnt(nft: Nft, table: str, name: str) -> dict[str, dict[Address, float]]:
     """By bridge and MAC: addresses with the seconds that each has left."""
     found: dict[str, dict[Address, float]] = {}
-    for each in _elements(nft, f"list set inet {table} {name}"):
-        bridge, mac, address = each["val"]["concat"]
-        if each.get("expires", 0) > 0:
+    for entry in _list(nft, f"list set inet {table} {name}"):
+        for each in _timed(entry.get("set", {})):
+            bridge, mac, address = each["val"]["concat"]
             mine = found.setdefault(f"{bridge} {mac}", {})
             mine[ip_address(address)] = float(each["expires"])
     return found
 
 
-def _elements(nft: Nft, command: str) -> list[dict[str, Any]]:
-    return [
-        wrapped["elem"]
-        for entry in _list(nft, command)
-        for wrapped in entry.get("set", {}).get("elem", [])
-        if isinstance(wrapped, dict) and "elem" in wrapped
-    ]
+def _timed(set_: dict[str, Any]) -> list[dict[str, Any]]:
+    """Its elements whose time is not over."""
+    elements = [one["elem"] for one in set_.get("elem", []) if "elem" in one]
+    return [each for each in elements if each.get("expires", 0) > 0]
 
 
 def _list(nft: Nft, command: str) -> list[dict[str, Any]]:

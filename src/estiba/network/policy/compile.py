@@ -11,7 +11,10 @@ Five gates, which only ever drop or let go on to whatever else decides:
 
 A container that nothing is said of has no rule. One chain a container and gate; one counter a
 container and rule. The bridge family is without connection tracking on many kernels, so that
-answers are known there by sets that the packets of those who may begin fill in.
+answers are known there by sets that the packets of those who may begin fill in: two for each
+container, so that one that fills its own harms nobody else. In TCP an entry stands for all
+connections to one port of one neighbour, and whatever does not begin one (SYN without ACK) is an
+answer: no number of short connections fills a set.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ from estiba.network.policy.ruleset import Ruleset, SetSpec
 from estiba.network.policy.service import nft_matches
 
 ROOT = "policies"
-FLOWS = ("policy_flows4", "policy_flows6")
+FLOWS = "policy_f"
+"""What the names of the sets begin with in which answers are awaited."""
+
 LOG_PREFIX = "estiba:"
 _ANSWERS = 1 << 20
 _LOG_LIMIT = "policy_log"
@@ -48,8 +53,13 @@ _LATER_FRAGMENTS = (
     "ip frag-off & 0x1fff != 0 return",
     "exthdr frag exists frag frag-off != 0 return",
 )
-_FLOW = "meta l4proto . th sport . th dport"
-_ANSWER = "meta l4proto . th dport . th sport"
+_FLOW_SIZE = 8192
+"""Of one container and family. The kernel sets aside 16 bytes for each at once."""
+
+_TCP_S = "3h"
+"""Longer than the two hours after which TCP asks whether the other end is alive."""
+
+_OTHERS_S = "3m"
 _CONTAINERS = (Kind.CONTAINER, Kind.LABEL, Kind.NETWORK)
 
 
@@ -128,7 +138,7 @@ class _Writer:
         self._into["h6"] = set()
         self._out: set[str] = set()
         self._confined: set[str] = set()
-        self._guarded: set[str] = set()
+        self._begins: set[str] = set()
 
     # -- into containers ---------------------------------------------------------------------
 
@@ -143,15 +153,45 @@ class _Writer:
             for gate in lines:
                 lines[gate].append(f"goto {point.chain}")
         link, made = target.link, self._made
-        made.bridge.chain(f"policy_i_{link}", lines["bridge"])
+        made.bridge.chain(f"policy_i_{link}", self._answers(link) + lines["bridge"])
         made.inet.chain(f"policy_i_{link}", lines["forward"])
         made.inet.chain(f"policy_h_{link}", lines["output"])
-        self._guarded.add(f'"{link}"')
+        self._begins.add(f'"{link}" : goto policy_b_{link}')
         self._into["links"].add(f'"{link}" : jump policy_i_{link}')
         for address in target.addresses:
             family = str(address.version)
             self._into[family].add(f'"{target.bridge}" . {address} : jump policy_i_{link}')
             self._into[f"h{family}"].add(f"{address} : jump policy_h_{link}")
+
+    def _answers(self, link: str) -> list[str]:
+        """Rules that know answers to what the container began, and the chain that notes that.
+
+        An answer is accepted, not returned: it would be noted as a question otherwise.
+        """
+        bridge = self._made.bridge
+        note, known = [], []
+        for version, word in ((4, "ip"), (6, "ip6")):
+            name, address = f"{FLOWS}{version}_{link}", f"ipv{version}_addr"
+            bridge.sets[name] = SetSpec(
+                f"type {address} . {address} . inet_proto . inet_service . inet_service; "
+                f"flags dynamic,timeout; size {_FLOW_SIZE}",
+                living=True,
+            )
+            known += [
+                f"tcp flags & (syn | ack) != syn {word} saddr . {word} daddr . meta l4proto "
+                f". th sport . th sport @{name} accept",
+                f"meta l4proto {{ udp, sctp }} {word} saddr . {word} daddr . meta l4proto "
+                f". th sport . th dport @{name} accept",
+            ]
+            ends = f"{word} daddr . {word} saddr . meta l4proto"
+            note += [
+                f"meta l4proto tcp update @{name} "
+                f"{{ {ends} . th dport . th dport timeout {_TCP_S} }}",
+                f"meta l4proto {{ udp, sctp }} update @{name} "
+                f"{{ {ends} . th dport . th sport timeout {_OTHERS_S} }}",
+            ]
+        bridge.chain(f"policy_b_{link}", note)
+        return known
 
     def _sources(self, rule: Rule, network: NetworkView) -> dict[str, list[str]]:
         """Expressions that a packet of one of the rule's sources fulfils, by gate."""
@@ -281,8 +321,8 @@ class _Writer:
     def finish(self) -> None:
         inet, bridge = self._made.inet, self._made.bridge
         # Neighbour discovery passes here where br_netfilter shows bridged packets.
-        entry = [_NEIGHBOURS] if self._guarded else []
-        if self._guarded:
+        entry = [_NEIGHBOURS] if self._begins else []
+        if self._begins:
             self._finish_bridge()
             for family, word in (("4", "ip"), ("6", "ip6")):
                 body = f"type ifname . ipv{family}_addr : verdict"
@@ -301,7 +341,7 @@ class _Writer:
                 "type filter hook output priority filter; policy accept",
             )
         inet.chain(ROOT, entry)
-        if not self._guarded:
+        if not self._begins:
             bridge.chain(ROOT, [])
         if self._out:
             inet.sets["policy_out"] = _map("type ifname . ether_addr : verdict", self._out)
@@ -330,30 +370,15 @@ class _Writer:
     def _finish_bridge(self) -> None:
         bridge = self._made.bridge
         bridge.sets["policy_in"] = _map("type ifname : verdict", self._into["links"])
-        bridge.sets["policy_guarded"] = SetSpec("type ifname", frozenset(self._guarded))
-        note = []
-        answers = []
-        for name, word, version in zip(FLOWS, ("ip", "ip6"), (4, 6), strict=True):
-            address = f"ipv{version}_addr"
-            bridge.sets[name] = SetSpec(
-                f"type {address} . {address} . inet_proto . inet_service . inet_service; "
-                "flags dynamic,timeout; size 65535; timeout 10m",
-                living=True,
-            )
-            answers.append(f"{word} saddr . {word} daddr . {_FLOW} @{name} return")
-            note.append(f"update @{name} {{ {word} daddr . {word} saddr . {_ANSWER} }}")
-        bridge.chain("policy_note", note)
+        bridge.sets["policy_begins"] = _map("type ifname : verdict", self._begins)
         bridge.chain(
             ROOT,
             [
                 "ether type arp return",
                 *_LATER_FRAGMENTS,
                 *_ANSWERS_OF_ICMP,
-                *answers,
                 "oifname vmap @policy_in",
-                "meta l4proto != { tcp, udp, sctp } return",
-                "iifname @policy_guarded goto policy_note",
-                "oifname @policy_guarded goto policy_note",
+                "iifname vmap @policy_begins",
             ],
         )
 

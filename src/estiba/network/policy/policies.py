@@ -97,14 +97,17 @@ class Policies:
 
     # -- endpoints ---------------------------------------------------------------------------
 
+    def joining(self, network: NetworkRecord, endpoint: Endpoint) -> None:
+        """The rules are there before the link: the container's program may be running already."""
+        self.joined(network, endpoint)
+
     def joined(self, network: NetworkRecord, endpoint: Endpoint) -> None:
         """Raises FailedPrecondition where a policy could not be kept."""
         with self._firewall.lock:
-            self._note(network, endpoint)
-            changed = self._apply()
+            changed = self._note(network, endpoint) and self._apply()
         failpoint.hit("network.policy-applied")
         if changed and self._facts(endpoint.container_id).runs:
-            # What it has begun since its link is up.
+            # What it may not go on with: it has another name perhaps, or another's address.
             self._cut()
 
     def left(self, endpoint: Endpoint) -> None:
@@ -150,17 +153,20 @@ class Policies:
         for each in gone:
             self._store.commit_blocking(partial(stored.forget, network_id=each), durable=True)
 
-    def _note(self, network: NetworkRecord, endpoint: Endpoint) -> None:
+    def _note(self, network: NetworkRecord, endpoint: Endpoint) -> bool:
+        """Whether that is news."""
         if network.driver == "null":
-            return
+            return False
         facts = self._facts(endpoint.container_id)
         member = member_of(network, endpoint, facts.labels, parse_egress(facts.egress))
         self._check(network, member)
-        if not member.link:
-            return
+        known = None if member.key in self._leaving else self._members.get(member.key)
+        if not member.link or (known == member and self._networks[network.id] == network):
+            return False
         self._networks[network.id] = network
         self._purge(member)
         self._members[member.key] = member
+        return True
 
     def _check(self, network: NetworkRecord, member: Member) -> None:
         """Raises FailedPrecondition or Conflict where a policy could not be kept."""
