@@ -43,9 +43,7 @@ class Ufw:
         return bool(shutil.which("ufw")) and all(Path(each).exists() for each in _SETTINGS)
 
     def __call__(self, *words: str) -> str:
-        binds = [
-            f"mount --bind {self._root / name.replace('/', '_')} {name}" for name in _SETTINGS
-        ]
+        binds = [f"mount --bind {self._root / name.replace('/', '_')} {name}" for name in _SETTINGS]
         script = " && ".join([*binds, f"mount --bind {self._root / 'run'} /run", 'exec ufw "$@"'])
         command = ["unshare", "--mount", "sh", "-c", script, "ufw", *words]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
