@@ -178,7 +178,7 @@ class Client:
             why = "it broke off before its answer was whole"
         else:
             why = str(error)[:_MAX_SHOWN] or type(error).__name__
-        return f"plugin {self.name}: {method}: {why}: is the plugin running?"
+        return f"plugin {self.name}: {method}: {_printable(why)}: is the plugin running?"
 
 
 class _Err(msgspec.Struct, frozen=True):
@@ -190,10 +190,14 @@ def _err(answer: bytes) -> str:
     """`Err`, and `Error` as address managers call it."""
     with contextlib.suppress(msgspec.DecodeError, RecursionError):
         found = from_json(answer, _Err)
-        return (found.err or found.error)[:_MAX_SHOWN]
+        return _printable((found.err or found.error)[:_MAX_SHOWN])
     return ""
 
 
 def _words(answer: bytes) -> str:
-    shown = _err(answer) or answer[:_MAX_SHOWN].decode(errors="replace").strip()
-    return "".join(letter if letter.isprintable() else " " for letter in shown)
+    return _err(answer) or _printable(answer[:_MAX_SHOWN].decode(errors="replace").strip())
+
+
+def _printable(said: str) -> str:
+    """Words of a stranger, for terminals and logs."""
+    return "".join(letter if letter.isprintable() else " " for letter in said)

@@ -100,6 +100,9 @@ def test_what_the_plugin_says_is_told(raw: Raw, client: Client) -> None:
     raw.says(b'{"Err": "no room"}', 500)
     with pytest.raises(PluginError, match=r"plugin raw: VolumeDriver.Create: no room"):
         client.call("VolumeDriver.Create", {}, Thing)
+    raw.says(b'{"Err": "no\\u001b[31m\\nroom"}')
+    with pytest.raises(PluginError, match=r"no \[31m room"):
+        client.call("VolumeDriver.Create", {}, Thing)
     raw.says(b"404 page\x1b[31m not found", 404)
     with pytest.raises(NotServed, match=r"404 page \[31m not found"):
         client.call("VolumeDriver.Create", {}, Thing)
@@ -120,6 +123,13 @@ def test_an_answer_of_the_wrong_form_is_an_error(raw: Raw, client: Client, body:
     raw.says(body)
     with pytest.raises(Internal, match="not what the protocol says"):
         client.call("VolumeDriver.Path", {}, Thing)
+
+
+def test_what_is_no_http_is_told_in_letters_alone(raw: Raw, client: Client) -> None:
+    raw.answer = lambda connection, request: connection.sendall(b"\x1b]0;gotcha\x07 \r\n\r\n")
+    with pytest.raises(Unavailable) as raised:
+        client.call("VolumeDriver.Create", {}, Thing)
+    assert "gotcha" in str(raised.value) and str(raised.value).isprintable()
 
 
 def _wait(over: threading.Event, at_most_s: float = 20) -> None:
