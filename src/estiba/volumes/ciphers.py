@@ -30,7 +30,7 @@ from estiba.volumes.keys import derive
 _log = logging.getLogger(__name__)
 TREE = "_tree"
 CIPHER_TREE = "_cipher"
-_SALT, _PLAIN = "_salt", "_plain"
+_SALT, PLAIN = "_salt", "_plain"
 _CONFIG = "gocryptfs.conf"
 _OF_INIT = (f"{_CONFIG}.tmp", "gocryptfs.diriv")
 _SALT_BYTES = 32
@@ -116,7 +116,7 @@ class Gocryptfs:
     name = "gocryptfs"
 
     def tree(self, base: Path) -> Path:
-        return base / _PLAIN
+        return base / PLAIN
 
     def make(self, base: Path, key: bytes) -> None:
         cipher = base / CIPHER_TREE
@@ -137,7 +137,7 @@ class Gocryptfs:
             self._run("-init", "-scryptn", "10", str(cipher), key=key, holding=holding)
 
     def open(self, base: Path, key: bytes) -> Path:
-        plain = base / _PLAIN
+        plain = base / PLAIN
         if is_mounted(plain):
             if answers(plain):
                 return plain
@@ -148,7 +148,7 @@ class Gocryptfs:
         return plain
 
     def close(self, base: Path) -> None:
-        unmount(base / _PLAIN)
+        unmount(base / PLAIN)
 
     @staticmethod
     def _run(*arguments: str, key: bytes, holding: int | None = None) -> None:

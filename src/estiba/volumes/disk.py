@@ -21,7 +21,7 @@ from estiba.kernel.mounts import is_mounted, mount, unmount
 from estiba.model.errors import DataLoss, FailedPrecondition, InvalidArgument
 from estiba.volumes import programs
 
-_FILE, _POINT = "_disk.ext4", "_disk"
+_FILE, POINT = "_disk.ext4", "_disk"
 _PACKAGE = "e2fsprogs"
 MIN_BYTES = 8 << 20
 MAX_BYTES = 16 << 40
@@ -87,7 +87,7 @@ class Disk:
 
         Raises DataLoss, FailedPrecondition, OSError.
         """
-        point = directory / _POINT
+        point = directory / POINT
         if is_mounted(point):
             return point
         path = directory / _FILE
@@ -108,7 +108,7 @@ class Disk:
 
     def unmount(self, directory: Path) -> None:
         """The loop device goes with the last mount. Harmless twice."""
-        unmount(directory / _POINT)
+        unmount(directory / POINT)
 
 
 def sync(path: Path, directory: Path) -> None:
@@ -127,7 +127,7 @@ def sync(path: Path, directory: Path) -> None:
 
 
 def point_of(directory: Path) -> Path:
-    return directory / _POINT
+    return directory / POINT
 
 
 def size_now(directory: Path) -> int:

@@ -26,13 +26,15 @@ from estiba.kernel.mounts import mounted_under, unmount
 from estiba.kernel.trees import remove_tree, tree_size
 from estiba.model.errors import EstibaError, InvalidArgument, NotFound
 from estiba.volumes.backing import DATA, SNAPSHOTS, Backing, BackingKind, KeptBacking, choose
-from estiba.volumes.disk import sync
+from estiba.volumes.ciphers import PLAIN
+from estiba.volumes.disk import POINT, sync
 from estiba.volumes.driver import DriverVolume
 from estiba.volumes.keys import discard_key
 from estiba.volumes.options import MOUNTED, VolumeMount
 
 _REMOVED = ".removed."
 _MAKING = ".making."
+_POINTS = frozenset({DATA, POINT, PLAIN})
 _OPTIONS = "_options"
 _MAX_OPTIONS_BYTES = 1 << 20
 
@@ -183,7 +185,10 @@ class LocalDriver:
                 remove_tree(entry)
 
     def mount(self, name: str, user: str) -> Path:
+        """A volume that somebody deleted by hand is made anew."""
         backing = self._backing(name)
+        if backing is not None and _is_bare(self.directory(name)):
+            self.create(name, self._options[name])
         self._make_directories(name)
         if backing is not None:
             backing.mount(self.directory(name))
@@ -282,6 +287,16 @@ def _make_data(directory: Path) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(data, 0o755)
         data.chmod(0o755)
+
+
+def _is_bare(directory: Path) -> bool:
+    """Whether nothing of a volume with options is left but places for mounts."""
+    try:
+        with os.scandir(directory) as entries:
+            # Whoever cannot delete what is mounted below leaves no file and no link.
+            return all(entry.name in _POINTS for entry in entries)
+    except FileNotFoundError:
+        return True
 
 
 def _noted(directory: Path) -> dict[str, str]:

@@ -162,6 +162,30 @@ def test_a_generated_key_is_told_and_goes_with_the_volume(volumes: Volumes, tmp_
     assert not path.exists()
 
 
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+def test_one_deleted_by_hand_is_made_anew(
+    volumes: Volumes, options: dict[str, str], held: bool
+) -> None:
+    """With a new key; what is mounted while `rm -rf` goes over it stays as empty directories."""
+    volumes.create("vault", options=options)
+    data = volumes.mount("vault", user="one")
+    (data / "file").write_text("lost")
+    if not held:
+        volumes.release("vault", user="one")
+    subprocess.run(["rm", "-rf", volumes.local.directory("vault")], check=False)
+    if held:
+        volumes.release("vault", user="one")
+    assert volumes.mount("vault", user="two") == data
+    assert list(data.iterdir()) == []
+    (data / "file").write_text("new")
+    volumes.release("vault", user="two")
+    assert volumes.local.noted_options("vault") == options
+    assert (volumes.mount("vault", user="three") / "file").read_text() == "new"
+    volumes.release("vault", user="three")
+    volumes.remove("vault")
+
+
 def test_the_key_is_nowhere_but_in_its_place(volumes: Volumes, tmp_path: Path, key: Path) -> None:
     volumes.create("vault", options=with_key({"encrypted": "gocryptfs"}, key))
     volumes.mount("vault", user="one")
