@@ -72,7 +72,7 @@ def guarded(host: Host) -> Iterator[GuardedHost]:
     networks.start()
     networks.restore([])
     made = GuardedHost(
-        host.root, host.outside, host.config, host.store, networks, host.stack,
+        host.root, host.outside, host.config, host.store, networks, stack=host.stack,
         policies=policies, facts=facts,
     )  # fmt: skip
     yield made

@@ -10,13 +10,22 @@ import dns.rrset
 import pytest
 from tests.kernel.network.askers import Outsider, ask, says, told
 from tests.kernel.network.guarded_host import GuardedHost
-from tests.kernel.network.private_host import OUTSIDE_ADDRESS, Host
+from tests.kernel.network.private_host import (
+    HOST_ADDRESS,
+    HOST_ADDRESS6,
+    NEIGHBOUR_ADDRESS,
+    OUTSIDE_ADDRESS,
+    Host,
+)
 
 from estiba.network.dns.service import NameService
 from estiba.network.dns.upstream import HostResolver, Wishes
 from estiba.network.networks import Networks
+from estiba.network.policy.explain import explain
 from estiba.network.policy.members import Facts
 from estiba.network.policy.policies import Policies
+from estiba.network.policy.world import resolve, split_target
+from estiba.network.record import PortRequest
 
 pytestmark = pytest.mark.kernel
 
@@ -56,7 +65,7 @@ def named(host: Host) -> Iterator[tuple[GuardedHost, Outsider]]:
     networks.start()
     networks.restore([])
     made = GuardedHost(
-        host.root, host.outside, host.config, host.store, networks, host.stack,
+        host.root, host.outside, host.config, host.store, networks, stack=host.stack,
         policies=policies, facts=facts, wishes=wishes,
     )  # fmt: skip
     outsider = Outsider(host.outside, OUTSIDE_ADDRESS, answer)
@@ -111,6 +120,64 @@ def test_a_container_that_answers_itself_reaches_nothing_by_that(
     assert not host.passes(box, OUTSIDE_ADDRESS, 443)
     assert OUTSIDE_ADDRESS in told(box, "good.example").split()
     assert host.reaches(box, OUTSIDE_ADDRESS, 443)
+
+
+def test_no_name_leads_to_the_host_or_to_other_containers(
+    named: tuple[GuardedHost, Outsider], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever answers for an allowed name says that it is at an address inside."""
+    host, _ = named
+    host.make("app", enable_ipv6=True)
+    # Whose containers are reached at their addresses.
+    open_mode = {"com.docker.network.bridge.gateway_mode_ipv4": "nat-unprotected"}
+    host.make("inner", options=open_mode)
+    host.facts["web"] = Facts(egress="allow=*.evil.example")
+    web = host.join("web", "app")
+    ports = [PortRequest(container_port=80, host_port="8080")]
+    db = host.join("db", "inner", ports=ports)
+    host.listen(host.box("db"), 80)
+    host.listen(None, 81)
+    host.serve(None, 81, address="::")
+    targets = [
+        (HOST_ADDRESS, 81), (HOST_ADDRESS, 8080), (web.gateway, 81), (db.gateway, 81),
+        (db.ip_address, 80), (HOST_ADDRESS6, 81), (web.ipv6_gateway, 81),
+    ]  # fmt: skip
+    host.join("free", "app")
+    for number, (address, port) in enumerate(targets):
+        assert host.reaches(host.box("free"), address, port), "or this test would say nothing"
+        kind = "AAAA" if ":" in address else "A"
+        name = f"x{number}.evil.example"
+        monkeypatch.setitem(RECORDS, f"{name}.", [f"{name}. 5 IN {kind} {address}"])
+        assert address in told(host.box("web"), name, kind).split()
+        assert not host.passes(host.box("web"), address, port), address
+        world = host.world()
+        who, service = split_target(f"[{address}]:{port}")
+        shown = explain(world, resolve(world, "web"), resolve(world, who), service)
+        assert not shown.passes and "not on the list" in shown.rule
+    host.confine("web", f"allow=*.evil.example,allow={HOST_ADDRESS}:8080")
+    assert host.reaches(host.box("web"), HOST_ADDRESS, 8080), "named by its address"
+
+
+def test_answers_that_change_and_those_that_are_long(
+    named: tuple[GuardedHost, Outsider], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, outsider = named
+    host.make("app")
+    host.facts["web"] = Facts(egress="allow=good.example:443")
+    host.join("web", "app")
+    box = host.box("web")
+    host.listen(host.outside, 443)
+    host.listen(host.neighbour(), 443)
+    assert OUTSIDE_ADDRESS in told(box, "good.example").split()
+    assert host.reaches(box, OUTSIDE_ADDRESS, 443)
+    assert not host.passes(box, NEIGHBOUR_ADDRESS, 443)
+    many = [f"good.example. 5 IN A 203.0.113.{number}" for number in range(1, 200)]
+    last = f"good.example. 5 IN A {NEIGHBOUR_ADDRESS}"
+    monkeypatch.setitem(RECORDS, "good.example.", [*many, last])
+    assert NEIGHBOUR_ADDRESS in told(box, "good.example", tcp=True).split()
+    assert "tcp" in outsider.kinds, "too long for a datagram"
+    assert host.reaches(box, NEIGHBOUR_ADDRESS, 443), "the last of a long answer"
+    assert host.reaches(box, OUTSIDE_ADDRESS, 443), "clients keep an address for a while"
 
 
 def test_with_egress_none_only_containers_have_names(

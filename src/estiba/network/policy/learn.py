@@ -22,7 +22,8 @@ Key = tuple[str, str]
 
 def is_learnable(address: Address) -> bool:
     """Nobody's name leads an allow-list to the host's loopback, to the metadata service of a
-    cloud (link-local) or to a group of hosts."""
+    cloud (link-local) or to a group of hosts. Nor, but that is for `names` to know, to the host
+    itself or to other containers."""
     return not (
         address.is_loopback
         or address.is_link_local

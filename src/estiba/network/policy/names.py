@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from ipaddress import ip_network
 
+from estiba.kernel import rtroutes
+from estiba.kernel.netlink import NetlinkSocket
 from estiba.kernel.nft import Nft
 from estiba.network.policy import carried
 from estiba.network.policy.compile import Compiled, learnt_key, learnt_sets
-from estiba.network.policy.egress import Address, Allowed, Egress
+from estiba.network.policy.egress import Address, Allowed, Egress, Network
 from estiba.network.policy.learn import Learnt, is_learnable
 from estiba.network.policy.members import Member, State
 
@@ -63,8 +66,10 @@ class Names:
         addresses: Sequence[Address],
         ttl_s: int,
     ) -> list[str]:
-        """The commands that let the addresses through."""
+        """The commands that let the addresses through. Raises NetlinkError."""
         wanted = [address for address in addresses if is_learnable(address)]
+        inside = _inside(state) if wanted else ()
+        wanted = [each for each in wanted if not any(each in network for network in inside)]
         entries = {
             entry.host: entry for _, entry in _entries(state, container_id) if entry.names(name)
         }
@@ -144,6 +149,16 @@ class Names:
                 of_member = sets[name].get(f"{member.bridge} {member.mac}", {})
                 for address, left in of_member.items():
                     self._learnt.restore(key, address, until=now + left)
+
+
+def _inside(state: State) -> list[Network]:
+    """The host's own addresses, and containers: who writes an allowed name's records must not
+    lead there.
+    """
+    with NetlinkSocket() as handle:
+        local = [address.ip for _, address in rtroutes.list_addresses(handle)]
+    subnets = [subnet for view in state.networks.values() for subnet in view.subnets]
+    return [*map(ip_network, local), *subnets]
 
 
 def _timed(key: str, lifetime_s: float) -> str:
