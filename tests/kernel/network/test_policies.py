@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from tests.kernel.network.guarded_host import QUIET_S, Conversation, GuardedHost
-from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS
+from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6
 from tests.kernel.network.probes import fixed, ping
 from tests.support.daemon import wait_until
 
 from estiba.kernel.netns import run_in_netns
-from estiba.model.container import EndpointSettings
+from estiba.model.container import EndpointIpamConfig, EndpointSettings
 from estiba.model.errors import FailedPrecondition
 from estiba.network.links import HostLinks
 from estiba.network.policy.members import Facts
@@ -351,6 +351,45 @@ def test_no_number_of_short_connections_is_too_many(guarded: GuardedHost) -> Non
             return client.connect_ex((web.ip_address, 81))
 
     assert run_in_netns(guarded.box("db"), begin_from_there) != 0
+
+
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_who_gets_an_address_does_not_go_on_with_its_connections(
+    guarded: GuardedHost, ipv6: bool
+) -> None:
+    guarded.make("app", enable_ipv6=True)
+    target = OUTSIDE_ADDRESS6 if ipv6 else OUTSIDE_ADDRESS
+    guarded.serve(guarded.outside, 53, socket.SOCK_DGRAM, address="::" if ipv6 else "0.0.0.0")
+
+    def ask_from_5353(name: str) -> bool:
+        def call() -> bool:
+            family = socket.AF_INET6 if ipv6 else socket.AF_INET
+            with socket.socket(family, socket.SOCK_DGRAM) as client:
+                client.bind(("", 5353))
+                client.settimeout(QUIET_S)
+                try:
+                    client.connect((target, 53))
+                    for _ in range(2):
+                        client.send(b"x")
+                        client.recv(100)
+                except OSError:
+                    return False
+                return True
+
+        return run_in_netns(guarded.box(name), call)
+
+    first = guarded.join("first", "app")
+    assert ask_from_5353("first")
+    guarded.networks.disconnect("first", first)
+    guarded.facts["second"] = Facts(egress="none")
+    settings = EndpointSettings(
+        ipam_config=EndpointIpamConfig(
+            ipv4_address=first.ip_address, ipv6_address=first.ipv6_address
+        )
+    )
+    second = guarded.join("second", "app", settings=settings)
+    assert (second.ip_address, second.ipv6_address) == (first.ip_address, first.ipv6_address)
+    assert not ask_from_5353("second")
 
 
 def test_a_renamed_container_is_met_by_its_new_name_and_never_without_rules(

@@ -68,6 +68,9 @@ class Policies:
         self._leaving: set[tuple[str, str]] = set()
         """Members whose links may still be there: they stay guarded until they are gone."""
 
+        self._owners: dict[Address, str] = {}
+        """Containers by the addresses that they had last, be they gone."""
+
         self._names = Names(clock)
         self._counts: dict[str, tuple[int, int]] = {}
         self._compiled = Compiled()
@@ -100,6 +103,24 @@ class Policies:
     def joining(self, network: NetworkRecord, endpoint: Endpoint) -> None:
         """The rules are there before the link: the container's program may be running already."""
         self.joined(network, endpoint)
+        self._disinherit(endpoint)
+
+    def _disinherit(self, endpoint: Endpoint) -> None:
+        """What goes on of who had an address before is nothing that a container with rules may
+        go on with.
+        """
+        with self._firewall.lock:
+            member = self._members.get((endpoint.container_id, endpoint.network_id))
+            if member is None:
+                return
+            strange = [a for a in member.addresses if self._owners.get(a) != member.container_id]
+            self._owners |= dict.fromkeys(strange, member.container_id)
+            has_rules = _has_rules(self.view(self._networks[member.network_id]), member)
+        if strange and has_rules:
+            try:
+                conntrack.forget_flows_of(strange)
+            except OSError as error:
+                _log.warning("connections of who had %s before may go on: %s", strange, error)
 
     def joined(self, network: NetworkRecord, endpoint: Endpoint) -> None:
         """Raises FailedPrecondition where a policy could not be kept."""
@@ -128,6 +149,8 @@ class Policies:
                 except EstibaError as error:
                     _log.error("container %s: %s", endpoint.container_name, error)
             state = self.state()
+            for member in state.members:
+                self._owners |= dict.fromkeys(member.addresses, member.container_id)
             self._compiled = self._compile(state)
             self._names.settle(state)
             self._names.recall(state, self._nft)
@@ -140,6 +163,9 @@ class Policies:
             if gone:
                 self._apply()
             self._networks.pop(network.id, None)
+            subnets = self.view(network).subnets
+            for address in [a for a in self._owners if any(a in subnet for subnet in subnets)]:
+                del self._owners[address]
             known = self._policies.pop(network.id, None)
         if known is not None:
             self._store.commit_blocking(partial(stored.forget, network_id=network.id), durable=True)
@@ -171,7 +197,7 @@ class Policies:
     def _check(self, network: NetworkRecord, member: Member) -> None:
         """Raises FailedPrecondition or Conflict where a policy could not be kept."""
         view = self.view(network)
-        if not (view.policy.guards or view.egress is not None or member.egress is not None):
+        if not _has_rules(view, member):
             return
         if not (member.link and network.bridge):
             raise FailedPrecondition(
@@ -397,6 +423,10 @@ class Policies:
     def _emit(self, event: Event) -> None:
         with contextlib.suppress(EstibaError):
             self._store.commit_blocking(lambda tx: tx.add_event(event))
+
+
+def _has_rules(view: NetworkView, member: Member) -> bool:
+    return view.policy.guards or view.egress is not None or member.egress is not None
 
 
 def _has_link(name: str) -> bool:
