@@ -142,6 +142,40 @@ def test_who_is_linked_to_begins_nothing_from_the_linked_port(host: Host) -> Non
     assert not connects(host.networks.sandbox_path("web"), 80, client.ip_address, 9000)
 
 
+def test_a_link_is_no_way_in_for_who_pretends_to_be_the_linked_one(host: Host) -> None:
+    """A machine outside that routes to the container, with the other's address as its source."""
+    client, web = link(host)
+    host.networks.allow("client", opened(client, web))
+    for name in Path("/proc/sys/net/ipv4/conf").glob("*/rp_filter"):
+        name.write_text("0")
+    host.command(host.outside, "ip", "route", "add", web.ip_address, "via", HOST_ADDRESS)
+    host.command(host.outside, "ip", "addr", "add", f"{client.ip_address}/32", "dev", "lo")
+
+    def listen() -> socket.socket:
+        server = socket.socket(socket.AF_INET, UDP)
+        server.bind(("0.0.0.0", 80))
+        server.settimeout(0.4)
+        return server
+
+    def pretend() -> None:
+        with socket.socket(socket.AF_INET, UDP) as liar:
+            liar.bind((client.ip_address, 0))
+            liar.sendto(b"x", (web.ip_address, 80))
+
+    with run_in_netns(host.networks.sandbox_path("web"), listen) as server:
+        run_in_netns(host.outside, pretend)
+        with pytest.raises(TimeoutError):
+            server.recv(1)
+        run_in_netns(host.networks.sandbox_path("client"), lambda: pretend_not(client, web))
+        assert server.recv(1) == b"y"
+
+
+def pretend_not(client: Endpoint, web: Endpoint) -> None:
+    with socket.socket(socket.AF_INET, UDP) as honest:
+        honest.bind((client.ip_address, 0))
+        honest.sendto(b"y", (web.ip_address, 80))
+
+
 @pytest.mark.usefixtures("filtered")
 @pytest.mark.parametrize("guarded", ["true", "false"])
 def test_to_all_and_of_unknown_kinds(host: Host, guarded: str) -> None:

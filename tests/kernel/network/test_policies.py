@@ -16,6 +16,7 @@ from tests.support.daemon import wait_until
 from estiba.kernel.netns import run_in_netns
 from estiba.model.container import EndpointIpamConfig, EndpointSettings
 from estiba.model.errors import FailedPrecondition
+from estiba.network.firewall.elements import link_local
 from estiba.network.links import HostLinks
 from estiba.network.policy.members import Facts
 from estiba.network.record import Endpoint, NetworkRecord, PortRequest
@@ -41,6 +42,29 @@ def test_a_closed_network_lets_through_what_its_rules_name(guarded: GuardedHost)
     guarded.listen(guarded.box("other"), 80)
     assert not guarded.passes(guarded.box("db"), other.ip_address, 80)
     assert not guarded.passes(None, db.ip_address, 5432), "the host was not named"
+
+
+def test_the_host_is_kept_out_at_every_address(guarded: GuardedHost) -> None:
+    network = guarded.make("app", enable_ipv6=True)
+    db = guarded.join("db", "app")
+    guarded.serve(guarded.box("db"), 80, address="::")
+    guarded.listen(guarded.box("db"), 80)
+    index = socket.if_nametoindex(network.bridge)
+
+    def reached() -> list[bool]:
+        """At its two addresses, and at the one that its interface gave itself."""
+        own = str(link_local(db.mac_address)), 80, 0, index
+        with socket.socket(socket.AF_INET6) as client:
+            client.settimeout(QUIET_S)
+            at_own = client.connect_ex(own) == 0
+        known = [guarded.passes(None, each, 80) for each in (db.ip_address, db.ipv6_address)]
+        return [*known, at_own]
+
+    wait_until(lambda: reached() == [True] * 3, what="the container to answer")
+    guarded.allow("app", "default closed")
+    assert reached() == [False] * 3
+    guarded.allow("app", "default closed\nallow from=host port=80")
+    wait_until(lambda: reached() == [True] * 3, what="the container to answer")
 
 
 def test_egress_none_leaves_the_network_alone(guarded: GuardedHost) -> None:
@@ -379,7 +403,7 @@ def test_who_gets_an_address_does_not_go_on_with_its_connections(
         return run_in_netns(guarded.box(name), call)
 
     first = guarded.join("first", "app")
-    assert ask_from_5353("first")
+    wait_until(lambda: ask_from_5353("first"), what="an answer")
     guarded.networks.disconnect("first", first)
     guarded.facts["second"] = Facts(egress="none")
     settings = EndpointSettings(

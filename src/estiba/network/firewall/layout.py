@@ -163,7 +163,7 @@ INET_CHAINS = f"""\
   }}
   chain inbound {{
     ct status dnat accept
-    ip saddr . ip daddr . meta l4proto . th dport @linked accept
+    iifname . oifname @silent ip saddr . ip daddr . meta l4proto . th dport @linked accept
     iifname . oifname @silent drop
     ip daddr . meta l4proto . th dport @inner accept
     ip6 daddr . meta l4proto . th dport @inner6 accept

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from estiba.network.firewall.elements import link_local
 from estiba.network.policy.egress import ANYWHERE, Address, Allowed, Egress
 from estiba.network.policy.members import Member, NetworkView, State, applying, fits
 from estiba.network.policy.rules import Kind, Rule, mark
@@ -134,8 +135,10 @@ class _Writer:
         self._state = state
         self._made = made
         self._group = group
-        self._into: dict[str, set[str]] = {"links": set(), "4": set(), "6": set(), "h4": set()}
-        self._into["h6"] = set()
+        self._into: dict[str, set[str]] = {"links": set(), "4": set(), "6": set()}
+        self._of_host: dict[Address, str] = {}
+        """Links by the addresses that the host reaches containers at."""
+
         self._out: set[str] = set()
         self._confined: set[str] = set()
         self._begins: set[str] = set()
@@ -161,7 +164,10 @@ class _Writer:
         for address in target.addresses:
             family = str(address.version)
             self._into[family].add(f'"{target.bridge}" . {address} : jump policy_i_{link}')
-            self._into[f"h{family}"].add(f"{address} : jump policy_h_{link}")
+            self._of_host[address] = link
+        if any(address.version == 6 for address in target.addresses):
+            # Of two with the same MAC the first is meant: no link is known here.
+            self._of_host.setdefault(link_local(target.mac), link)
 
     def _answers(self, link: str) -> list[str]:
         """Rules that know answers to what the container began, and the chain that notes that.
@@ -328,7 +334,9 @@ class _Writer:
                 body = f"type ifname . ipv{family}_addr : verdict"
                 inet.sets[f"policy_in{family}"] = _map(body, self._into[family])
                 body = f"type ipv{family}_addr : verdict"
-                inet.sets[f"policy_host{family}"] = _map(body, self._into[f"h{family}"])
+                found = [a for a in self._of_host if str(a.version) == family]
+                elements = [f"{a} : jump policy_h_{self._of_host[a]}" for a in found]
+                inet.sets[f"policy_host{family}"] = _map(body, elements)
                 entry.append(f"oifname . {word} daddr vmap @policy_in{family}")
             inet.chain(
                 "policy_output",
