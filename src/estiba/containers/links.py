@@ -33,6 +33,7 @@ def parse_link(text: str) -> tuple[str, str]:
         raise InvalidArgument(f"bad format for links: {text[:128]}: use name or name:alias")
     if name.startswith("/"):
         return name[1:], alias.rpartition("/")[2] or name[1:]
+    alias = alias.removeprefix("/")
     if "/" in alias:
         raise InvalidArgument(f"bad format for links: {text[:128]}: an alias has no slash")
     return name, alias or name

@@ -98,6 +98,15 @@ class RegistrySettings:
         return Site(host, parts.scheme, prefix, is_mirror=True)
 
 
+def is_network(text: str) -> bool:
+    """Whether an insecure registry is given as a CIDR network or an address."""
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
 def _holds(network: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     try:
         return address in ipaddress.ip_network(network, strict=False)

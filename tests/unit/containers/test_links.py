@@ -48,6 +48,7 @@ def child(*ports: str, network: str = "bridge", **fields: object) -> ContainerRe
         ("db", ("db", "db")),
         ("db:sql", ("db", "sql")),
         ("/db:/web/sql", ("db", "sql")),
+        ("db:/sql", ("db", "sql")),
     ],
 )
 def test_forms_of_a_link(text: str, link: tuple[str, str]) -> None:

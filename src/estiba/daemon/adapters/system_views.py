@@ -15,7 +15,9 @@ from estiba.containers.record import ContainerRecord
 from estiba.containers.validate import LOG_DRIVERS
 from estiba.daemon.config import DaemonConfig
 from estiba.daemon.hostinfo import HostInfo
+from estiba.distribution.settings import RegistrySettings, is_network
 from estiba.kernel.cgroup import Feature
+from estiba.model.reference import DEFAULT_DOMAIN
 from estiba.model.state import ContainerState
 
 # Limits whose absence `info` points out.
@@ -146,18 +148,7 @@ def info_view(
         "OSType": "linux",
         "Architecture": host.architecture,
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {
-            "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
-            "IndexConfigs": {
-                "docker.io": {
-                    "Name": "docker.io",
-                    "Mirrors": [],
-                    "Secure": True,
-                    "Official": True,
-                }
-            },
-            "Mirrors": [],
-        },
+        "RegistryConfig": registry_view(config.registries),
         "NCPU": host.cpus,
         "MemTotal": host.memory_bytes,
         "GenericResources": None,
@@ -212,3 +203,27 @@ def host_warnings(config: DaemonConfig, facts: HostFacts) -> list[str]:
     return warnings + [
         f"WARNING: No {what} support" for feature, what in _WARNED if feature not in facts.features
     ]
+
+
+_LOOPBACK = ("::1/128", "127.0.0.0/8")
+
+
+def registry_view(settings: RegistrySettings) -> Json:
+    """OpenAPI RegistryServiceConfig. It knows mirrors of Docker Hub alone."""
+    mirrors = [f"{url.rstrip('/')}/" for url in settings.mirrors.get(DEFAULT_DOMAIN, ())]
+    networks = [one for one in settings.insecure if is_network(one)]
+    hosts = [one for one in settings.insecure if one not in networks]
+    indexes = {DEFAULT_DOMAIN: (mirrors, True), **{host: ([], False) for host in hosts}}
+    return {
+        "InsecureRegistryCIDRs": [*_LOOPBACK, *networks],
+        "IndexConfigs": {
+            name: {
+                "Name": name,
+                "Mirrors": of_it,
+                "Secure": is_secure,
+                "Official": name == DEFAULT_DOMAIN,
+            }
+            for name, (of_it, is_secure) in indexes.items()
+        },
+        "Mirrors": mirrors,
+    }
