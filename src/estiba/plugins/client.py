@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from estiba.model.decoding import from_json
+from estiba.model.decoding import from_json, from_plain
 from estiba.model.errors import Internal, Unavailable
 from estiba.plugins.places import Address
 from estiba.plugins.wire import Connection
@@ -64,6 +64,9 @@ class Client:
     def __init__(self, name: str, address: Address, patience: Patience | None = None) -> None:
         self.name = name
         self.address = address
+        self.is_away = False
+        """Nobody listened there when it was last called."""
+
         self._patience = patience or Patience()
         self._silent_until = 0.0
         self._turns = threading.BoundedSemaphore(_MAX_CALLS)
@@ -104,7 +107,8 @@ class Client:
         if words := _err(answer):
             raise PluginError(words)
         try:
-            return from_json(answer or b"{}", kind)
+            plain = _without_nulls(msgspec.json.decode(answer or b"null"))
+            return from_plain({} if plain is None else plain, kind)
         except (msgspec.DecodeError, RecursionError) as error:
             raise Internal(
                 f"plugin {self.name}: {method}: the answer is not what the protocol says: "
@@ -133,10 +137,12 @@ class Client:
                 try:
                     connection.connect()
                 except _AWAY as error:
+                    self.is_away = True
                     if time.monotonic() + pause >= end:
                         raise Unavailable(self._told(method, error)) from error
                     _log.warning("plugin %s is away: tried again in %.2g s", self.name, pause)
                 else:
+                    self.is_away = False
                     return self._ask(connection, method, body)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 if isinstance(error, TimeoutError):
@@ -179,6 +185,15 @@ class Client:
         else:
             why = str(error)[:_MAX_SHOWN] or type(error).__name__
         return f"plugin {self.name}: {method}: {_printable(why)}: is the plugin running?"
+
+
+def _without_nulls(value: Any) -> Any:
+    """Programs in Go, as Docker and most plugins are, read a null as what is not there."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
 
 
 class _Err(msgspec.Struct, frozen=True):

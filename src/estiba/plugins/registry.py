@@ -84,6 +84,9 @@ class Registry:
         """
         with self._lock:
             found = self._find_managed(name) or self._known.get(name)
+            if found is not None and found.client.is_away and self._has_moved(found):
+                found = None
+                del self._known[name]
             greeting = self._greetings.setdefault(name, _Greeting())
         if found is None:
             found = self._greet_once(name, greeting, is_query)
@@ -156,6 +159,15 @@ class Registry:
         """Whether the engine runs it itself; of one that is switched off its name tells."""
         with self._lock:
             return bool({name, f"{name}:latest"} & self._ever_managed)
+
+    def _has_moved(self, plugin: Plugin) -> bool:
+        """Whether its file names another address by now; never of those the engine runs."""
+        if self._known.get(plugin.name) is not plugin:
+            return False
+        try:
+            return self._places.find(plugin.name) != plugin.client.address
+        except EstibaError:
+            return False
 
     def _find_managed(self, name: str) -> Plugin | None:
         """A tag that is not given is `latest`."""

@@ -108,10 +108,17 @@ def test_what_the_plugin_says_is_told(raw: Raw, client: Client) -> None:
         client.call("VolumeDriver.Create", {}, Thing)
 
 
+@pytest.mark.parametrize("body", [b"", b"null", b'{"Mountpoint": null, "Err": null}'])
+def test_what_is_null_is_not_there(raw: Raw, client: Client, body: bytes) -> None:
+    raw.says(body)
+    assert client.call("VolumeDriver.Path", {}, Thing) == Thing()
+
+
 @pytest.mark.parametrize(
     "body",
     [
         b'{"Mountpoint": 7}',
+        b"[]",
         b'["Mountpoint"]',
         b"not JSON",
         b"\xff\xfe",
@@ -261,6 +268,22 @@ def test_a_plugin_is_greeted_once_and_known_by_what_it_does(tmp_path: Path) -> N
     with pytest.raises(NotFound, match='plugin "red" not found'):
         registry.get("red", VOLUME)
     raw.server.close()
+
+
+def test_one_that_comes_back_elsewhere_is_found_there(tmp_path: Path) -> None:
+    manifest, spec = b'{"Implements": ["VolumeDriver"]}', tmp_path / "blue.spec"
+    first, second = (Raw(tmp_path / f"{n}.socket", manifest) for n in ("first", "second"))
+    registry = Registry(Places((), (tmp_path,)), QUICK)
+    spec.write_text(f"unix://{first.path}")
+    before = registry.get("blue", VOLUME)
+    first.path.unlink()
+    with pytest.raises(Unavailable, match="nobody listens"):
+        before.client.call("VolumeDriver.List", {}, Thing)
+    assert registry.get("blue", VOLUME) is before, "nothing else is known of it"
+    spec.write_text(f"unix://{second.path}")
+    assert registry.get("blue", VOLUME).client.address.path == str(second.path)
+    first.server.close()
+    second.server.close()
 
 
 def test_greeting_one_that_hangs_does_not_keep_others_waiting(tmp_path: Path) -> None:
