@@ -195,6 +195,38 @@ def test_a_health_check_that_takes_too_long_shows_what_it_said(
     assert results[0]["Output"] == "Health check exceeded timeout (2s): one\n"
 
 
+def test_an_image_shows_what_compose_keeps_volumes_by(
+    daemon: PrivateDaemon, client: docker.DockerClient
+) -> None:
+    """docker-compose 1.29 recreates a container with the anonymous volumes it finds there."""
+    box = client.containers.create("busybox")
+    box.commit("declared", changes='VOLUME /data\nENV A=1\nCMD ["top"]')
+    image = daemon.request("GET", "/images/declared/json")[1]
+    shown = image["ContainerConfig"]
+    assert shown["Volumes"] == {"/data": {}}
+    assert shown | image["Config"] == shown
+    client.images.remove("declared")
+
+
+def test_a_health_check_of_no_known_form_is_never_run(client: docker.DockerClient) -> None:
+    made = client.api.create_container("busybox", "top", healthcheck={"test": ["true"]})
+    assert "is never run" in made["Warnings"][0]
+    client.api.start(made)
+    shown = client.api.inspect_container(made)
+    assert shown["Config"]["Healthcheck"]["Test"] == ["true"]
+    assert "Health" not in shown["State"]
+
+
+def test_options_of_addresses_are_null_unless_given(
+    daemon: PrivateDaemon, client: docker.DockerClient
+) -> None:
+    for asked, shown in (({}, None), ({"Options": {}}, {}), ({"Options": {"a": "b"}}, {"a": "b"})):
+        status, made = daemon.request("POST", "/networks/create", {"Name": "n", "IPAM": asked})
+        assert status == 201, made
+        assert client.networks.get(made["Id"]).attrs["IPAM"]["Options"] == shown
+        client.networks.get(made["Id"]).remove()
+
+
 def test_old_versions_show_and_do_what_they_did(daemon: PrivateDaemon, tmp_path: Path) -> None:
     status, image = daemon.request("GET", "/v1.44/images/busybox/json")
     assert status == 200
@@ -322,6 +354,9 @@ def test_dangling_networks_are_those_of_nobody(daemon: PrivateDaemon) -> None:
     assert listed("true") == listed("1") == {"idle", "over"}
     assert listed("false") == {"busy", "bridge", "host", "none"}
     assert daemon.docker("network", "ls", "-f", "dangling=no", check=False).returncode == 1
+    both = ["-f", "dangling=true", "-f", "dangling=false"]
+    done = daemon.docker("network", "ls", *both, check=False)
+    assert b'got more than one value for filter key "dangling"' in done.stderr
     daemon.docker("rm", "-f", "one", "two")
     daemon.docker("network", "rm", "busy", "idle", "over")
 
@@ -410,7 +445,7 @@ def test_an_import_may_be_of_another_platform(daemon: PrivateDaemon) -> None:
     for platform, words in (
         ("%20%20", "is an invalid OS component"),
         ("macos/arm64", "operating system is not supported"),
-        ("nintendo64", "unknown operating system or architecture"),
+        ("nintendo64", "unknown operating system or architecture: invalid argument"),
         ("a/b/c/d", "cannot parse"),
     ):
         status, answer = daemon.request("POST", path + platform, tar)

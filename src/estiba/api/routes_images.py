@@ -59,8 +59,10 @@ class ImageRoutes:
         view = await self._images.inspect(_name(context), _asked(context))
         if context.version < (1, 44):
             view["VirtualSize"] = view["Size"]
-        # Gone from Docker with 1.45, but docker-compose 1.29 asks for the newest and reads it.
-        view |= {"Container": "", "ContainerConfig": msgspec.to_builtins(Config())}
+        # Gone from Docker with 1.45, but docker-compose 1.29 asks for the newest and reads it: of
+        # its volumes those that a new container takes over from the old one.
+        config = msgspec.to_builtins(Config()) | (view["Config"] or {})
+        view |= {"Container": "", "ContainerConfig": config}
         return answer(view)
 
     async def history(self, context: Context) -> HttpResponse:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from estiba.containers.record import Health, ProbeResult
-from estiba.model.container import Config
+from estiba.model.container import Config, HealthConfig
 from estiba.model.errors import EstibaError, InvalidArgument
 
 STARTING = "starting"
@@ -24,6 +24,7 @@ KEPT_RESULTS = 5
 MAX_OUTPUT_BYTES = 4096
 _SECOND_NS = 1_000_000_000
 _LEAST_NS = 1_000_000
+_KINDS = ("NONE", "CMD", "CMD-SHELL")
 
 RunProbe = Callable[[list[str], float], Awaitable[tuple[int, str]]]
 """Runs argv in the container within so many seconds: (exit code, output).
@@ -44,10 +45,15 @@ class HealthPlan:
     start_interval_s: float
 
 
-def plan_health(config: Config) -> HealthPlan | None:
-    """The plan for a container, or None when it has no check.
+def is_unknown(check: HealthConfig) -> bool:
+    """Whether the test is of no form that there is; Docker takes such a check and never runs it."""
+    return bool(check.test) and check.test[0] not in _KINDS
 
-    Raises InvalidArgument for a test of an unknown form or a time below a millisecond.
+
+def plan_health(config: Config) -> HealthPlan | None:
+    """The plan for a container, or None when it has no check: one of an unknown form is never run.
+
+    Raises InvalidArgument for a test without a command or a time below a millisecond.
     """
     check = config.healthcheck
     if check is None:
@@ -62,18 +68,15 @@ def plan_health(config: Config) -> HealthPlan | None:
             raise InvalidArgument(f"{name} in Healthcheck cannot be less than 1ms")
     if check.retries < 0:
         raise InvalidArgument("Retries in Healthcheck cannot be negative")
-    if not check.test or check.test[0] == "NONE":
+    if not check.test or check.test[0] == "NONE" or is_unknown(check):
         return None
     kind, *rest = check.test
-    if kind == "CMD" and rest:
-        argv = rest
-    elif kind == "CMD-SHELL" and len(rest) == 1:
-        argv = [*(config.shell or ["/bin/sh", "-c"]), rest[0]]
-    else:
+    if not rest:
         raise InvalidArgument(
-            f"invalid health check {check.test[:2]}: use NONE, CMD with arguments, "
+            f"invalid health check {check.test}: use NONE, CMD with arguments, "
             "or CMD-SHELL with one string"
         )
+    argv = rest if kind == "CMD" else [*(config.shell or ["/bin/sh", "-c"]), *rest]
     return HealthPlan(
         argv=argv,
         interval_s=(check.interval or 30 * _SECOND_NS) / _SECOND_NS,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from estiba.containers.health import is_unknown
 from estiba.containers.hostfacts import HostFacts
 from estiba.containers.limits import R, named
 from estiba.kernel.cgroup import Feature
@@ -119,6 +120,11 @@ def warnings_for(config: Config, host: HostConfig, facts: HostFacts) -> Iterator
         host.port_bindings and host.network_mode == "host"
     ):
         yield "Published ports are discarded when using host network mode"
+    if config.healthcheck and is_unknown(config.healthcheck):
+        yield (
+            f"The health check begins with {config.healthcheck.test[0][:32]!r} and is never run: "
+            "use NONE, CMD with arguments, or CMD-SHELL with one string."
+        )
     if config.args_escaped:
         yield "ArgsEscaped is for Windows and was discarded."
 

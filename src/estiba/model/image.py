@@ -65,7 +65,9 @@ def parse_platform(text: str, architecture: str) -> Platform:
                 f"OSAndVersion specifier component must match {_PART.pattern}"
             )
     if len(parts) == 1 and parts[0] not in _SYSTEMS | _ARCHITECTURES:
-        raise InvalidArgument(f'"{text[:64]}": unknown operating system or architecture')
+        raise InvalidArgument(
+            f'"{text[:64]}": unknown operating system or architecture: invalid argument'
+        )
     if len(parts) > 3:
         raise InvalidArgument(f'"{text[:64]}": cannot parse platform specifier')
     if len(parts) == 1:

@@ -34,7 +34,7 @@ class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
     enable_ipv4: bool = True
     enable_ipv6: bool = False
     ipam_driver: str = "default"
-    ipam_options: dict[str, str] = {}
+    ipam_options: dict[str, str] | None = None
     pools: list[IpamConfig] = []
     """Of both families; none of a family that is enabled means: choose one."""
 
@@ -59,7 +59,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     ipv4: bool = True
     ipv6: bool = False
     ipam_driver: str = "default"
-    ipam_options: dict[str, str] = {}
+    ipam_options: dict[str, str] | None = None
     pools: list[IpamConfig] = []
     pool_ids: list[str] = []
     """What a plugin that manages the addresses calls the pools, in their order."""

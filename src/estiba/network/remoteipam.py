@@ -59,7 +59,7 @@ class RemoteIpam:
         try:
             space = client.space()
             for config, version in _wanted(spec):
-                pool = client.pool(space, config, version, spec.ipam_options)
+                pool = client.pool(space, config, version, spec.ipam_options or {})
                 ids.append(pool.id)
                 subnet = checked_subnet(pool.pool, version, client.name)
                 pools.append(IpamConfig(subnet=str(subnet)))
@@ -299,7 +299,7 @@ class RemoteAddresses:
             space = client.space()
             for number, config in enumerate(network.pools):
                 version = self._subnets[number].version
-                pool = client.pool(space, config, version, network.ipam_options)
+                pool = client.pool(space, config, version, network.ipam_options or {})
                 self.pool_ids[number] = pool.id
                 client.gateway(pool, config, version)
                 for text in config.auxiliary_addresses.values():

@@ -9,7 +9,14 @@ import pytest
 from estiba.containers.hostfacts import HostFacts
 from estiba.containers.unhonoured import honoured_limits, limit_warnings, warnings_for
 from estiba.kernel.cgroup import Feature
-from estiba.model.container import Config, HostConfig, Resources, ThrottleDevice, WeightDevice
+from estiba.model.container import (
+    Config,
+    HealthConfig,
+    HostConfig,
+    Resources,
+    ThrottleDevice,
+    WeightDevice,
+)
 
 MB = 1 << 20
 RATES = [ThrottleDevice(path="/dev/sda", rate=1)]
@@ -70,3 +77,12 @@ def test_warnings_that_no_kernel_saves_from() -> None:
     assert honoured_limits(Resources(kernel_memory=1), facts()).kernel_memory == 0
     (endless,) = warnings_for(Config(), HostConfig(oom_kill_disable=True), facts())
     assert "no memory limit is set" in endless
+
+
+def test_a_health_check_that_is_never_run_is_told() -> None:
+    for test in ([], ["NONE"], ["CMD", "true"], ["CMD-SHELL", "true"]):
+        config = Config(healthcheck=HealthConfig(test=test))
+        assert not list(warnings_for(config, HostConfig(), facts()))
+    config = Config(healthcheck=HealthConfig(test=["true"]))
+    (told,) = warnings_for(config, HostConfig(), facts())
+    assert told.startswith("The health check begins with 'true' and is never run")

@@ -69,7 +69,7 @@ def test_configs_accepted(config: Config) -> None:
         (Config(stop_signal="SIGFOO"), "invalid signal"),
         (Config(exposed_ports={"http": {}}), "invalid port"),
         (Config(exposed_ports={"80/icmp": {}}), "invalid proto"),
-        (Config(healthcheck=HealthConfig(test=["RUN"])), "invalid health check"),
+        (Config(healthcheck=HealthConfig(test=["CMD"])), "invalid health check"),
     ],
 )
 def test_configs_refused(config: Config, why: str) -> None:

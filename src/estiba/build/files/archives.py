@@ -37,21 +37,21 @@ def is_archive(fd: int) -> bool:
 
 def unpack_archive(
     fd: int,
-    root: int,
-    directory: str,
+    to: int,
     *,
     owner: tuple[int, int] | None,
     limits: Limits,
     cancel: CancelToken,
     shown: str,
 ) -> None:
-    """Into `directory` below the open `root`, which exists. Without `owner` those of the archive.
+    """Into the open directory `to`, which is the archive's root: no link of it leads higher, as
+    in Docker. Without `owner` those of the archive.
 
     Raises InvalidArgument for a damaged or hostile archive, LimitExceeded, Cancelled, OSError.
     """
     os.lseek(fd, 0, os.SEEK_SET)
-    options = UnpackOptions(prefix=os.fsencode(directory.strip("/")), owner=owner, limits=limits)
+    options = UnpackOptions(owner=owner, limits=limits)
     try:
-        unpack(TarReader(Decompressed(FileSource(fd, cancel))), root, options)
+        unpack(TarReader(Decompressed(FileSource(fd, cancel))), to, options)
     except InvalidArgument as error:
         raise InvalidArgument(f"cannot unpack {shown}: {error}") from error

@@ -150,20 +150,22 @@ class _Putting:
             os.close(parent)
 
     def _archive(self, source: int, selected: Selected) -> None:
-        os.close(self._to.directory(self._path))
-        fd = open_in_root(source, selected.path, _FILE)
+        to = self._to.directory(self._path)
         try:
-            unpack_archive(
-                fd,
-                self._root,
-                self._path,
-                owner=self._owner,
-                limits=self._limits,
-                cancel=self._cancel,
-                shown=f'"/{shown_path(selected.path)}"',
-            )
+            fd = open_in_root(source, selected.path, _FILE)
+            try:
+                unpack_archive(
+                    fd,
+                    to,
+                    owner=self._owner,
+                    limits=self._limits,
+                    cancel=self._cancel,
+                    shown=f'"/{shown_path(selected.path)}"',
+                )
+            finally:
+                os.close(fd)
         finally:
-            os.close(fd)
+            os.close(to)
 
     # -- one entry -------------------------------------------------------------------------
 

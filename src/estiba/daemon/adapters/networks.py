@@ -27,7 +27,7 @@ _SCOPES = ("", "local", "global", "swarm")
 
 class _Ipam(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     driver: str = ""
-    options: dict[str, str] = {}
+    options: dict[str, str] | None = None
     config: list[IpamConfig] = []
 
 
@@ -67,6 +67,8 @@ class NetworkAdapter:
             test = tests.get(name)
             if test is None:
                 raise InvalidArgument(f"invalid filter '{name}'")
+            if name == "dangling" and len(set(values)) > 1:
+                raise InvalidArgument('got more than one value for filter key "dangling"')
             combine = all if name == "label" else any
             records = [r for r in records if combine(test(r, value) for value in values)]
         return [network_view(record) for record in records]

@@ -261,6 +261,14 @@ def test_archives_are_unpacked_with_their_owners(source: Path, tree: Path) -> No
     assert os.listdir(tree / "whole") == ["a.tar"]
 
 
+def test_links_of_an_archive_lead_nowhere_above_its_destination(source: Path, tree: Path) -> None:
+    members = [link("up", ".."), member("up/a", data=b"x"), link("top", "/"), member("top/b")]
+    (source / "a.tar").write_bytes(archive(*members))
+    copy(source, tree, "a.tar", to="/new/deep", unpacks=True)
+    assert sorted(os.listdir(tree / "new/deep")) == ["a", "b", "top", "up"]
+    assert os.listdir(tree / "new") == ["deep"]
+
+
 def test_limits_of_archives(source: Path, tree: Path) -> None:
     (source / "a.tar").write_bytes(archive(member("f", data=bytes(100_000))))
     with pytest.raises(LimitExceeded):
