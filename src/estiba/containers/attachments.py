@@ -50,6 +50,9 @@ def plan_networks(
     if config.network_disabled:
         mode = "none"
     wanted = _by_name(networking, find)
+    shares = mode == "host" or mode.startswith(OF_CONTAINER)
+    if shares and any(settings.mac_address for settings in wanted.values()):
+        raise InvalidArgument("conflicting options: mac-address and the network mode")
     if mode.startswith(OF_CONTAINER):
         if wanted:
             raise InvalidArgument(
@@ -157,10 +160,12 @@ def _out_of_place(text: str, network: NetworkRecord) -> Iterator[str]:
 
 
 def _is_address(text: str, version: int) -> bool:
+    """An IPv4 address in the clothes of an IPv6 one is neither."""
     try:
-        return ipaddress.ip_address(text).version == version
+        address = ipaddress.ip_address(text)
     except ValueError:
         return False
+    return address.version == version and not getattr(address, "ipv4_mapped", None)
 
 
 def _check_interfaces(chosen: dict[str, EndpointSettings]) -> None:

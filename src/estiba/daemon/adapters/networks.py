@@ -177,6 +177,8 @@ class NetworkAdapter:
 def network_view(record: NetworkRecord) -> Json:
     """OpenAPI Network, without those connected to it."""
     pools = [msgspec.to_builtins(pool) for version in (4, 6) for pool in _pools(record, version)]
+    if record.ipam_driver == "null":
+        pools = [{"Subnet": "0.0.0.0/0"}]
     return {
         "Name": record.name,
         "Id": record.id,
