@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from tests.kernel.network.private_host import (
 from tests.kernel.network.rulesets import CORPUS, TABLE, load, load_ufw, mirrored, restore
 from tests.support.daemon import wait_until
 
+from estiba.kernel.netns import run_in_netns
 from estiba.network.firewall import hostpolicy
 from estiba.network.networks import Networks
 from estiba.network.record import NetworkSpec, PortRequest
@@ -320,8 +324,8 @@ def test_old_iptables_tables_are_read_too(web: Host, monkeypatch: pytest.MonkeyP
 def documented() -> list[str]:
     """The examples of docs/firewall.md, for the table of the tests' engine."""
     page = Path(__file__).parents[3] / "docs" / "firewall.md"
-    block = page.read_text().partition("```sh\n")[2].partition("```")[0]
-    lines = [line for line in block.splitlines() if not line.startswith("#")]
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = [line for line in "".join(blocks).splitlines() if not line.startswith("#")]
     return [line.replace("estiba_estiba0", TABLE) for line in lines]
 
 
@@ -331,7 +335,8 @@ def test_the_examples_of_the_documentation(web: Host) -> None:
     subnet = web.networks.network("dual").pools[0].subnet
     here = web.networks.sandbox_path("web")
     for command in documented():
-        run("sh", "-c", command.replace("198.51.100.0/24", "198.51.100.0/31"))
+        small = command.replace("198.51.100.0/24", "198.51.100.0/31").replace("over 1000", "over 9")
+        run("sh", "-c", small)
     # Port 8080 for one network only.
     assert not web.is_blocked(web.outside, HOST_ADDRESS, 8080)
     assert web.is_blocked(neighbour, HOST_ADDRESS, 8080)
@@ -355,3 +360,15 @@ def test_the_examples_of_the_documentation(web: Host) -> None:
     source = [subnet, "via", HOST_ADDRESS, "src", "203.0.113.5"]
     web.command(neighbour, "ip", "route", "change", *source)
     assert web.is_blocked(neighbour, endpoint.ip_address, 80)
+    # A bound for the connections of one container.
+    with ExitStack() as stack:
+
+        def connect() -> None:
+            client = stack.enter_context(socket.socket())
+            client.settimeout(0.4)
+            client.connect((OUTSIDE_ADDRESS, 26))
+
+        with pytest.raises(TimeoutError):
+            for _ in range(50):
+                run_in_netns(here, connect)
+        assert not web.is_blocked(None, OUTSIDE_ADDRESS, 25), "the host is not counted"

@@ -55,7 +55,7 @@ _LATER_FRAGMENTS = (
     "exthdr frag exists frag frag-off != 0 return",
 )
 _FLOW_SIZE = 8192
-"""Of one container and family. The kernel sets aside 16 bytes for each at once."""
+"""Of one container and family: about a megabyte when they are full."""
 
 _TCP_S = "3h"
 """Longer than the two hours after which TCP asks whether the other end is alive."""
