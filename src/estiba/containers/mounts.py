@@ -89,7 +89,9 @@ def plan_mounts(
     for destination in config.volumes:
         path = destination_of(destination)
         if path not in plans and path not in tmpfs:
-            plans[path] = anonymous(path, new_name)
+            plan = anonymous(path, new_name)
+            driver = host.volume_driver or plan.driver
+            plans[path] = msgspec.structs.replace(plan, driver=driver)
     _map_owners(plans, parse_annotation(host.annotations))
     return sorted(plans.values(), key=lambda plan: plan.destination)
 

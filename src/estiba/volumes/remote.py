@@ -71,7 +71,7 @@ class RemoteVolumes:
         """Asked once; one that cannot say is `local`, as in Docker."""
         if not self._scope:
             try:
-                found = self._ask("Capabilities", None, _Capabilities)
+                found = self._ask("Capabilities", {}, _Capabilities)
             except PluginError:
                 self._scope = "local"
             else:

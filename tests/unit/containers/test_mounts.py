@@ -95,6 +95,12 @@ def test_an_image_by_mount() -> None:
     )
 
 
+def test_volumes_without_a_name_are_of_the_container_s_driver() -> None:
+    host = HostConfig(volume_driver="nfs", binds=["vol:/a"])
+    assert [plan.driver for plan in planned(host, volumes=["/b"])] == ["nfs", "nfs"]
+    assert [plan.driver for plan in planned(volumes=["/b"])] == ["local"]
+
+
 @pytest.mark.parametrize(
     ("host", "idmap"),
     [
