@@ -156,6 +156,12 @@ class Conversation:
         try:
             self._near.sendall(b"?")
             self._far.recv(1)
+        except OSError:
+            return False
+        return self.is_answered()
+
+    def is_answered(self) -> bool:
+        try:
             self._far.sendall(b"!" * 100_000)
             left = 100_000
             while left:

@@ -354,6 +354,18 @@ def test_who_asks_too_much_harms_nobody_else(guarded: GuardedHost) -> None:
     assert guarded.reaches(guarded.box("other"), db.ip_address, 53, socket.SOCK_DGRAM)
 
 
+def test_answers_are_awaited_over_a_restart(guarded: GuardedHost) -> None:
+    guarded.make("app")
+    guarded.allow("app", "default closed\nallow from=name-web to=name-db")
+    db = guarded.join("db", "app")
+    guarded.join("web", "app")
+    with Conversation(guarded.box("web"), guarded.box("db"), db.ip_address) as talk:
+        assert talk.goes_on()
+        guarded.again()
+        guarded.networks.restore(guarded.endpoints)
+        assert talk.is_answered(), "though the one who asked says nothing more"
+
+
 def test_no_number_of_short_connections_is_too_many(guarded: GuardedHost) -> None:
     guarded.make("app")
     guarded.allow("app", "default closed\nallow from=network to=name-db")
