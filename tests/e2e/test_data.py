@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,18 @@ def test_a_volume_whose_files_are_gone_can_be_removed(daemon: PrivateDaemon) -> 
     data.parent.rmdir()
     daemon.docker("volume", "rm", "gone")
     assert "gone" not in daemon.docker("volume", "ls", "-q").stdout.decode().split()
+
+
+@pytest.mark.parametrize(("path", "first"), [("/", "/"), ("/.", "./"), ("/bin", "bin/")])
+def test_the_whole_root_is_copied(
+    daemon: PrivateDaemon, tmp_path: Path, path: str, first: str
+) -> None:
+    daemon.docker("create", "--name", "all", "busybox")
+    content = daemon.request("GET", f"/containers/all/archive?path={path}")[1]
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        names = archive.getnames()
+    assert len(names) > 100 and all(name.startswith(first) for name in names[1:])
+    place = tmp_path / "new"
+    daemon.docker("cp", f"all:{path}", str(place))
+    assert any(place.rglob("sh"))
+    daemon.docker("rm", "all")

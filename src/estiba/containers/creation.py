@@ -55,6 +55,8 @@ class Defaults:
     no_new_privileges: bool
     shm_bytes: int
     data_root: str
+    ipc_mode: str = "private"
+    cgroupns_mode: str = ""
     seccomp: str = ""
     """A profile as JSON, or unconfined; empty is the engine's own."""
 
@@ -144,6 +146,8 @@ def _inherit(host: HostConfig, defaults: Defaults) -> HostConfig:
         init=defaults.init if host.init is None else host.init,
         ulimits=[*host.ulimits, *inherited],
         security_opt=security,
+        ipc_mode=host.ipc_mode or defaults.ipc_mode,
+        cgroupns_mode=host.cgroupns_mode or defaults.cgroupns_mode,
         shm_size=host.shm_size or defaults.shm_bytes,
     )
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from estiba.containers.validate import check_log
-from estiba.daemon.flags import DEFAULT_CONFIG_FILE, LOG_LEVELS, parser
+from estiba.daemon.flags import DEFAULT_CONFIG_FILE, LOG_LEVELS, WITHOUT_EFFECT, parser
 from estiba.daemon.registry_config import registry_settings
 from estiba.distribution.settings import RegistrySettings
 from estiba.model.container import HostConfig, LogConfig, Ulimit
@@ -40,16 +40,9 @@ _NAMES_IN_FILE = {
     "authorization-plugins": "authorization-plugin",
     "labels": "label",
     "dns-opts": "dns-opt",
+    "exec-opts": "exec-opt",
+    "storage-opts": "storage-opt",
 }
-_WITHOUT_EFFECT = frozenset(
-    """
-    api-cors-header bridge-accept-fwmark cgroup-parent-mode containerd
-    default-cgroupns-mode default-ipc-mode exec-opts experimental features
-    ip6tables iptables live-restore oom-score-adjust selinux-enabled shutdown-timeout
-    storage-driver storage-opts userland-proxy userland-proxy-path
-    """.split()
-)
-"""Settings of dockerd's that mean nothing here: read, and named in the log."""
 _POOL = re.compile(r"base=([^,]+),size=(\d+)")
 
 
@@ -107,6 +100,10 @@ class DaemonConfig:
     no_new_privileges: bool = False
     cgroup_parent: str = "/estiba"
     default_shm_bytes: int = 64 << 20
+    default_ipc_mode: str = "private"
+    default_cgroupns_mode: str = ""
+    """Empty is `private`, but for privileged containers on cgroup v1 `host`."""
+
     log_level: str = "info"
     allowed_hosts: list[str] = field(default_factory=list)
     build_cache_bytes: int | None = 0
@@ -165,14 +162,17 @@ def _merge(flags: dict[str, object], content: dict[str, object]) -> dict[str, ob
         if option.startswith("--")
     }
     merged = {name.replace("_", "-"): value for name, value in flags.items()}
+    for name in WITHOUT_EFFECT & merged.keys():
+        _log.warning("the setting --%s has no effect here", name)
+        del merged[name]
     proxies = content.get("proxies")
     if isinstance(proxies, dict):
         content = {**content, **proxies}
         del content["proxies"]
     for key, value in content.items():
         name = _NAMES_IN_FILE.get(key, key)
-        if key in _WITHOUT_EFFECT:
-            _log.warning("the setting %s has no effect here", key)
+        if name in WITHOUT_EFFECT:
+            _log.warning("the setting %s has no effect here", name)
             continue
         if name == "builder":
             merged[name] = value
@@ -215,6 +215,13 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
     def flag(name: str, default: bool) -> bool:
         return bool(merged.get(name, default))
 
+    def one_of(name: str, *values: str) -> str:
+        value = text(name, values[0])
+        if value not in values:
+            known = " or ".join(filter(None, values))
+            raise InvalidArgument(f"invalid {name} {value[:32]!r}: use {known}")
+        return value
+
     options = dict(_pair(item, "log-opt") for item in many("log-opt"))
     driver = text("log-driver", "json-file")
     if driver in ("json-file", "local"):
@@ -243,7 +250,7 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         icc=flag("icc", True),
         ip_masquerade=flag("ip-masq", True),
         host_binding_ip=text("ip", "0.0.0.0"),
-        publish_policy=_publish_policy(text("publish-policy", "host")),
+        publish_policy=one_of("publish-policy", *PUBLISH_POLICIES),
         address_pools=[_pool(item) for item in many("default-address-pool")],
         runtimes=runtimes,
         default_runtime=text("default-runtime", "crun"),
@@ -265,6 +272,8 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         no_new_privileges=flag("no-new-privileges", False),
         cgroup_parent=text("cgroup-parent", "/estiba"),
         default_shm_bytes=int(text("default-shm-size", str(64 << 20))),
+        default_ipc_mode=one_of("default-ipc-mode", "private", "shareable"),
+        default_cgroupns_mode=one_of("default-cgroupns-mode", "", "private", "host"),
         log_level="debug" if merged.get("debug") else text("log-level", "info"),
         allowed_hosts=many("allow-host"),
         build_cache_bytes=_build_cache_bytes(merged.get("builder")),
@@ -302,12 +311,6 @@ def _tls(merged: dict[str, object]) -> TlsConfig | None:
         key=Path(str(merged.get("tlskey", home / "key.pem"))),
         verify=verify,
     )
-
-
-def _publish_policy(text: str) -> str:
-    if text not in PUBLISH_POLICIES:
-        raise InvalidArgument(f"invalid publish-policy {text[:32]!r}: use host or open")
-    return text
 
 
 def _pair(text: str, what: str) -> tuple[str, str]:

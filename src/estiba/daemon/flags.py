@@ -9,6 +9,16 @@ from pathlib import Path
 DEFAULT_CONFIG_FILE = Path("/etc/estiba/daemon.json")
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
+WITHOUT_EFFECT = frozenset(
+    """
+    api-cors-header bridge-accept-fwmark cgroup-parent-mode containerd containerd-namespace
+    containerd-plugins-namespace exec-opt experimental features ip6tables iptables live-restore
+    oom-score-adjust selinux-enabled shutdown-timeout storage-driver storage-opt userland-proxy
+    userland-proxy-path
+    """.split()
+)
+"""Settings of dockerd's that mean nothing here: read, and named in the log."""
+
 Add = Callable[..., argparse.Action]
 
 
@@ -21,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
     )
     for group in (_places, _networks, _containers, _clients, _registries, _others):
         group(cli.add_argument)
+    for name in sorted(WITHOUT_EFFECT):
+        cli.add_argument(f"--{name}", nargs="?", action="append", help=argparse.SUPPRESS)
     return cli
 
 
@@ -78,6 +90,8 @@ def _containers(add: Add) -> None:
     add("--seccomp-profile", metavar="FILE", help="default profile, builtin or unconfined")
     add("--no-new-privileges", action="store_true")
     add("--cgroup-parent", metavar="PATH")
+    add("--default-ipc-mode", metavar="MODE", help="private or shareable")
+    add("--default-cgroupns-mode", metavar="MODE", help="private or host")
     add("--default-shm-size", type=int, metavar="BYTES")
     add("--label", action="append", metavar="KEY=VALUE")
 

@@ -178,6 +178,8 @@ def _defaults(config: DaemonConfig) -> Defaults:
         ulimits=config.default_ulimits,
         no_new_privileges=config.no_new_privileges,
         shm_bytes=config.default_shm_bytes,
+        ipc_mode=config.default_ipc_mode,
+        cgroupns_mode=config.default_cgroupns_mode,
         data_root=str(config.data_root),
         seccomp=read_seccomp(config.seccomp_profile),
     )

@@ -67,14 +67,16 @@ def stat_path(root: int, path: str, shown: str = "") -> dict[str, Any]:
 def get_path(root: int, path: str, shown: str = "") -> Iterator[bytes]:
     """A tar of the file or directory; its entries are named after the last part of the path.
 
-    A path that ends in `/.` gives the directory's content under `.`; `shown` as above.
+    A path that ends in `/.` gives the directory's content under `.`, and `/` everything under
+    names that begin with a slash, which clients replace; `shown` as above.
     Raises NotFound, InvalidArgument when the path leads through a file.
     """
     parent, name = _open_parent(root, path)
     try:
         _lstat(parent, name, path)
-        named = posixpath.basename(posixpath.normpath(shown or path))
-        yield from pack_member(parent, name, "." if path.endswith("/.") else named or ".")
+        is_content = path == "." or path.endswith("/.")
+        named = "." if is_content else posixpath.basename(posixpath.normpath(shown or path))
+        yield from pack_member(parent, name, named)
     finally:
         os.close(parent)
 

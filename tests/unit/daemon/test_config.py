@@ -64,3 +64,17 @@ def test_addresses_of_ipv6(tmp_path: Path) -> None:
     for bad in ("base=fd12::/64,size=48", "base=10.0.0.1/8,size=24", "base=10.0.0.0/8,size=31"):
         with pytest.raises(InvalidArgument, match="invalid address pool"):
             loaded(tmp_path, "--default-address-pool", bad)
+
+
+def test_modes_that_containers_inherit(tmp_path: Path) -> None:
+    config = loaded(tmp_path, "--default-ipc-mode", "shareable", default_cgroupns_mode="host")
+    assert (config.default_ipc_mode, config.default_cgroupns_mode) == ("shareable", "host")
+    with pytest.raises(InvalidArgument, match="default-ipc-mode 'host': use private or shareable"):
+        loaded(tmp_path, default_ipc_mode="host")
+
+
+def test_what_means_nothing_here_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flags = ["--userland-proxy=false", "--experimental", "--live-restore", "--exec-opt", "a=b"]
+    assert loaded(tmp_path, *flags, exec_opts=["c=d"], iptables=False) == DaemonConfig()
+    for name in ("userland-proxy", "experimental", "live-restore", "exec-opt", "iptables"):
+        assert f"{name} has no effect here" in caplog.text

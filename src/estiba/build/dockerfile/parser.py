@@ -126,7 +126,9 @@ def _nothing_to_build(lines: list[str], has_args: bool) -> DockerfileError:
     place = Span(Position(last, 1), Position(last, 1))
     if has_args:
         return DockerfileError(place, "no FROM below the ARGs", "FROM and a stage to build")
-    return DockerfileError(place, "the file has no instructions", "FROM first")
+    if not lines:
+        return DockerfileError(place, "the Dockerfile cannot be empty", "FROM first")
+    return DockerfileError(place, "file with no instructions", "FROM first")
 
 
 def _warnings(line: LogicalLine) -> list[Warning]:

@@ -12,8 +12,8 @@ from estiba.model.errors import InvalidArgument
 
 F = "FROM x\n"
 CASES = {
-    "": "1:1: the file has no instructions: expected FROM first",
-    "# nothing\n\n": "2:1: the file has no instructions",
+    "": "1:1: the Dockerfile cannot be empty: expected FROM first",
+    "# nothing\n\n": "2:1: file with no instructions",
     "ARG a=1\n": "1:1: no FROM below the ARGs",
     "RUN a\nFROM x": "1:1: RUN before any FROM: expected FROM, or ARG above it",
     F + "RUM a": "2:1: unknown instruction RUM (did you mean RUN?): expected ADD, ARG",
