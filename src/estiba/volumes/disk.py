@@ -34,10 +34,12 @@ _PATIENCE_S = 24 * 3600.0
 _ROOM_BYTES = 1 << 20
 _FREE_S, _FREE_LOOK_S = 5.0, 0.05
 
-_SUPERBLOCK = struct.Struct("<4xI50xH36xI236xI")
-"""s_blocks_count at 4 and 336, s_state at 58, s_feature_incompat at 96
+_SUPERBLOCK = struct.Struct("<4xI48xHH36xI236xI")
+"""s_blocks_count at 4 and 336, s_magic at 56, s_state at 58, s_feature_incompat at 96
 (Documentation/filesystems/ext4/super.rst)."""
 
+_MAGIC = 0xEF53
+_NO_FILE_SYSTEM = (errno.EINVAL, errno.EBADMSG, errno.EUCLEAN)
 _VALID, _ERRORS, _NEEDS_RECOVERY = 0x1, 0x2, 0x4
 
 
@@ -102,7 +104,12 @@ class Disk:
             point.mkdir(mode=0o700, exist_ok=True)
             with attached(path, block_bytes=_BLOCK_BYTES) as device:
                 failpoint.hit("volumes.disk-attached")
-                mount(str(device), point, "ext4", 0, "discard")
+                try:
+                    mount(str(device), point, "ext4", 0, "discard")
+                except OSError as error:
+                    if error.errno not in _NO_FILE_SYSTEM:
+                        raise
+                    raise _damaged(path, f"mount: {error.strerror}") from error
         failpoint.hit("volumes.disk-mounted")
         return point
 
@@ -153,9 +160,15 @@ class _Superblock:
 
 
 def _superblock(path: Path) -> _Superblock:
+    """Raises DataLoss for a file that is cut off or overwritten."""
     with path.open("rb") as file:
         file.seek(1024)
-        low, state, features, high = _SUPERBLOCK.unpack(file.read(_SUPERBLOCK.size))
+        data = file.read(_SUPERBLOCK.size)
+    if len(data) < _SUPERBLOCK.size:
+        raise _damaged(path, "its file is cut off")
+    low, magic, state, features, high = _SUPERBLOCK.unpack(data)
+    if magic != _MAGIC:
+        raise _damaged(path, "its file does not begin as ext4 does")
     in_order = state & _VALID and not state & _ERRORS and not features & _NEEDS_RECOVERY
     return _Superblock(int(high) << 32 | int(low), bool(in_order))
 
@@ -194,7 +207,11 @@ def _check(path: Path, holding: int, *options: str) -> None:
     argv = [program, "-p", *options, str(path)]
     code, said = programs.run(argv, holding=holding, timeout_s=_PATIENCE_S)
     if code & ~0x3:
-        raise DataLoss(
-            f"the volume's file system is damaged ({said or f'e2fsck: exit code {code}'}): save a "
-            f"copy of {path}, then mend it with `e2fsck {path}`"
-        )
+        raise _damaged(path, said or f"e2fsck: exit code {code}")
+
+
+def _damaged(path: Path, how: str) -> DataLoss:
+    return DataLoss(
+        f"the volume's file system is damaged ({how}): save a copy of {path}, then mend it with "
+        f"`e2fsck {path}`"
+    )

@@ -134,11 +134,27 @@ def test_an_unclean_end_is_mended(volumes: Volumes, tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_a_ruined_disk_is_not_mounted(volumes: Volumes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("offset", "data", "size"),
+    [
+        (0, bytes(1 << 16), None),
+        (0, os.urandom(1 << 16), None),
+        (0, b"", 1000),
+        (0, b"", 0),
+        (1024 + 24, b"\xff\xff", None),  # the size of its blocks
+    ],
+    ids=["zeroed", "overwritten", "cut off", "emptied", "odd"],
+)
+def test_a_ruined_disk_is_not_mounted(
+    volumes: Volumes, tmp_path: Path, offset: int, data: bytes, size: int | None
+) -> None:
     volumes.create("ruin", options=SIZE)
     image = tmp_path / "volumes/ruin/_disk.ext4"
     with image.open("r+b") as file:
-        file.write(bytes(1 << 16))
+        file.seek(offset)
+        file.write(data)
+        if size is not None:
+            file.truncate(size)
     with pytest.raises(DataLoss, match=r"damaged.*save a copy of .*_disk\.ext4"):
         volumes.mount("ruin", user="one")
     assert not is_attached(image)
