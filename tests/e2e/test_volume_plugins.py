@@ -187,8 +187,9 @@ def test_the_engine_starts_without_a_plugin_that_has_volumes(world: World) -> No
     daemon.docker("volume", "rm", "orphan")
 
 
+@pytest.mark.parametrize("socket_stays", [False, True])
 def test_force_forgets_a_volume_whose_plugin_is_gone(
-    make_daemon: Callable[..., PrivateDaemon], tmp_path: Path
+    make_daemon: Callable[..., PrivateDaemon], tmp_path: Path, socket_stays: bool
 ) -> None:
     folder = tmp_path / "plugins"
     plugin = PluginProcess("volumes", folder / "gone.sock", tmp_path / "gone")
@@ -198,7 +199,8 @@ def test_force_forgets_a_volume_whose_plugin_is_gone(
     daemon.docker("volume", "create", "-d", "gone", "old")
     daemon.stop()
     plugin.kill()
-    plugin.socket.unlink()
+    if not socket_stays:
+        plugin.socket.unlink()
     daemon.start()
     assert daemon.docker("volume", "rm", "old", check=False).returncode == 1
     daemon.docker("volume", "rm", "-f", "old")

@@ -21,7 +21,14 @@ import msgspec
 from estiba.kernel import failpoint
 from estiba.kernel.confined import open_in_root, opened_plain, opened_root
 from estiba.kernel.trees import opened_directory
-from estiba.model.errors import Conflict, EstibaError, Internal, InvalidArgument, NotFound
+from estiba.model.errors import (
+    Conflict,
+    EstibaError,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
 from estiba.model.ids import new_id
 from estiba.store import Store
 from estiba.volumes.catalog import Catalog
@@ -335,8 +342,8 @@ class Volumes:
     def _remove_data(self, record: VolumeRecord, force: bool) -> None:
         try:
             self.driver(record.driver).remove(record.name)
-        except NotFound:
-            # Gone by hand, or with `force` a driver that is gone as a whole.
+        except (NotFound, Unavailable):
+            # Gone by hand, or with `force` a driver that is gone as a whole or does not answer.
             if record.driver != LOCAL and not force:
                 raise
 
