@@ -72,6 +72,7 @@ install_by_apt() {
     for name; do
         case "$name" in
         docker.io) systemctl disable -q docker.service docker.socket containerd.service || true ;;
+        firewalld) systemctl disable -q firewalld.service || true ;;
         docker-registry) systemctl disable -q docker-registry.service || true ;;
         esac
     done

@@ -371,4 +371,4 @@ def test_the_examples_of_the_documentation(web: Host) -> None:
         with pytest.raises(TimeoutError):
             for _ in range(50):
                 run_in_netns(here, connect)
-        assert not web.is_blocked(None, OUTSIDE_ADDRESS, 25), "the host is not counted"
+        assert not web.is_blocked(None, OUTSIDE_ADDRESS, 25, 5), "the host is not counted"
