@@ -202,7 +202,7 @@ def _files(
     is_split = output.splits if output.splits is not None else len(records) > 1
     if len(records) > 1 and not is_split:
         raise InvalidArgument("the files of several platforms need a directory each")
-    with parts.images.leases.held({layer for record in records for layer in record.layers}):
+    with parts.images.kept(*records):
         for record in records:
             prefix = f"{platform_directory(record.platform)}/" if is_split else ""
             with (

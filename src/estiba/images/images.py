@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import msgspec
@@ -193,6 +194,17 @@ class Images:
         except BaseException:
             self.leases.release(leased)
             raise
+
+    @contextmanager
+    def kept(self, *records: ImageRecord) -> Iterator[None]:
+        """What these images need stays meanwhile; what is removed until then goes at the end."""
+        needed = {digest for record in records for digest in record.needed()}
+        try:
+            with self.leases.held(needed):
+                yield
+        finally:
+            if any(self.get(record.id) is None for record in records):
+                removal.collect(self)
 
     def held_layer(self, diff_id: Digest) -> LayerInfo | None:
         """The layer, leased for the caller; None, and no lease, when it is not here."""

@@ -201,7 +201,7 @@ class _Push:
         subject = Descriptor(
             media_type=document.media_type, digest=document.digest, size=len(document.body)
         )
-        with self.images.leases.held(record.needed()):
+        with self.images.kept(record):
             referrers = referrers_of(self.images, record, subject, self.reference.familiar_name)
         for referrer in referrers:
             kind = referrer.predicate_type
@@ -231,7 +231,7 @@ class _Push:
     def _image(self, record: ImageRecord) -> Generator[Progress, None, Form]:
         """Sends the blobs; returns the form whose manifest may follow them."""
         lost: set[Digest] = set()
-        with self.images.leases.held([*record.layers, *record.blobs]):
+        with self.images.kept(record):
             for _ in range(MAX_ROUNDS):
                 uploads = Uploads(
                     self.images, self.repository, self.pusher.settings, self.credentials, lost

@@ -51,8 +51,7 @@ def save(
         with images.lock:
             chosen = choose(images, names, platforms)
             records = {record.id: record for one in chosen for record in one.records}.values()
-            needed = {digest for record in records for digest in record.needed()}
-            leases.enter_context(images.leases.held(needed))
+            leases.enter_context(images.kept(*records))
         yield from _Archive(images, _Options()).write(chosen, form)
         for record in records:
             images.usage.note(record.id)
@@ -73,8 +72,7 @@ def archive(
     `layers` is how they are compressed; `annotations` go into the manifests. Raises NotFound,
     DataLoss.
     """
-    needed = {digest for record in records for digest in record.needed()}
-    with images.leases.held(needed):
+    with images.kept(*records):
         options = _Options(layers, dict(annotations or {}))
         yield from _Archive(images, options).write([Chosen(records, tags)], form)
 
