@@ -76,6 +76,21 @@ def test_creating_twice_is_one_volume(empty: PrivateDaemon) -> None:
     assert create(empty, "ram", DriverOpts=options) == (201, ram)
 
 
+def test_a_nameless_one_goes_with_the_last_that_has_it(empty: PrivateDaemon) -> None:
+    def volumes() -> int:
+        return len(empty.request("GET", "/volumes")[1]["Volumes"] or [])
+
+    empty.docker("create", "--name", "first", "-v", "/data", "busybox")
+    for name in "second", "third":
+        empty.docker("create", "--name", name, "--volumes-from", "first", "busybox")
+    empty.docker("rm", "-v", "second")
+    assert volumes() == 1
+    empty.docker("rm", "first")
+    assert volumes() == 1
+    empty.docker("rm", "-v", "third")
+    assert volumes() == 0
+
+
 def test_a_nameless_one_is_anonymous(empty: PrivateDaemon) -> None:
     status, answer = create(empty, "")
     assert status == 201

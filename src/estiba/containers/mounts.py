@@ -265,4 +265,5 @@ def _inherited(text: str, find: Callable[[str], ContainerRecord]) -> Iterable[Mo
     for plan in find(name).mounts:
         if plan.type in ("volume", "bind", "image"):
             rw = plan.rw and mode != "ro"
-            yield msgspec.structs.replace(plan, rw=rw, no_copy=True, anonymous=False)
+            # Nameless volumes stay so: with the last container that has one it goes.
+            yield msgspec.structs.replace(plan, rw=rw, no_copy=True)
