@@ -316,6 +316,8 @@ def test_old_clients_give_one_network_and_one_mac_address(daemon: PrivateDaemon)
         status, answer = daemon.request("POST", f"/v{version}/containers/create?name=web", body)
         assert status == 201, answer
         assert any("MacAddress" in text for text in answer["Warnings"]) is warned
+        old = daemon.request("GET", "/v1.43/containers/web/json")[1]
+        assert old["NetworkSettings"]["Networks"]["blue"]["Aliases"] == ["a"]
         daemon.docker("start", "web")
         assert networks(daemon, "web")["blue"]["MacAddress"] == "02:42:0a:ab:08:08"
         old = daemon.request("GET", "/v1.43/containers/web/json")[1]

@@ -168,12 +168,18 @@ class ContainerRoutes:
 
 
 def _inspect_as_of(view: dict[str, Any], version: tuple[int, int]) -> dict[str, Any]:
-    """Old versions had the MAC address in Config, and the short id among the aliases."""
+    """Old versions had the MAC address in Config, and the short id among the aliases.
+
+    The latter from the first start on: by it docker-compose 1.29 sees whether it still has to
+    connect a container with its links and link-local addresses.
+    """
     networks = view["NetworkSettings"]["Networks"]
     if version < _NO_CONTAINER_MAC_SINCE:
         main = networks.get(view["HostConfig"]["NetworkMode"], {})
         view["Config"]["MacAddress"] = main.get("MacAddress", "")
-    for name, endpoint in networks.items() if version < _DNS_NAMES_APART_SINCE else ():
+    was_started = not view["State"]["StartedAt"].startswith("0001-")
+    shows_id = version < _DNS_NAMES_APART_SINCE and was_started
+    for name, endpoint in networks.items() if shows_id else ():
         if name not in ("bridge", "host", "none"):
             short = view["Id"][:12]
             endpoint["Aliases"] = [*(endpoint["Aliases"] or []), short]

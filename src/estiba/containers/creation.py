@@ -104,7 +104,6 @@ def decide_creation(
     if config.working_dir:
         config = msgspec.structs.replace(config, working_dir=normpath(config.working_dir))
     networks = plan_networks(config, host, request.networking, find_network)
-    config = msgspec.structs.replace(config, mac_address="")
     warnings += attachment_warnings(networks, find_network)
     container_id = new_id()
     record = ContainerRecord(

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import msgspec
+
 from estiba.containers.attachments import check_endpoint
 from estiba.containers.record import AttachedNetwork, ContainerRecord
 from estiba.model.container import OF_CONTAINER, EndpointSettings
@@ -70,6 +72,9 @@ def plan_connection(
         if "none" in (other.name, network.name):
             raise InvalidArgument(NONE)
     _check_interface(record, settings)
+    if not settings.mac_address and network.name == record.host_config.network_mode:
+        # The container-wide one, which old clients give: it outlives leaving the main network.
+        settings = msgspec.structs.replace(settings, mac_address=record.config.mac_address)
     return AttachedNetwork(network=network.name, requested=settings)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from tests.support.records import make_record
 
 from estiba.containers.joining import Way, plan_connection, plan_disconnection, port_bearer
 from estiba.containers.record import AttachedNetwork, ContainerRecord
-from estiba.model.container import EndpointSettings, HostConfig
+from estiba.model.container import Config, EndpointSettings, HostConfig
 from estiba.model.errors import (
     Conflict,
     EstibaError,
@@ -55,6 +56,19 @@ def test_a_network_is_joined() -> None:
     assert net == AttachedNetwork(network="blue", requested=settings)
     # One that is gone meanwhile stands in nobody's way.
     assert plan_connection(on("gone"), find("blue"), settings, find) == net
+
+
+def test_the_address_of_the_container_is_the_main_networks_again() -> None:
+    """docker-compose 1.29 leaves the main network and joins it anew before the first start."""
+    record = on("bridge", mode="blue", state="created")
+    record = msgspec.structs.replace(record, config=Config(mac_address="02:42:0a:00:00:01"))
+    net = plan_connection(record, find("blue"), EndpointSettings(), find)
+    assert net is not None and net.requested.mac_address == "02:42:0a:00:00:01"
+    own = EndpointSettings(mac_address="02:42:0a:00:00:02")
+    net = plan_connection(record, find("blue"), own, find)
+    assert net is not None and net.requested == own
+    net = plan_connection(on("gone"), find("blue"), EndpointSettings(), find)
+    assert net is not None and not net.requested.mac_address
 
 
 def test_joining_twice_is_refused_while_it_runs() -> None:
