@@ -227,6 +227,16 @@ def test_options_of_addresses_are_null_unless_given(
         client.networks.get(made["Id"]).remove()
 
 
+def test_a_restarted_container_tells_when_it_ended_before(
+    daemon: PrivateDaemon, box: Container
+) -> None:
+    assert daemon.inspect(box.id)["State"]["FinishedAt"] == "0001-01-01T00:00:00Z"
+    box.restart(timeout=0)
+    state = daemon.inspect(box.id)["State"]
+    assert state["Status"] == "running"
+    assert state["FinishedAt"] > "0002-"
+
+
 def test_old_versions_show_and_do_what_they_did(daemon: PrivateDaemon, tmp_path: Path) -> None:
     status, image = daemon.request("GET", "/v1.44/images/busybox/json")
     assert status == 200

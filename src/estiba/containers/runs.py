@@ -102,7 +102,6 @@ class Runs:
                 pending,
                 state=target,
                 started_ns=time.time_ns(),
-                finished_ns=0,
                 exit_code=0,
                 error="",
                 oom_killed=False,
