@@ -71,6 +71,19 @@ def test_the_docker_client_with_a_dockerfile_from_stdin(daemon: PrivateDaemon) -
     assert daemon.run("stdin:1", "cat", "/x") == "x\n"
 
 
+def test_the_docker_client_with_a_folder_and_a_dockerfile_from_stdin(
+    daemon: PrivateDaemon, context: Path
+) -> None:
+    """The client's archive then ends right after its last file, without padding."""
+    done = subprocess.run(
+        ["docker", "build", "-q", "-t", "cli:f", "-f", "-", str(context)], check=False,
+        input=b"FROM busybox\nCOPY f /other\n", capture_output=True, timeout=60 * PATIENCE,
+        env={**daemon.client_environment(), "DOCKER_BUILDKIT": "0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert daemon.run("cli:f", "cat", "/other") == "file\n"
+
+
 @pytest.fixture
 def client(daemon: PrivateDaemon) -> Iterator[docker.DockerClient]:
     made = docker.DockerClient(base_url=f"unix://{daemon.socket}", timeout=int(60 * PATIENCE))

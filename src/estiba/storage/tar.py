@@ -106,7 +106,11 @@ class TarReader:
         while self.data():
             pass
         if self._padding:
-            self._keep(self._read_exact(self._padding))
+            # The docker client's archive ends within the last padding after `build -f -`.
+            self._keep(padding := self._read_upto(self._padding))
+            if len(padding) < self._padding:
+                self._read_trailer()
+                return None
             self._padding = 0
         pax: dict[bytes, bytes] = {}
         name = link = b""

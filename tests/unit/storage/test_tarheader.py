@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from estiba.model.errors import InvalidArgument
 from estiba.storage.tar import Entry, Kind, TarReader
 from estiba.storage.tarheader import END, Member, header, sparse_map
 
@@ -116,3 +117,13 @@ def _with_data(entry: Entry, reader: TarReader) -> tuple[bytes, int, bytes]:
             plain[offset : offset + len(piece)] = piece
             offset, length = offset + len(piece), length - len(piece)
     return entry.name, entry.size, bytes(plain)
+
+
+def test_the_last_padding_may_be_missing_but_no_data() -> None:
+    whole = header(Member(b"one", Kind.FILE, 0o644, 0, 0, size=5)) + b"first"
+    for archive in (whole, whole + bytes(100), whole + bytes(507), whole + bytes(507) + END):
+        reader = TarReader(io.BytesIO(archive))
+        assert [(entry.name, bytes(reader.data())) for entry in reader] == [(b"one", b"first")]
+        assert reader.trailer == archive[len(whole) :]
+    with pytest.raises(InvalidArgument, match="cut off"):
+        list(TarReader(io.BytesIO(whole[:-1])))
