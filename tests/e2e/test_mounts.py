@@ -341,3 +341,11 @@ def test_an_image_is_mounted_read_only_and_kept(daemon: PrivateDaemon, runtime: 
     below = ("--mount", "type=image,src=busybox,dst=/img,image-subpath=nowhere")
     done = daemon.docker("run", "--rm", *below, "busybox", "true", check=False)
     assert b"cannot access path" in done.stderr
+
+
+def test_nobody_is_warned_of_a_propagation_that_he_did_not_ask_for(daemon: PrivateDaemon) -> None:
+    over = str(daemon.root)
+    made = daemon.docker("create", "--name", "over", "-v", f"{over}:/host:ro", "busybox")
+    assert made.stderr == b""
+    assert daemon.inspect("over")["Mounts"][0]["Propagation"] == "rslave"
+    daemon.docker("rm", "over")

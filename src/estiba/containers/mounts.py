@@ -235,7 +235,7 @@ def _settled(plan: MountPlan, data_root: str, read_only_recursive: bool) -> Moun
     if plan.type != "bind":
         return plan
     propagation = plan.propagation
-    if _overlap(plan.source, data_root):
+    if overlap(plan.source, data_root):
         propagation = propagation or "rslave"
         if propagation not in ("rslave", "rshared"):
             raise InvalidArgument(
@@ -251,7 +251,7 @@ def _settled(plan: MountPlan, data_root: str, read_only_recursive: bool) -> Moun
     )
 
 
-def _overlap(one: str, other: str) -> bool:
+def overlap(one: str, other: str) -> bool:
     """Whether one path is, or lies in, the other."""
     return posixpath.commonpath((one, other)) in (one, other)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.containers.hostfiles import NAMES, HostFiles
+from estiba.containers.mounts import overlap
 from estiba.containers.pins import open_source, pin
 from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord, MountPlan
@@ -155,8 +156,13 @@ class Sources:
         return plan.type == "volume" and self.volumes.is_confined(plan.driver)
 
     def warnings(self, record: ContainerRecord) -> Iterator[str]:
-        """Says which binds will not see later mounts of the host, though they ask for them."""
+        """Says which binds will not see later mounts of the host, though they ask for them.
+
+        Those over the engine's own data are slaves by themselves, and not told of.
+        """
         for plan in record.mounts:
+            if plan.propagation == "rslave" and overlap(plan.source, str(self.paths.data_root)):
+                continue
             kind = plan.propagation.removeprefix("r")
             enough = {"shared": {"shared"}, "slave": {"shared", "master"}}.get(kind)
             if enough is not None and not enough & peers_of(Path(plan.source)):
