@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,21 @@ def test_the_whole_root_is_copied(
     daemon.docker("cp", f"all:{path}", str(place))
     assert any(place.rglob("sh"))
     daemon.docker("rm", "all")
+
+
+def test_host_gateway_is_what_the_daemon_says(
+    make_daemon: Callable[..., PrivateDaemon], tmp_path: Path
+) -> None:
+    daemon = make_daemon("--host-gateway-ip", "192.0.2.9", "--default-ipc-mode", "shareable")
+    daemon.start()
+    daemon.import_busybox()
+    assert daemon.run("--add-host", "me:host-gateway", "busybox", "grep", "me", "/etc/hosts") == (
+        "192.0.2.9\tme\n"
+    )
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN grep me /etc/hosts > /out\n")
+    build = ["docker", "build", "--add-host", "me:host-gateway", "-t", "told", str(tmp_path)]
+    environment = {**daemon.client_environment(), "DOCKER_BUILDKIT": "0"}
+    subprocess.run(build, env=environment, capture_output=True, check=True)
+    assert "192.0.2.9" in daemon.run("told", "cat", "/out")
+    daemon.docker("create", "--name", "modes", "busybox")
+    assert daemon.inspect("modes")["HostConfig"]["IpcMode"] == "shareable"

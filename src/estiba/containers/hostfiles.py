@@ -44,6 +44,9 @@ class HostFiles:
     paths: Paths
     resolver: Resolver = field(default_factory=Resolver)
     linked: Linked = lambda _record: {}
+    host_gateway: str = ""
+    """What `host-gateway` stands for in extra hosts; empty is the bridge's own address."""
+
     _changing: threading.Lock = field(default_factory=threading.Lock)
 
     def owner(self, record: ContainerRecord) -> str:
@@ -67,7 +70,7 @@ class HostFiles:
             domainname=record.config.domainname,
             addresses=_addresses(endpoints),
             extra_hosts=host.extra_hosts,
-            host_gateway="127.0.0.1" if shares_host else gateway,
+            host_gateway=self.host_gateway or ("127.0.0.1" if shares_host else gateway),
             **({"base": _read(_HOSTS)} if shares_host else {}),
         )
         texts = {

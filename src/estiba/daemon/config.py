@@ -91,6 +91,7 @@ class DaemonConfig:
     max_concurrent_downloads: int = 3
     max_concurrent_uploads: int = 5
     labels: list[str] = field(default_factory=list)
+    host_gateway: str = ""
     dns: list[str] = field(default_factory=list)
     dns_options: list[str] = field(default_factory=list)
     dns_search: list[str] = field(default_factory=list)
@@ -263,6 +264,7 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         max_concurrent_downloads=max(1, int(text("max-concurrent-downloads", "3"))),
         max_concurrent_uploads=max(1, int(text("max-concurrent-uploads", "5"))),
         labels=many("label"),
+        host_gateway=_address(text("host-gateway-ip", "")),
         dns=many("dns"),
         dns_options=many("dns-opt"),
         dns_search=many("dns-search"),
@@ -311,6 +313,13 @@ def _tls(merged: dict[str, object]) -> TlsConfig | None:
         key=Path(str(merged.get("tlskey", home / "key.pem"))),
         verify=verify,
     )
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text)) if text else ""
+    except ValueError as error:
+        raise InvalidArgument(f"invalid host-gateway-ip: {error}") from None
 
 
 def _pair(text: str, what: str) -> tuple[str, str]:

@@ -171,7 +171,7 @@ def build_core(config: DaemonConfig) -> Core:
         return engine.linked(record)
 
     resolver = Resolver(config.dns, config.dns_options, config.dns_search, names.serves)
-    host_files = HostFiles(paths, resolver, linked)
+    host_files = HostFiles(paths, resolver, linked, config.host_gateway)
     sources = Sources(paths, volumes, host_files, find, snapshots.mount_layers, snapshots.view)
     specs = SpecMaker(
         host=profiles.read_host(),
@@ -264,6 +264,7 @@ def _build_engine(
             ulimits=config.default_ulimits,
             seccomp=read_seccomp(config.seccomp_profile),
             no_new_privileges=config.no_new_privileges,
+            host_gateway=config.host_gateway,
             dns=tuple(config.dns),
             dns_options=tuple(config.dns_options),
             dns_search=tuple(config.dns_search),

@@ -72,6 +72,7 @@ def _networks(add: Add) -> None:
         metavar="POLICY",
         help="host: the host's firewall decides about published ports; open: they are open",
     )
+    add("--host-gateway-ip", metavar="IP", help="what host-gateway stands for in extra hosts")
     add("--dns", action="append", metavar="IP")
     add("--dns-opt", action="append", metavar="OPTION")
     add("--dns-search", action="append", metavar="DOMAIN")

@@ -73,6 +73,12 @@ def test_modes_that_containers_inherit(tmp_path: Path) -> None:
         loaded(tmp_path, default_ipc_mode="host")
 
 
+def test_what_host_gateway_stands_for(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "--host-gateway-ip", "fd00:0::1").host_gateway == "fd00::1"
+    with pytest.raises(InvalidArgument, match="host-gateway-ip"):
+        loaded(tmp_path, host_gateway_ip="here")
+
+
 def test_what_means_nothing_here_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     flags = ["--userland-proxy=false", "--experimental", "--live-restore", "--exec-opt", "a=b"]
     assert loaded(tmp_path, *flags, exec_opts=["c=d"], iptables=False) == DaemonConfig()

@@ -32,6 +32,7 @@ class Defaults:
     ulimits: Sequence[Ulimit] = ()
     seccomp: str = ""
     no_new_privileges: bool = False
+    host_gateway: str = ""
     dns: Sequence[str] = ()
     dns_options: Sequence[str] = ()
     dns_search: Sequence[str] = ()

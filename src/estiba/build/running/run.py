@@ -195,7 +195,7 @@ class Run:
                 hostname,
                 addresses=[endpoint.ip_address] if endpoint else [],
                 extra_hosts=request.extra_hosts,
-                host_gateway=_gateway(endpoint),
+                host_gateway=defaults.host_gateway or _gateway(endpoint),
                 **({"base": _read(_HOST_HOSTS)} if shares_host else {}),
             ),
             "resolv.conf": render_resolv_conf(
