@@ -33,6 +33,7 @@ RIGHTLY = (
     "No such container",
     "does not exist locally",
     "is using its referenced image",
+    "is being used by running container",
     "must be forced",
 )
 

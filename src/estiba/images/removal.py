@@ -33,16 +33,19 @@ def remove(
     *,
     force: bool,
     in_use: InUse,
+    running: InUse = lambda _: [],
     platforms: Sequence[Platform] = (),
 ) -> Answers:
     """Untags, and removes the image with its last tag, as `docker rmi` does.
 
     Of several platforms under one name all go, or those asked for.
-    Raises NotFound, or Conflict when containers use it.
+    Raises NotFound, or Conflict when containers use it. What running containers use can be
+    untagged by name only, whatever `force` says.
     """
     with images.lock:
         record = images.resolve(name, platforms[0] if platforms else None)
         if images.id_of(name) == record.id:
+            _check_not_running(record, running(record.id))
             return _remove_by_id(images, record, in_use(record.id), force=force)
         reference = parse_reference(name)
         chosen = [
@@ -115,6 +118,14 @@ def _check_unused(record: ImageRecord, users: list[str], *, force: bool, by_id: 
         raise Conflict(
             f'conflict: unable to remove repository reference "{what}" (must force) - '
             f"container {users[0]} is using its referenced image {record.id[7:19]}"
+        )
+
+
+def _check_not_running(record: ImageRecord, running: list[str]) -> None:
+    if running:
+        raise Conflict(
+            f"conflict: unable to delete {record.id[7:19]} (cannot be forced) - image is being "
+            f"used by running container {running[0]}"
         )
 
 

@@ -22,7 +22,7 @@ from estiba.images.images import Images, Naming, NewImage
 from estiba.images.loading import load
 from estiba.images.saving import save
 from estiba.model.digest import Digest
-from estiba.model.errors import EstibaError, NotFound
+from estiba.model.errors import Conflict, EstibaError, NotFound
 from estiba.model.image import Platform
 from estiba.model.reference import parse_reference
 from estiba.storage.content import ContentStore
@@ -179,6 +179,20 @@ def test_what_is_removed_while_it_is_saved_goes_after_it(images: Images, tmp_pat
     removal.remove(images, "x:1", force=True, in_use=lambda _: [])
     assert len(b"".join(pieces)) > 4096
     assert_empty(images)
+
+
+def test_what_runs_keeps_its_image_from_being_forced_away_by_id(
+    images: Images, tmp_path: Path
+) -> None:
+    list(load(images, layout("x", [tar_of("a")]), tmp_path / "work"))
+    (record,) = images.list_all()
+    users = {"in_use": lambda _: ["stopped", "runs"], "running": lambda _: ["runs"]}
+    with pytest.raises(Conflict, match=r"cannot be forced.*running container runs"):
+        removal.remove(images, record.id, force=True, **users)
+    assert images.list_all() == [record]
+    assert removal.remove(images, "x:1", force=True, **users) == [{"Untagged": "x:1"}]
+    users["running"] = lambda _: []
+    assert removal.remove(images, record.id, force=True, **users) == []
 
 
 def assert_empty(images: Images) -> None:

@@ -60,9 +60,11 @@ class ImageQueries:
             for record in records
         ]
 
-    def _users(self) -> dict[Digest, list[str]]:
+    def _users(self, *, only_running: bool = False) -> dict[Digest, list[str]]:
         users: dict[Digest, list[str]] = {}
         for container in self.engine.records():
+            if only_running and not container.state.is_up:
+                continue
             mounted = {Digest(plan.source) for plan in container.mounts if plan.type == "image"}
             for image in {container.image_id} | mounted:
                 users.setdefault(image, []).append(container.id[:12])
@@ -155,13 +157,14 @@ class ImageQueries:
     ) -> list[Json]:
         if not name.strip():
             raise InvalidArgument("image name cannot be blank")
-        users = self._users()
+        users, running = self._users(), self._users(only_running=True)
         removed = await run_blocking(
             removal.remove,
             self.images,
             name,
             force=force,
             in_use=lambda digest: users.get(digest, []),
+            running=lambda digest: running.get(digest, []),
             platforms=platforms,
         )
         return [dict(entry) for entry in removed]
