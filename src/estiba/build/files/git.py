@@ -164,7 +164,14 @@ def _fetch(git: Git, source: GitSource, resolved: Resolved, shown: str) -> str:
     if resolved.ref:
         wanted = resolved.ref
         spec = wanted if wanted == "HEAD" else f"+{wanted}:{_tracking(wanted)}"
-        git.run("fetch", "--quiet", _DEPTH, "--no-tags", "origin", spec, shown=shown)
+        command = ("fetch", "--quiet", "--no-tags", "origin", spec)
+        try:
+            git.run(*command, _DEPTH, shown=shown)
+        except Unavailable as error:
+            if "shallow" not in error.message:
+                raise
+            # A server of plain files (gitprotocol-http(5), "dumb") has all of it or nothing.
+            git.run(*command, shown=shown)
     else:
         try:
             git.run("fetch", "--quiet", _DEPTH, "--no-tags", "origin", resolved.commit, shown=shown)

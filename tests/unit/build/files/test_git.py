@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import threading
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -308,3 +310,27 @@ def test_a_host_without_git_is_told(
     monkeypatch.setattr(gitcommand, "_PATH", "/nonexistent")
     with pytest.raises(FailedPrecondition, match="git is not installed on the engine's host"):
         load(server, into)
+
+
+def test_a_server_of_plain_files_will_do(repository: Path, tmp_path: Path) -> None:
+    """As any web server is for a bare repository after `git update-server-info`."""
+    run_git(repository, "tag", "v1")
+    bare = tmp_path / "plain" / "r.git"
+    bare.parent.mkdir()
+    run_git(tmp_path, "clone", "--quiet", "--bare", str(repository), str(bare))
+    run_git(bare, "update-server-info")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=bare.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        try:
+            for number, end in enumerate(("", "#main", "#v1", f"#{'d' * 40}")):
+                into = tmp_path / f"plain{number}"
+                into.mkdir()
+                source = parse_git_url(f"http://127.0.0.1:{web.server_port}/r.git{end}")
+                if "dd" in end:
+                    with pytest.raises(NotFound):
+                        check_out(source, into)
+                else:
+                    assert names(check_out(source, into).root) == ["Dockerfile", "d", "d/f"]
+        finally:
+            web.shutdown()
