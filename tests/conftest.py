@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from tests.support.daemon import PrivateDaemon
 from tests.support.leaks import HostState, assert_clean
 from tests.support.scripted import ScriptedServer, scripted
 from tests.support.served import Served
+
+
+def pytest_configure() -> None:
+    """A shell ignores it for what runs with "&", and all programs of tests would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -180,6 +180,8 @@ def test_renaming_reaches_those_who_keep_names(host: Host) -> None:
     heard: list[str] = []
 
     class Observer:
+        def joining(self, network: object, endpoint: object) -> None: ...
+
         def joined(self, network: object, endpoint: object) -> None:
             heard.append(f"joined {endpoint.container_name} {endpoint.dns_names}")  # type: ignore[attr-defined]
 
