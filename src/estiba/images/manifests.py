@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from estiba.distribution.content import INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES
-from estiba.model.decoding import from_plain
+from estiba.model.decoding import from_plain, without_nulls
 from estiba.model.digest import Digest, parse_digest
 from estiba.model.errors import InvalidArgument, LimitExceeded, NotFound
 from estiba.model.image import (
@@ -19,7 +19,6 @@ from estiba.model.image import (
     Index,
     Manifest,
     Platform,
-    without_nulls,
 )
 
 T = TypeVar("T", Manifest, Index)

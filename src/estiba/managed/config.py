@@ -8,9 +8,8 @@ from typing import Any
 
 import msgspec
 
-from estiba.model.decoding import from_plain
+from estiba.model.decoding import from_plain, without_nulls
 from estiba.model.errors import InvalidArgument, LimitExceeded
-from estiba.model.image import without_nulls
 
 MEDIA_CONFIG = "application/vnd.docker.plugin.v1+json"
 MAX_BYTES = 1 << 20

@@ -14,6 +14,9 @@ import msgspec
 
 T = TypeVar("T")
 
+_NULLS_DEPTH = 8
+"""No member that is read lies deeper."""
+
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 _lock = threading.Lock()
 
@@ -28,6 +31,19 @@ def from_plain(value: Any, kind: type[T]) -> T:
     """From what JSON was decoded to already. Raises msgspec.ValidationError."""
     _decoder(kind)
     return msgspec.convert(value, kind)
+
+
+def without_nulls(value: Any, depth: int = _NULLS_DEPTH) -> Any:
+    """`value` without members that are null; what lies deeper than `depth` stays as it is."""
+    if depth == 0:
+        return value
+    if isinstance(value, dict):
+        return {
+            key: without_nulls(item, depth - 1) for key, item in value.items() if item is not None
+        }
+    if isinstance(value, list):
+        return [without_nulls(item, depth - 1) for item in value]
+    return value
 
 
 def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:

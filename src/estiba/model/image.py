@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import msgspec
 
 from estiba.model.container import HealthConfig
-from estiba.model.decoding import from_json, from_plain
+from estiba.model.decoding import from_json, from_plain, without_nulls
 from estiba.model.digest import Digest
 from estiba.model.errors import InvalidArgument
 
@@ -16,10 +15,6 @@ MEDIA_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"
 MEDIA_CONFIG = "application/vnd.oci.image.config.v1+json"
 MEDIA_LAYER = "application/vnd.oci.image.layer.v1.tar"
-
-
-_NULLS_DEPTH = 8
-"""No member that is read lies deeper."""
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -175,16 +170,3 @@ def parse_config(data: bytes | str) -> ImageConfig:
         return from_json(data, ImageConfig)
     except msgspec.ValidationError:
         return from_plain(without_nulls(msgspec.json.decode(data)), ImageConfig)
-
-
-def without_nulls(value: Any, depth: int = _NULLS_DEPTH) -> Any:
-    """`value` without members that are null; what lies deeper than `depth` stays as it is."""
-    if depth == 0:
-        return value
-    if isinstance(value, dict):
-        return {
-            key: without_nulls(item, depth - 1) for key, item in value.items() if item is not None
-        }
-    if isinstance(value, list):
-        return [without_nulls(item, depth - 1) for item in value]
-    return value

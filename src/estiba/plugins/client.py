@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from estiba.model.decoding import from_json, from_plain
+from estiba.model.decoding import from_json, from_plain, without_nulls
 from estiba.model.errors import Internal, Unavailable
 from estiba.plugins.places import Address
 from estiba.plugins.wire import Connection
@@ -107,7 +107,8 @@ class Client:
         if words := _err(answer):
             raise PluginError(words)
         try:
-            plain = _without_nulls(msgspec.json.decode(answer or b"null"))
+            # Programs in Go, as Docker and most plugins are, read a null as what is not there.
+            plain = without_nulls(msgspec.json.decode(answer or b"null"))
             return from_plain({} if plain is None else plain, kind)
         except (msgspec.DecodeError, RecursionError) as error:
             raise Internal(
@@ -185,15 +186,6 @@ class Client:
         else:
             why = str(error)[:_MAX_SHOWN] or type(error).__name__
         return f"plugin {self.name}: {method}: {_printable(why)}: is the plugin running?"
-
-
-def _without_nulls(value: Any) -> Any:
-    """Programs in Go, as Docker and most plugins are, read a null as what is not there."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    return value
 
 
 class _Err(msgspec.Struct, frozen=True):

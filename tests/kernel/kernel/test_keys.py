@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.disks import ext4
 
 from estiba.kernel import fscrypt
 from estiba.kernel.keyring import read_user_key
-from estiba.kernel.loop import attached
-from estiba.kernel.mounts import mount, unmount
 
 pytestmark = pytest.mark.kernel
 
@@ -22,15 +21,8 @@ pytestmark = pytest.mark.kernel
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     """The root of a file system that encrypts."""
-    image, point = tmp_path / "image", tmp_path / "point"
-    with image.open("wb") as file:
-        file.truncate(16 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "encrypt", "-b", "4096", image], check=True)
-    point.mkdir()
-    with attached(image) as device:
-        mount(str(device), point, "ext4")
-    yield point
-    unmount(point)
+    with ext4(tmp_path, 16 << 20, "-O", "encrypt", "-b", "4096") as root:
+        yield root
 
 
 def test_files_are_readable_while_the_key_is_there(place: Path) -> None:

@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.daemon import wait_until
+from tests.support.disks import ext4
 
 from estiba.kernel.files import sync_file_system
-from estiba.kernel.loop import attached, is_attached
-from estiba.kernel.mounts import mount, unmount
 
 _WRITER = """
 import os, sys
@@ -32,16 +30,8 @@ os.kill(os.getpid(), 9)
 
 @pytest.fixture
 def small_blocks(tmp_path: Path) -> Iterator[Path]:
-    image, point = tmp_path / "image", tmp_path / "point"
-    with image.open("wb") as file:
-        file.truncate(64 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-b", "1024", "-m", "0", image], check=True)
-    point.mkdir()
-    with attached(image) as device:
-        mount(str(device), point, "ext4")
-    yield point
-    unmount(point)
-    wait_until(lambda: not is_attached(image), what="the disk to go")
+    with ext4(tmp_path, 64 << 20, "-b", "1024", "-m", "0") as root:
+        yield root
 
 
 def test_it_is_opened_and_written_after_a_kill(small_blocks: Path) -> None:

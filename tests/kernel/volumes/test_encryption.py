@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 from tests.support.daemon import wait_until
+from tests.support.disks import ext4
 from tests.support.leaks import HostState
 from tests.support.stored import killed, opened
 
 from estiba.kernel import fscrypt
-from estiba.kernel.loop import attached, is_attached
-from estiba.kernel.mounts import mount, unmount
 from estiba.model.errors import DataLoss, FailedPrecondition, InvalidArgument
 from estiba.volumes.volumes import Volumes
 
@@ -224,16 +223,8 @@ def test_a_key_of_the_keyring(volumes: Volumes) -> None:
 @pytest.fixture
 def encrypting(tmp_path: Path) -> Iterator[Path]:
     """A root on a file system that offers fscrypt."""
-    image, point = tmp_path / "disk", tmp_path / "point"
-    with image.open("wb") as file:
-        file.truncate(64 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "encrypt", image], check=True)
-    point.mkdir()
-    with attached(image) as device:
-        mount(str(device), point, "ext4")
-    yield point
-    unmount(point)
-    wait_until(lambda: not is_attached(image), what="the disk to go")
+    with ext4(tmp_path, 64 << 20, "-O", "encrypt") as root:
+        yield root
 
 
 def test_the_kernel_forgets_the_key_with_the_last_user(encrypting: Path) -> None:
