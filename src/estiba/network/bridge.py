@@ -186,9 +186,9 @@ class BridgeDriver:
             self._links.add_pair(live.record, live.index, endpoint, attachment.sandbox)
         failpoint.hit("network.veth-made")
         setup = setup_of(endpoint, attachment.default_route, is_in_host=live.record.owns_bridge)
-        configure(attachment.sandbox, setup)
-        # The port, whose opening gives the bridge its carrier.
-        self._links.settle_carrier(endpoint.host_interface, live.record.bridge)
+        # The opening of the port gives the bridge its carrier.
+        ends = (endpoint.host_interface, live.record.bridge)
+        configure(attachment.sandbox, setup, lambda: self._links.settle_carrier(*ends))
         failpoint.hit("network.veth-configured")
 
     def _is_whole(self, live: _Live) -> bool:

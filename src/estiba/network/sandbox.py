@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,22 +79,26 @@ class Setup:
     sysctls: Mapping[str, str] = field(default_factory=dict)
 
 
-def configure(sandbox: Path, setup: Setup) -> None:
+def configure(sandbox: Path, setup: Setup, open_port: Callable[[], None] | None = None) -> None:
     """Gives the container's end its addresses, brings it up and routes by the gateways.
+
+    Where something outside has to be opened once it is up, `open_port` does that, and then the
+    addresses are announced, so that nobody goes on with the MAC of whoever had them before.
 
     Raises InvalidArgument for a setting that the kernel does not have or take.
     """
-    run_in_netns(sandbox, lambda: _configure(setup))
+    run_in_netns(sandbox, lambda: _configure(setup, open_port))
 
 
-def _configure(setup: Setup) -> None:
+def _configure(setup: Setup, open_port: Callable[[], None] | None) -> None:
     name = setup.interface
     if any(address.version == 6 for address in setup.addresses):
         # Never waited for: nobody else has the address (IFA_F_NODAD, and for link-local ones).
         _write(f"net/ipv6/conf/{name}/accept_dad", "0")
         _write(f"net/ipv6/conf/{name}/disable_ipv6", "0")
     with NetlinkSocket() as handle:
-        index = rtnetlink.get_link(handle, name).index
+        link = rtnetlink.get_link(handle, name)
+        index = link.index
         requests = [rtroutes.add_address(index, address) for address in setup.addresses]
         requests.append(rtnetlink.set_link(name, up=True))
         if setup.is_in_host and (algorithm := unpaced()):
@@ -112,6 +116,11 @@ def _configure(setup: Setup) -> None:
         requests += [rtroutes.add_route(index, to, gateway) for to, gateway in routes]
         handle.execute(*requests)
         rtnetlink.settle_carrier(handle, name)
+        if open_port is not None:
+            open_port()
+            # What the kernel announced when the link came up met a closed port. It does so again
+            # for a MAC that is set, be it the same.
+            handle.execute(rtnetlink.set_link(name, mac=link.mac))
     for key, value in setup.sysctls.items():
         # The name of an interface may have dots itself.
         parts = (part.replace(".", "/") for part in key.split(f".{name}."))

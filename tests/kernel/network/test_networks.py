@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from dataclasses import replace
 from ipaddress import ip_interface
+from pathlib import Path
 
 import pytest
 from tests.kernel.network.private_host import HOST_ADDRESS, OUTSIDE_ADDRESS, Host
@@ -14,7 +15,7 @@ from tests.support.daemon import wait_until
 from estiba.kernel import rtnetlink, rtroutes
 from estiba.kernel.netlink import NetlinkSocket
 from estiba.kernel.netns import run_in_netns
-from estiba.model.container import EndpointSettings
+from estiba.model.container import EndpointIpamConfig, EndpointSettings
 from estiba.model.errors import (
     AlreadyExists,
     Conflict,
@@ -80,20 +81,37 @@ def test_an_address_in_use_is_refused(host: Host) -> None:
 
 
 def test_an_address_comes_back_with_another_mac_at_once(host: Host) -> None:
-    """The host hears of it before it has asked, which it would not do for seconds."""
-    one = host.attach("one", settings=fixed("172.17.0.60"))
-    host.serve(host.networks.sandbox_path("one"), 80)
-    assert host.ask(None, "172.17.0.60", 80)
+    """Host and neighbours hear of it before they have asked, which they would not for seconds."""
+    config = [IpamConfig(subnet="10.9.0.0/24"), IpamConfig(subnet="fd09::/64")]
+    host.networks.create(NetworkSpec(name="blue", enable_ipv6=True, pools=config))
+    both = ("10.9.0.60", "fd09::60")
+    settings = EndpointSettings(
+        ipam_config=EndpointIpamConfig(ipv4_address=both[0], ipv6_address=both[1])
+    )
+    host.attach("other", "blue")
+    askers = (None, host.networks.sandbox_path("other"))
+    one = host.attach("one", "blue", settings=settings)
+    for address in both:
+        host.serve(host.networks.sandbox_path("one"), 80, address=address)
+        for asker in askers:
+            assert host.ask(asker, address, 80)
+            assert one.mac_address in neighbours(host, asker, address)
     host.networks.disconnect("one", one)
-    two = host.attach("two", settings=fixed("172.17.0.60"))
-    wait_until(lambda: two.mac_address in neighbour("172.17.0.60"), what="the new neighbour")
-    host.serve(host.networks.sandbox_path("two"), 80)
-    assert host.ask(None, "172.17.0.60", 80)
+    wait_until(
+        lambda: not Path("/sys/class/net", one.host_interface).exists(), what="its link's end"
+    )
+    two = host.attach("two", "blue", settings=settings)
+    for address in both:
+        for asker in askers:
+            wait_until(
+                lambda a=asker, b=address: two.mac_address in neighbours(host, a, b),
+                what=f"the new neighbour {address} of {asker or 'the host'}",
+                deadline_s=3,
+            )
 
 
-def neighbour(address: str) -> str:
-    words = ["ip", "neigh", "show", address]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+def neighbours(host: Host, where: Path | None, address: str) -> str:
+    return host.command(where, "ip", "neigh", "show", address)
 
 
 def test_everything_twice_is_harmless(host: Host) -> None:
