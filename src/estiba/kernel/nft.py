@@ -1,7 +1,8 @@
 """nftables through libnftables, in the nft language: one call is one atomic transaction.
 
-One library context serves all threads under a lock. After a command that failed it is
-replaced, because libnftables 1.0 keeps objects of the failed batch in its cache.
+Contexts may be used from any thread, one after the other: libnftables is not made for several
+threads, whatever the contexts. After a command that failed a context is replaced, because
+libnftables 1.0 keeps objects of the failed batch in its cache.
 What others do to the ruleset is watched by netlink, not by polling.
 """
 
@@ -35,13 +36,15 @@ _SETTLED_MS = 100
 _OVERDUE_S = 0.8
 _MISSING = re.compile(r"No such file or directory")
 
+_library_lock = threading.Lock()
+"""Contexts share a cache of link names, which each command frees, and the matches of iptables."""
+
 
 class Nft:
     """A libnftables context; `run` and `list_json` may be called from any thread."""
 
     def __init__(self) -> None:
         self._library = _load()
-        self._lock = threading.Lock()
         self._context: int | None = None
 
     def run(self, commands: str) -> None:
@@ -72,13 +75,13 @@ class Nft:
         self._execute(commands, flags=0, dry=True)
 
     def close(self) -> None:
-        with self._lock:
+        with _library_lock:
             self._discard()
 
     def _execute(
         self, commands: str, *, flags: int, dry: bool = False, changes: bool = True
     ) -> bytes:
-        with self._lock:
+        with _library_lock:
             if self._context is None:
                 self._context = self._library.nft_ctx_new(0)
                 self._library.nft_ctx_buffer_output(self._context)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,3 +38,29 @@ def test_a_batch_is_done_wholly_or_not_at_all(namespace: Path) -> None:
         nft.close()
 
     run_in_netns(namespace, inside)
+
+
+_MANY_AT_ONCE = """
+from threading import Thread
+from estiba.kernel.nft import Nft
+
+def work():
+    nft = Nft()
+    for _ in range(3000):
+        assert 'iif "lo" accept' in nft.list_text("list table inet host")
+    nft.close()
+
+Nft().run('add table inet host\\nadd chain inet host c\\nadd rule inet host c iif "lo" accept')
+threads = [Thread(target=work) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_several_threads_read_rules_that_name_a_link_by_its_number(namespace: Path) -> None:
+    """As Debian's own /etc/nftables.conf does: the library has one list of links for all."""
+    command = [sys.executable, "-c", _MANY_AT_ONCE]
+    done = run_in_netns(namespace, lambda: subprocess.run(command, capture_output=True, text=True))
+    assert (done.returncode, done.stderr) == (0, "")

@@ -30,8 +30,8 @@ _SHOWN = 3
 class HostPolicy:
     """`text` is what the engine's table is to hold; only the firewall sets it.
 
-    It has a library context of its own: reading a large ruleset takes long, and no container
-    waits for it.
+    It has a library context of its own, so that the firewall's lock is free while it reads: a set
+    of a hundred thousand addresses takes 0.3 s.
     """
 
     def __init__(self, table: str, *, obey: bool) -> None:
