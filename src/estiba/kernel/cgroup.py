@@ -26,6 +26,7 @@ from estiba.kernel.cgroup_stats import (
     V2Reader,
     read,
 )
+from estiba.kernel.mountinfo import read_lines
 
 _UNIFIED = ""
 _V1_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids")
@@ -104,9 +105,9 @@ class Hierarchies:
     def detect(cls, mountinfo: str | None = None) -> Hierarchies:
         """Reads /proc/self/mountinfo (proc(5)), or the text given."""
         if mountinfo is None:
-            mountinfo = Path("/proc/self/mountinfo").read_text()
+            mountinfo = os.fsdecode(b"\n".join(read_lines()))
         mounts: dict[str, Path] = {}
-        for line in mountinfo.splitlines():
+        for line in mountinfo.removesuffix("\n").split("\n"):
             before, _, after = line.partition(" - ")
             kind, _, options = after.split(" ", 2)
             path = Path(before.split(" ")[4].replace("\\040", " "))

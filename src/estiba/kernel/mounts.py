@@ -12,6 +12,7 @@ from enum import IntFlag
 from pathlib import Path
 
 from estiba.kernel.libc import check, libc, syscall
+from estiba.kernel.mountinfo import parse_line, point_of, read_lines
 
 _PAGE_BYTES = 4096
 _UMOUNT_NOFOLLOW = 0x8
@@ -132,46 +133,36 @@ def _overlay_parameters() -> frozenset[str]:
 
 def mounted_under(root: Path) -> Iterator[Path]:
     """Mount points at or below `root`, deepest first."""
-    prefix = f"{root}/"
-    found = []
-    with open("/proc/self/mountinfo") as file:
-        for line in file:
-            point = line.split(" ", 5)[4].encode().decode("unicode_escape")
-            if point == str(root) or point.startswith(prefix):
-                found.append(Path(point))
-    yield from sorted(found, key=lambda path: len(path.parts), reverse=True)
+    top = os.fsencode(root)
+    points = map(point_of, read_lines())
+    found = [point for point in points if point == top or point.startswith(top + b"/")]
+    yield from sorted(map(Path, map(os.fsdecode, found)), key=_depth, reverse=True)
+
+
+def _depth(path: Path) -> int:
+    return len(path.parts)
 
 
 def is_mounted(target: Path) -> bool:
     """Whether something is mounted exactly at `target`."""
-    return any(point == target for point in mounted_under(target))
+    wanted = os.fsencode(target)
+    return any(point_of(line) == wanted for line in read_lines())
 
 
 def file_system_of(fd: int) -> str:
     """The type of the file system that an open descriptor lies on, as proc(5) has it; else ``."""
     with open(f"/proc/self/fdinfo/{fd}") as info:
         wanted = next((line.split()[1] for line in info if line.startswith("mnt_id:")), "")
-    with open("/proc/self/mountinfo") as file:
-        for line in file:
-            fields = line.split()
-            if fields[0] == wanted:
-                return fields[fields.index("-", 6) + 1]
-    return ""
+    return next((one.kind for one in map(parse_line, read_lines()) if one.id == wanted), "")
 
 
 def peers_of(path: Path) -> frozenset[str]:
     """`shared` and `master`, as far as the mount that holds `path` has such peers (proc(5))."""
     real = path.resolve()
-    best, peers = -1, frozenset[str]()
-    with open("/proc/self/mountinfo") as file:
-        for line in file:
-            fields = line.split()
-            point = Path(fields[4].encode().decode("unicode_escape"))
-            if len(point.parts) >= best and real.is_relative_to(point):
-                options = fields[6 : fields.index("-", 6)]
-                best = len(point.parts)
-                peers = frozenset(option.partition(":")[0] for option in options)
-    return peers & {"shared", "master"}
+    holding = [one for one in map(parse_line, read_lines()) if real.is_relative_to(one.point)]
+    # Of several at one place the last lies above the others.
+    best = max(reversed(holding), key=lambda one: _depth(one.point), default=None)
+    return best.optional & {"shared", "master"} if best else frozenset()
 
 
 # -- trees without a place (Linux 5.2), and what all their mounts bear (5.12) ------------------

@@ -65,6 +65,17 @@ def test_a_directory_read_only(volumes: Volumes, tmp_path: Path) -> None:
     (source / "new").touch()
 
 
+def test_a_second_user_sees_the_same_files_whatever_the_root_is_called(
+    tmp_path: Path, store: Store
+) -> None:
+    volumes = Volumes(tmp_path / "données", store)
+    volumes.start()
+    with mounted(volumes, "tmpfs", "tmpfs") as path:
+        (path / "kept").touch()
+        assert (volumes.mount("vol", user="two") / "kept").exists()
+        volumes.release("vol", user="two")
+
+
 def test_a_directory_that_propagates(volumes: Volumes, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
