@@ -185,6 +185,20 @@ def test_a_cache_in_a_registry_serves_another_host(
     assert made(other, "app:2") == made(daemon, "app:1"), again
 
 
+def test_what_is_found_elsewhere_makes_the_same_image_again(
+    daemon: PrivateDaemon, other: PrivateDaemon, context: Path, own: OwnRegistry
+) -> None:
+    """So a build farm whose machines begin with nothing pushes no new digest for no change."""
+    (context / "Dockerfile").write_text(
+        f"FROM busybox AS make\nRUN {RANDOM} >/made\nFROM scratch\nCOPY --from=make /made /made\n"
+    )
+    place = f"type=registry,ref={own.host}/team/cache:1"
+    build(daemon, "-t", "same:1", "--cache-to", f"{place},mode=max")
+    told = build(other, "-t", "same:1", "--cache-from", place)
+    images = [one.request("GET", "/images/same:1/json")[1]["Id"] for one in (daemon, other)]
+    assert images[0] == images[1], told
+
+
 def test_the_least_has_the_steps_of_the_result(
     daemon: PrivateDaemon, other: PrivateDaemon, context: Path, own: OwnRegistry
 ) -> None:

@@ -81,7 +81,7 @@ class RemoteCaches:
                 here or record,
                 keys=list(dict.fromkeys([*(here.keys if here else ()), *own_keys])),
                 size_bytes=size,
-                created_ns=here.created_ns if here else now,
+                created_ns=here.created_ns if here else _made_before(record, now),
                 last_used_ns=now,
             )
             self.session.add(own)
@@ -99,3 +99,8 @@ class RemoteCaches:
     def close(self) -> None:
         for cache in self.caches:
             cache.close()
+
+
+def _made_before(record: CacheRecord, now_ns: int) -> int:
+    """When its step was done, and never in the future: the newest record of a key counts."""
+    return min(record.created_ns, now_ns) or now_ns

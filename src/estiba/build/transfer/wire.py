@@ -4,9 +4,10 @@ A cache in a registry or a layout is an OCI manifest whose config, of type `CONF
 records and says which blob is which layer. An inline cache is the member `INLINE` of an image's
 config; its layers are the image's own.
 
-What travels is what finds a record and what it stands for. Facts about arguments and times stay
-at home, so that the same steps give the same bytes. What comes in is hostile: every field is
-checked, and a cache that is not whole is refused.
+What travels is what finds a record and what it stands for, with the time of its making: an image
+made of nothing but found steps is then the same image on every host. Facts about arguments and how
+a record was used stay at home. What comes in is hostile: every field is checked, and a cache that
+is not whole is refused.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _MAX_KEYS = 16
 _MAX_DEPTH = 10_000
 _MAX_DESCRIPTION = 1024
 _MAX_SIZE = 256 << 30
+_MAX_CREATED_NS = (1 << 63) - 1
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z:_-]{0,255}")
 
 
@@ -49,6 +51,8 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     layer: str = ""
     description: str = ""
     size: int = 0
+    created: int = 0
+    """Nanoseconds since 1970."""
 
 
 class _Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -99,6 +103,7 @@ def _wire(record: CacheRecord) -> _Record:
         layer=record.layer,
         description=record.description[:_MAX_DESCRIPTION],
         size=record.size_bytes,
+        created=record.created_ns,
     )
 
 
@@ -142,6 +147,8 @@ def _checked(cache: _Cache, layers: Iterable[Digest]) -> list[CacheRecord]:
             parse_diff_id(record.layer)
         if not 0 <= record.size <= _MAX_SIZE or len(record.description) > _MAX_DESCRIPTION:
             raise InvalidArgument(f"the build cache has a damaged record {record.id[:64]}")
+        if not 0 <= record.created <= _MAX_CREATED_NS:
+            raise InvalidArgument(f"the build cache has a record of no time: {record.id[:64]}")
     _check_parents(cache.records)
     known = set(layers)
     return [_record(one) for one in cache.records if not one.layer or one.layer in known]
@@ -178,6 +185,7 @@ def _record(wire: _Record) -> CacheRecord:
         layer=wire.layer,
         description=wire.description,
         size_bytes=wire.size,
+        created_ns=wire.created,
     )
 
 

@@ -22,7 +22,9 @@ from estiba.model.errors import EstibaError, InvalidArgument, LimitExceeded
 from estiba.model.image import MEDIA_LAYER, Descriptor
 
 ONE, TWO = digest_of(b"one"), digest_of(b"two")
-BASE = CacheRecord(id="r1", keys=["k1"], parent=digest_of(b"base"), layer=ONE, size_bytes=7)
+BASE = CacheRecord(
+    id="r1", keys=["k1"], parent=digest_of(b"base"), layer=ONE, size_bytes=7, created_ns=11
+)
 RECORDS = [
     BASE,
     CacheRecord(id="r2", keys=["k2", "k2b"], parent="r1", description="RUN true"),
@@ -52,10 +54,12 @@ def test_what_stays_at_home() -> None:
         id="r1", keys=["k1"], facts=facts, created_ns=5, last_used_ns=6, uses=3, description="RUN"
     )
     mount = CacheRecord(id="m", type="exec.cachemount", mount="/var/cache/x")
-    later = CacheRecord(id="r1", keys=["k1"], created_ns=50, description="RUN")
+    later = CacheRecord(
+        id="r1", keys=["k1"], created_ns=5, last_used_ns=60, uses=9, description="RUN"
+    )
     body = encode_cache([told, mount], {})
     assert b"hunter2" not in body and b"/var/cache" not in body
-    assert body == encode_cache([later], {}), "the same steps at another time"
+    assert body == encode_cache([later], {}), "the same steps, used at another time"
 
 
 def test_a_record_without_its_layer_is_left_out() -> None:
@@ -99,6 +103,9 @@ HOSTILE = {
     "a layer of sha512": changed(layer="sha512:" + "0" * 128),
     "a negative size": changed(size=-1),
     "a size that is none": changed(size="7"),
+    "a time before 1970": changed(created=-1),
+    "a time that is none": changed(created="now"),
+    "a time after all clocks": changed(created=1 << 63),
     "a long description": changed(description="x" * 1025),
     "a DiffID like a path": with_layer(diffId="sha256:../../x"),
     "a digest that is none": with_layer(digest="sha256:1"),
