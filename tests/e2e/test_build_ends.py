@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import random
 import socket
 import subprocess
@@ -67,6 +68,41 @@ def test_the_client_leaves_while_nothing_is_said(daemon: PrivateDaemon) -> None:
     going.until(lambda line: "RUN sleep" in line.get("stream", ""))
     wait_until(lambda: any("cgroup" in one for one in remains(daemon)), what="the step to run")
     going.leave()
+    wait_nothing_remains(daemon)
+
+
+@pytest.fixture
+def on_tcp(make_daemon: Callable[..., PrivateDaemon]) -> tuple[PrivateDaemon, int]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    daemon = make_daemon("-H", f"tcp://127.0.0.1:{port}", "--allow-insecure-tcp")
+    daemon.start()
+    daemon.import_busybox()
+    return daemon, port
+
+
+def test_a_client_on_tcp_that_leaves_or_has_no_more_to_say(
+    on_tcp: tuple[PrivateDaemon, int],
+) -> None:
+    """Its end looks the same, and its kernel tells of it a minute later if it is not asked."""
+    daemon, port = on_tcp
+
+    def asked(run: str) -> socket.socket:
+        body = context_tar({"Dockerfile": f"FROM busybox\nRUN {run}\n"})
+        wire = socket.create_connection(("127.0.0.1", port), DEADLINE_S)
+        head = "POST /v1.51/build HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        wire.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        return wire
+
+    with asked("sleep 2; echo done") as patient:
+        patient.shutdown(socket.SHUT_WR)
+        response = http.client.HTTPResponse(patient)
+        response.begin()
+        lines = [json.loads(line) for line in response if line.strip()]
+    assert {"stream": "done\n"} in lines and any("aux" in line for line in lines)
+    with asked("sleep 1000") as leaving, leaving.makefile("rb") as answer:
+        assert any(b"sleep 1000" in line for line in iter(answer.readline, b""))
+        wait_until(lambda: any("process" in one for one in remains(daemon)), what="the step")
     wait_nothing_remains(daemon)
 
 

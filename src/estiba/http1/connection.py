@@ -306,6 +306,13 @@ class Connection(asyncio.Protocol):
             return True
         return has_hung_up(self._transport)
 
+    @property
+    def may_be_gone(self) -> bool:
+        """Whether a client on TCP has ended its input: one that has died looks no different,
+        until something is sent to it.
+        """
+        return self._input_ended.is_set() and bool(self.address)
+
     async def write(self, data: bytes) -> None:
         """Sends, waiting while the client does not read. Raises ConnectionResetError."""
         if self._transport is None or self.closed.is_set():

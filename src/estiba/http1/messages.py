@@ -30,12 +30,14 @@ class HttpRequest:
 class HttpResponse:
     """`body` is bytes, a part of a file, or an iterator that is streamed in chunks.
 
+    `filler` means nothing between two pieces, and is sent to find out whether a client is gone.
     `on_end` is called once the answer was sent, or could not be, with whether it was.
     """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | FileBody | AsyncIterator[bytes] = b""
+    filler: bytes = b""
     hijacked: bool = False
     on_end: Callable[[bool], None] | None = None
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol
 
 from estiba.http1.files import FileBody, Writing, send_file
 from estiba.http1.messages import HttpRequest, HttpResponse
 
 _WITHOUT_LENGTH = (204, 304)
+_PROBE_PAUSE_S = 1.0
 
 
 class Wire(Protocol):
     """Where an answer goes."""
 
     closed: asyncio.Event
+
+    @property
+    def may_be_gone(self) -> bool: ...
 
     async def write(self, data: bytes) -> None: ...
 
@@ -56,21 +60,23 @@ async def send_response(wire: Wire, request: HttpRequest, response: HttpResponse
     try:
         await wire.write(_head(response, request))
         if not bodyless:
-            await _send_stream(wire, stream, chunked=chunked)
+            await _send_stream(wire, stream, response.filler, chunked=chunked)
     finally:
         closer = getattr(stream, "aclose", None)
         if closer is not None:
             await closer()
 
 
-async def _send_stream(wire: Wire, stream: AsyncIterator[bytes], *, chunked: bool) -> None:
+async def _send_stream(
+    wire: Wire, stream: AsyncIterator[bytes], filler: bytes, *, chunked: bool
+) -> None:
     """Sends the pieces as they come; ends the producer when the client goes away."""
     gone = asyncio.ensure_future(wire.closed.wait())
     try:
         while True:
             step = asyncio.ensure_future(anext(stream, None))
             try:
-                await asyncio.wait([step, gone], return_when=asyncio.FIRST_COMPLETED)
+                await _wait_any((step, gone), wire, _framed(filler, chunked=chunked))
             finally:
                 if not step.done():
                     step.cancel()
@@ -81,11 +87,25 @@ async def _send_stream(wire: Wire, stream: AsyncIterator[bytes], *, chunked: boo
             if piece is None:
                 break
             if piece:
-                await wire.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                await wire.write(_framed(piece, chunked=chunked))
     finally:
         gone.cancel()
     if chunked:
         await wire.write(b"0\r\n\r\n")
+
+
+async def _wait_any(tasks: Collection[asyncio.Future[Any]], wire: Wire, filler: bytes) -> None:
+    """The kernel of a client that has died refuses what is sent to it at once, but a keep-alive
+    probe only after a minute.
+    """
+    pause_s = _PROBE_PAUSE_S if filler else None
+    while not (await asyncio.wait(tasks, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED))[0]:
+        if wire.may_be_gone:
+            await wire.write(filler)
+
+
+def _framed(piece: bytes, *, chunked: bool) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece) if chunked and piece else piece
 
 
 def _head(response: HttpResponse, request: HttpRequest) -> bytes:
