@@ -325,6 +325,22 @@ def test_disk_usage_and_prune(make_daemon: Callable[..., PrivateDaemon]) -> None
     assert len(made(daemon, text).done) == 3
 
 
+def test_what_was_used_last_stays(make_daemon: Callable[..., PrivateDaemon]) -> None:
+    """However short a time ago it was used before that."""
+    daemon = make_daemon()
+    daemon.start()
+    daemon.import_busybox()
+    texts = [
+        f"FROM busybox\nRUN dd if=/dev/zero bs=1000 count=1000 2>/dev/null > /{name}\n"
+        for name in ("used-again", "not-used-again")
+    ]
+    for text in (*texts, texts[0]):
+        made(daemon, text)
+    assert daemon.request("POST", "/images/prune")[0] == 200
+    prune(daemon, "?all=1&max-used-space=1500000")
+    assert [len(made(daemon, text).done) for text in texts] == [0, 1]
+
+
 def test_a_prune_beside_builds_takes_nothing_of_theirs(daemon: PrivateDaemon) -> None:
     going = begin(
         daemon,

@@ -24,7 +24,7 @@ from estiba.store import Store, Transaction
 _log = logging.getLogger(__name__)
 
 _TOUCH_NS = 60 * 10**9
-"""A record's last use is not written more often than that."""
+"""The row of a record is not written more often than that for a use alone."""
 
 _MAX_KEYS = 16
 """What is copied from a stage that is built again and again has a new key each time."""
@@ -40,12 +40,16 @@ class Cache:
     _records: dict[str, CacheRecord] = field(default_factory=dict)
     _by_key: dict[str, str] = field(default_factory=dict)
     _used: dict[str, int] = field(default_factory=dict)
+    _written_use_ns: dict[str, int] = field(default_factory=dict)
+    """The last use that a record's row tells."""
 
     def open(self) -> None:
         unreadable = []
         for row in self.store.load(KIND):
             try:
-                self._index(decode(row.body))
+                record = decode(row.body)
+                self._index(record)
+                self._written_use_ns[record.id] = record.last_used_ns
             except msgspec.DecodeError:
                 unreadable.append(row.id)
         if unreadable:
@@ -116,9 +120,11 @@ class Cache:
         with self._lock:
             for record in records:
                 known = self._records.get(record.id)
-                if known is not None and known.last_used_ns < now - _TOUCH_NS:
-                    new = msgspec.structs.replace(known, last_used_ns=now, uses=known.uses + 1)
-                    self._records[record.id] = new
+                if known is None:
+                    continue
+                new = msgspec.structs.replace(known, last_used_ns=now, uses=known.uses + 1)
+                self._records[record.id] = new
+                if self._written_use_ns.get(record.id, now) < now - _TOUCH_NS:
                     changed.append(record.id)
         if changed:
             self._write(changed)
@@ -160,6 +166,7 @@ class Cache:
 
     def _forget(self, record: CacheRecord) -> None:
         self._records.pop(record.id, None)
+        self._written_use_ns.pop(record.id, None)
         for key in record.keys:
             if self._by_key.get(key) == record.id:
                 del self._by_key[key]
@@ -173,6 +180,9 @@ class Cache:
         def work(tx: Transaction) -> None:
             with self._lock:
                 known = [(one, self._records.get(one)) for one in record_ids]
+                for record_id, record in known:
+                    if record is not None:
+                        self._written_use_ns[record_id] = record.last_used_ns
             for record_id, record in known:
                 if record is None:
                     tx.delete(KIND, record_id)

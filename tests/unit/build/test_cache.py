@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,7 +202,7 @@ def test_a_record_that_could_not_be_written_is_no_record(place: Place) -> None:
 # -- changing ------------------------------------------------------------------------------
 
 
-def test_a_use_is_noted_once_a_minute(place: Place) -> None:
+def test_a_use_counts_at_once_and_is_written_once_a_minute(place: Place) -> None:
     now = time.time_ns()
     old = record("old", "k1", last_used_ns=now - 2 * MINUTE_NS, uses=1)
     new = record("new", "k2", last_used_ns=now, uses=1)
@@ -214,7 +214,11 @@ def test_a_use_is_noted_once_a_minute(place: Place) -> None:
     rows = place.rows()
     assert rows["old"].uses == 2 and rows["old"].last_used_ns >= now
     assert rows["new"] == new
-    assert place.cache.get("old") == rows["old"]
+    known = {one.id: one for one in place.cache.records()}
+    assert known["old"].uses == known["new"].uses == 3
+    assert known["old"].last_used_ns >= now and known["new"].last_used_ns >= now
+    place.cache.add_keys(new, ["k3"])
+    assert place.rows()["new"] == place.cache.get("new"), "with whatever else is written"
 
 
 def test_another_key_finds_it_from_now_on(place: Place) -> None:
@@ -313,5 +317,11 @@ def test_many_threads_at_once(place: Place) -> None:
     for thread in threads:
         thread.join(30)
     assert not errors
-    assert place.rows() == {one.id: one for one in place.cache.records()}
+    rows, known = place.rows(), {one.id: one for one in place.cache.records()}
+    assert unused(rows.values()) == unused(known.values())
     assert place.cache.in_use() == set()
+
+
+def unused(records: Iterable[CacheRecord]) -> dict[str, CacheRecord]:
+    """Without what their uses change."""
+    return {one.id: msgspec.structs.replace(one, last_used_ns=0, uses=0) for one in records}
