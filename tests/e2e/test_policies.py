@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -131,6 +132,27 @@ def test_a_graph_in_all_forms(daemon: PrivateDaemon) -> None:
     svg = ElementTree.fromstring(estiba(daemon, "network", "graph", "--format", "svg"))
     assert svg.tag.endswith("svg")
     assert json.loads(estiba(daemon, "network", "graph", "--format", "json"))["groups"]
+
+
+def test_what_is_past_the_firewall_or_named_whole_is_explained_and_drawn(
+    daemon: PrivateDaemon,
+) -> None:
+    link = f"lan{os.getpid() % 10_000_000}"
+    subprocess.run(["ip", "link", "add", link, "type", "veth", "peer", f"{link}p"], check=True)
+    try:
+        estiba(daemon, "network", "create", "app")
+        estiba(daemon, "network", "create", "-d", "macvlan", "-o", f"parent={link}",
+               "--subnet", "192.0.2.0/24", "lan")  # fmt: skip
+        run(daemon, "db", "--network", "app")
+        run(daemon, "web", "--network", "app")
+        estiba(daemon, "network", "connect", "--gw-priority", "1", "lan", "web")
+        told = estiba(daemon, "network", "explain", "web", "198.51.100.1:443")
+        assert "leaves by network lan, which does not pass the engine's firewall" in told
+        estiba(daemon, "network", "policy", "set", "app", "--default", "closed", "--rule",
+               "allow from=web to=db port=1-65535")  # fmt: skip
+        assert "→ db: 1-65535/tcp" in estiba(daemon, "network", "graph")
+    finally:
+        subprocess.run(["ip", "link", "delete", link], check=True)
 
 
 def dies(daemon: PrivateDaemon, point: str, method: str, path: str, body: object = None) -> None:

@@ -8,10 +8,10 @@ from ipaddress import ip_address
 from xml.etree import ElementTree
 
 import pytest
-from tests.unit.network.policy_sample import CLOSED, DB, NETWORKS, WEB, member
+from tests.unit.network.policy_sample import CLOSED, DB, NETWORKS, WEB, member, network
 
 from estiba.kernel.nflog import LoggedPacket
-from estiba.model.container import EndpointSettings
+from estiba.model.container import EndpointSettings, PortBinding
 from estiba.model.errors import InvalidArgument, NotFound
 from estiba.model.event import Event
 from estiba.network.policy.compile import Point
@@ -144,6 +144,42 @@ def test_an_explanation_names_the_rule() -> None:
     assert rule("evil", "10.0.0.1:22") == (True, "masquerade: leaves with the host's address")
     assert not rule("evil", "deb.debian.org:80")[0]
     assert "not on the list (network n2)" in rule("evil", "192.0.2.1:443")[1]
+
+
+def test_a_way_out_that_is_not_of_the_engines_firewall_is_told() -> None:
+    """A macvlan network may have the default route of a container that is on a bridge too."""
+    here = world()
+    past = Endpoint(
+        id="m", network_id="m" * 64, network_name="lan", driver="macvlan",
+        container_id=WEB.container_id, container_name=WEB.name, requested=EndpointSettings(),
+        gateway="192.0.2.254",
+    )  # fmt: skip
+    here = replace(here, endpoints=[*here.endpoints, past])
+    who, service = split_target("192.0.2.1:443")
+    found = explain(here, resolve(here, "web"), resolve(here, who), service)
+    assert found.passes
+    assert found.rule == "route: leaves by network lan, which does not pass the engine's firewall"
+    assert build_graph(here).groups
+
+
+def test_a_port_of_a_link_that_is_none_of_the_engines_is_not_drawn() -> None:
+    here = world()
+    bound = [PortBinding(host_ip="0.0.0.0", host_port="8080")]
+    past = Endpoint(
+        id="p", network_id="p" * 64, network_name="plugged", driver="plugin",
+        container_id=WEB.container_id, container_name=WEB.name, requested=EndpointSettings(),
+        ip_address="192.0.2.9", ports={"80/tcp": bound},
+    )  # fmt: skip
+    assert replace(here, endpoints=[past]).published() == []
+
+
+@pytest.mark.parametrize("ports", ["1-65535", "1-65535/udp,1-65535,1-65535/sctp,icmp"])
+def test_rules_that_name_all_ports_are_drawn(ports: str) -> None:
+    named = network(1, f"default closed\nallow from=web to=db port={ports}")
+    here = replace(world(), state=State({**NETWORKS, named.id: named}, (WEB, DB)))
+    drawn = to_text(build_graph(here))
+    assert "→ db: " in drawn
+    assert "1-65535/tcp" in drawn
 
 
 def test_drawings_hold_what_hostile_names_say() -> None:

@@ -90,7 +90,7 @@ class _Way:
             return
         member = self._leaves_by(source, mine, address)
         if member is None:
-            yield Step("route", "the container has no route there: no default gateway", False)
+            yield self._without_member(source, address)
             return
         where = Destination(address, target.name)
         yield Step("route", f"leaves by network {member.network_name}")
@@ -112,7 +112,7 @@ class _Way:
         address = target.address or (there.addresses[0] if there.addresses else None)
         member = self._leaves_by(source, mine, address)
         if member is None or address is None:
-            yield Step("route", "the container has no route there: no default gateway", False)
+            yield self._without_member(source, address)
             return
         yield Step("route", f"another network: from {member.network_name} to {there.network_name}")
         yield from self._egress(member, Destination(address))
@@ -160,6 +160,15 @@ class _Way:
             if gateway in mine:
                 return gateway
         return None
+
+    def _without_member(self, source: Party, address: Address | None) -> Step:
+        """By no network that passes the engine's firewall."""
+        for version in (4, 6) if address is None else (address.version,):
+            way = None if source.network_id else self._world.way_out(source.container_id, version)
+            if way is not None:
+                text = "which does not pass the engine's firewall"
+                return Step("route", f"leaves by network {way.network_name}, {text}", True)
+        return Step("route", "the container has no route there: no default gateway", False)
 
     def _gateways(self, member: Member) -> tuple[Address, ...]:
         return self._world.view(member).gateways

@@ -15,6 +15,7 @@ from estiba.network.policy.service import Service
 from estiba.network.policy.world import Party, Published, World
 
 MAX_PAIRS = 20_000
+_LAST_PORT = 65535
 OUTSIDE, HOST = "outside", "host"
 
 
@@ -125,7 +126,8 @@ class _Maker:
     def _edge(self, source: Party, target: Party, name: str, there: Member) -> Edge | None:
         view = self._world.view(there)
         named = {s for rule in applying(view.policy, there) for s in rule.services if s.protocol}
-        generic = self._passes(source, target, _unnamed(named))
+        other = _unnamed(named)
+        generic = other is not None and self._passes(source, target, other)
         differ = [
             str(service)
             for service in sorted(named)
@@ -164,8 +166,14 @@ def _one(service: Service) -> Service:
     return Service(service.protocol, low, low)
 
 
-def _unnamed(named: set[Service]) -> Service:
-    """A port that no rule speaks of by its number."""
-    taken = [(s.low, s.high) for s in named if s.protocol == "tcp" and s.low]
-    port = next(p for p in range(1, 65536) if not any(low <= p <= high for low, high in taken))
-    return Service("tcp", port, port)
+def _unnamed(named: set[Service]) -> Service | None:
+    """A port that no rule speaks of by its number; None where rules name them all."""
+    for protocol in ("tcp", "udp", "sctp"):
+        port = 1
+        for low, high in sorted((s.low, s.high) for s in named if s.protocol == protocol and s.low):
+            if low > port:
+                break
+            port = max(port, high + 1)
+        if port <= _LAST_PORT:
+            return Service(protocol, port, port)
+    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -68,8 +68,10 @@ class World:
     known: Known = field(default=lambda container_id, host: ())
     host_verdict: HostVerdict = _host_admits
 
-    def member(self, container_id: str, network_id: str) -> Member:
-        return next(m for m in self.state.members if m.key == (container_id, network_id))
+    def member(self, container_id: str, network_id: str) -> Member | None:
+        """None on a network that does not pass the engine's firewall, as of a plugin."""
+        key = container_id, network_id
+        return next((member for member in self.state.members if member.key == key), None)
 
     def members(self, container_id: str) -> list[Member]:
         return [m for m in self.state.members if m.container_id == container_id]
@@ -88,41 +90,40 @@ class World:
             return True
         return any(address in view.gateways for view in self.state.networks.values())
 
-    def gateway_of(self, container_id: str, version: int) -> Member | None:
-        """The network by which a container's default route leads."""
+    def way_out(self, container_id: str, version: int) -> Endpoint | None:
+        """By which endpoint a container's default route leads."""
         found = [
             endpoint
             for endpoint in self.endpoints
-            if endpoint.container_id == container_id
-            and (endpoint.gateway if version == 4 else endpoint.ipv6_gateway)
+            if endpoint.container_id == container_id and endpoint.gateway_of(version)
         ]
-        if not found:
-            return None
-        best = min(found, key=lambda endpoint: endpoint.gateway_rank)
-        return self.member(container_id, best.network_id)
+        return min(found, key=lambda endpoint: endpoint.gateway_rank, default=None)
+
+    def gateway_of(self, container_id: str, version: int) -> Member | None:
+        """The same as a member; None without one, or past the engine's firewall."""
+        best = self.way_out(container_id, version)
+        return None if best is None else self.member(container_id, best.network_id)
 
     def published(self) -> list[Published]:
-        ports = []
-        for endpoint in self.endpoints:
-            for key, bindings in endpoint.ports.items():
-                number, _, protocol = key.partition("/")
-                for binding in bindings:
-                    host_ip = ip_address(binding.host_ip or "0.0.0.0")
-                    text = endpoint.ip_address if host_ip.version == 4 else endpoint.ipv6_address
-                    if not text or not binding.host_port:
-                        continue
-                    target = self.member(endpoint.container_id, endpoint.network_id)
-                    ports.append(
-                        Published(
-                            protocol,
-                            host_ip,
-                            int(binding.host_port),
-                            target,
-                            int(number),
-                            ip_address(text),
-                        )
-                    )
-        return ports
+        return [
+            port
+            for endpoint in self.endpoints
+            if endpoint.ports
+            and (target := self.member(endpoint.container_id, endpoint.network_id)) is not None
+            for port in _published_by(endpoint, target)
+        ]
+
+
+def _published_by(endpoint: Endpoint, target: Member) -> Iterator[Published]:
+    for key, bindings in endpoint.ports.items():
+        number, _, protocol = key.partition("/")
+        for binding in bindings:
+            host_ip = ip_address(binding.host_ip or "0.0.0.0")
+            text = endpoint.ip_address if host_ip.version == 4 else endpoint.ipv6_address
+            if text and binding.host_port:
+                host_port = int(binding.host_port)
+                address = ip_address(text)
+                yield Published(protocol, host_ip, host_port, target, int(number), address)
 
 
 @dataclass(frozen=True, slots=True)
