@@ -119,17 +119,34 @@ class RemoteIpam:
 
     def sweep(self, live: set[str]) -> None:
         """Releases what owners have that are none of the `live` endpoints."""
-        for name, content in list(self._notes.all()):
-            if name in live:
-                continue
+        for name, _ in list(self._notes.all()):
+            if name not in live:
+                self.settle(name)
+
+    def settle(self, owner: str) -> None:
+        """Releases what was noted of an owner; a plugin that is away is told another time."""
+        try:
+            note = from_json(self._notes.get(owner), _Note)
+        except FileNotFoundError:
+            return
+        except msgspec.DecodeError as error:
+            _log.warning("addresses of an endpoint that is gone: %s", error)
+            self._notes.drop(owner)
+            return
+        if self.give_back(note.driver, note.held, "of an endpoint that is gone"):
+            self._notes.drop(owner)
+
+    def give_back(self, driver: str, held: list[tuple[str, str]], whose: str) -> bool:
+        """Pools and addresses in them; False when the plugin could not be told of them all."""
+        is_told = True
+        for pool_id, text in held:
             try:
-                note = from_json(content, _Note)
-                client = self.client(note.driver, is_query=True)
-                for pool_id, text in note.held:
-                    client.release(pool_id, text)
-            except (EstibaError, msgspec.DecodeError) as error:
-                _log.warning("addresses of an endpoint that is gone: %s", error)
-            self._notes.drop(name)
+                self.client(driver, is_query=True).release(pool_id, text)
+            except EstibaError as error:
+                _log.warning("address %s %s: %s", text, whose, error)
+                # One that says no has heard it.
+                is_told &= isinstance(error, PluginError)
+        return is_told
 
     def client(self, driver: str, *, is_query: bool = False) -> IpamClient:
         return IpamClient(self._plugin(driver, is_query=is_query), is_query=is_query)
@@ -204,6 +221,7 @@ class RemoteAddresses:
             held = self._held.get(endpoint.id)
         if held:
             return [given for _, given in held]
+        self._ipam.settle(endpoint.id)
         client = self._ipam.client(self._network.ipam_driver)
         self._replay(client)
         wishes = (wanted.ipv4_address, wanted.ipv6_address) if wanted else ("", "")
@@ -320,16 +338,11 @@ class RemoteAddresses:
 
     def release(self, owner: str) -> None:
         with self._lock:
-            held = self._held.pop(owner, [])
-        if not held:
-            return
-        try:
-            client = self._ipam.client(self._network.ipam_driver, is_query=True)
-            for number, given in held:
-                client.release(self.pool_ids[number], str(given.address.ip))
-        except EstibaError as error:
-            _log.warning("address on network %s: %s", self._network.name, error)
-        self._notes.drop(owner)
+            pairs = self._held.pop(owner, [])
+            held = [(self.pool_ids[number], str(given.address.ip)) for number, given in pairs]
+        whose = f"on network {self._network.name}"
+        if held and self._ipam.give_back(self._network.ipam_driver, held, whose):
+            self._notes.drop(owner)
 
     def rename(self, owner: str, name: str) -> None:
         pass

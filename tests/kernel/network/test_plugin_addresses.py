@@ -98,12 +98,9 @@ def test_a_plugin_that_keeps_nothing_is_asked_again(host: Plugged) -> None:
     assert host.attach("two", "leased").ip_address == "10.88.1.51"
 
 
-def test_addresses_of_an_engine_that_died_are_given_back(
-    host: Plugged, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def die_before_the_link(host: Plugged, container: str) -> None:
+    """As an engine does that is killed."""
     from estiba.network import bridge
-
-    host.networks.create(NetworkSpec(name="leased", ipam_driver="blue"))
 
     class Killed(BaseException):
         pass
@@ -112,14 +109,48 @@ def test_addresses_of_an_engine_that_died_are_given_back(
         if name == "network.veth-made":
             raise Killed
 
-    monkeypatch.setattr(bridge.failpoint, "hit", die)
-    monkeypatch.setattr(bridge.BridgeDriver, "disconnect", lambda *arguments: None)
-    with pytest.raises(Killed):
-        host.attach("one", "leased")
-    monkeypatch.undo()
-    assert "10.88.1.50" in host.plugin.state()["pools"]["here/10.88.1.0/24"]["used"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bridge.failpoint, "hit", die)
+        patched.setattr(bridge.BridgeDriver, "disconnect", lambda *arguments: None)
+        with pytest.raises(Killed):
+            host.attach(container, "leased")
+
+
+def used(host: Plugged) -> set[str]:
+    return set(host.plugin.state()["pools"]["here/10.88.1.0/24"]["used"])
+
+
+def test_addresses_of_an_engine_that_died_are_given_back(host: Plugged) -> None:
+    host.networks.create(NetworkSpec(name="leased", ipam_driver="blue"))
+    die_before_the_link(host, "one")
+    assert "10.88.1.50" in used(host)
     host.restarted()
-    assert set(host.plugin.state()["pools"]["here/10.88.1.0/24"]["used"]) == {"10.88.1.1"}
+    assert used(host) == {"10.88.1.1"}
+
+
+def test_addresses_are_given_back_once_their_plugin_is_there_again(host: Plugged) -> None:
+    """It may be a container itself, and begin later than the engine."""
+    host.networks.create(NetworkSpec(name="leased", ipam_driver="blue"))
+    die_before_the_link(host, "one")
+    host.plugin.kill()
+    host.restarted()
+    host.plugin.start()
+    assert "10.88.1.50" in used(host)
+    host.restarted()
+    assert used(host) == {"10.88.1.1"}
+
+
+def test_a_container_that_comes_back_gives_back_what_its_plugin_did_not_hear_of(
+    host: Plugged,
+) -> None:
+    host.networks.create(NetworkSpec(name="leased", ipam_driver="blue"))
+    one = host.attach("one", "leased")
+    host.plugin.kill()
+    host.networks.close_sandbox("one")
+    host.plugin.start()
+    assert host.attach("one", "leased", before=one).ip_address == one.ip_address
+    host.networks.close_sandbox("one")
+    assert used(host) == {"10.88.1.1"}
 
 
 @pytest.mark.parametrize("how", ["hang", "die", "garbage"])
