@@ -24,9 +24,14 @@ Job = Callable[[NetlinkSocket], object]
 
 
 class Reaper:
-    """One thread, started with the first job; jobs are done in order."""
+    """One thread, started with the first job; jobs are done in order.
+
+    Whoever drains waits for it: it ends with `close` and by nothing else.
+    """
 
     def __init__(self) -> None:
+        """Raises OSError. Later there may be no descriptor left."""
+        self._handle = NetlinkSocket()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -97,6 +102,7 @@ class Reaper:
         if thread is not None:
             self._jobs.put(None)
             thread.join()
+        self._handle.close()
 
     def _add(self, job: Job) -> None:
         with self._lock:
@@ -106,12 +112,13 @@ class Reaper:
         self._jobs.put(job)
 
     def _run(self) -> None:
-        with NetlinkSocket() as handle:
-            while (job := self._jobs.get()) is not None:
-                try:
-                    job(handle)
-                except (OSError, EstibaError) as error:
-                    _log.warning("cannot clear away: %s", error)
+        while (job := self._jobs.get()) is not None:
+            try:
+                job(self._handle)
+            except (OSError, EstibaError) as error:
+                _log.warning("cannot clear away: %s", error)
+            except Exception:
+                _log.exception("cannot clear away")
 
 
 def _delete_together(handle: NetlinkSocket, links: Collection[int]) -> bool:
