@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from pathlib import Path
+from queue import Queue
 
 import dns.flags
 import dns.message
@@ -20,6 +21,7 @@ from tests.support.daemon import wait_until
 from estiba.kernel.netns import run_in_netns
 from estiba.model.container import EndpointSettings
 from estiba.network.dns import server as server_module
+from estiba.network.dns.server import NameServer
 
 pytestmark = pytest.mark.kernel
 
@@ -94,6 +96,31 @@ def test_questions_under_way_are_limited(named: Named, monkeypatch: pytest.Monke
     send_raw(named.sandbox("one"), *queries)
     wait_until(lambda: named.told("one", "y.example") == "REFUSED", what="a refusal")
     assert named.told("one", "name-one") != "REFUSED"
+
+
+def test_who_leaves_in_the_middle_takes_his_questions_along(named: Named) -> None:
+    """Those that were read and not yet sent on when he left count for nobody any more."""
+    named.serve(lambda query: None)
+    named.join("one")
+    asked, counted = threading.Event(), Queue[int]()
+
+    def read_and_remove(server: NameServer) -> None:
+        assert asked.wait(10)
+        server._read(server._clients["one"])
+        counted.put(server._errands)
+        server.remove("one")
+
+    named.names._thread.call(read_and_remove)
+    queries = [dns.message.make_query(f"x{n}.example", "A").to_wire() for n in range(5)]
+    send_raw(named.sandbox("one"), *queries)
+    asked.set()
+    assert counted.get(timeout=10) == 5
+
+    def count() -> int:
+        named.names._thread.call(lambda server: counted.put(server._errands))
+        return counted.get(timeout=10)
+
+    wait_until(lambda: count() == 0, what="the questions to be over")
 
 
 def test_answers_a_second_are_limited(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,9 @@ class NameServer:
             client.left -= 1
             reply = self._answer(client, data, tcp=False)
             if isinstance(reply, _Errand):
-                self._keep(client, self._send_later(client, reply, peer))
+                task = self._keep(client, self._send_later(client, reply, peer))
+                # One that is cancelled before it begins ends too.
+                task.add_done_callback(lambda _: self._is_over(client))
             elif reply:
                 _send(udp, reply, peer)
 
@@ -250,7 +252,9 @@ class NameServer:
     # -- sent on ---------------------------------------------------------------------------
 
     async def _run(self, client: Client, errand: _Errand) -> bytes:
-        """The answer to a question that goes outside; SERVFAIL when there is none."""
+        """The answer to a question that goes outside; SERVFAIL when there is none.
+        Whoever calls it says `_is_over` at the end.
+        """
         query, message = errand.query, errand.message
         try:
             assert client.forwarder is not None
@@ -262,10 +266,11 @@ class NameServer:
                 return _relay(errand, answer)
         except Exception as error:
             _log.warning("a name for container %s: %s", client.container_id[:12], error)
-        finally:
-            client.errands -= 1
-            self._errands -= 1
         return render_reply(query, Rcode.SERVFAIL, limit=message.limit)
+
+    def _is_over(self, client: Client) -> None:
+        client.errands -= 1
+        self._errands -= 1
 
     async def _tell(self, client: Client, name: bytes, answer: Answer) -> None:
         """The policy hears of addresses before the container does; not of what a program in the
@@ -277,10 +282,11 @@ class NameServer:
         tell = partial(self._policy.answered, client.container_id, _text(name), addresses)
         await self._loop.run_in_executor(None, tell, answer.ttl_s)
 
-    def _keep(self, client: Client, work: Coroutine[object, object, None]) -> None:
+    def _keep(self, client: Client, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         client.tasks.add(task)
         task.add_done_callback(client.tasks.discard)
+        return task
 
     # -- streams ---------------------------------------------------------------------------
 
@@ -308,7 +314,10 @@ class NameServer:
                     client.left -= 1
                     reply = self._answer(client, data, tcp=True)
                     if isinstance(reply, _Errand):
-                        reply = await self._run(client, reply)
+                        try:
+                            reply = await self._run(client, reply)
+                        finally:
+                            self._is_over(client)
                     if not reply:
                         return
                     writer.write(_LENGTH.pack(len(reply)) + reply)
