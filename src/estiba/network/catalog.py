@@ -192,7 +192,10 @@ class Catalog:
         raise NotFound(f'configuration network "{name_or_id}" does not exist')
 
     def remove(self, name_or_id: str) -> NetworkRecord:
-        """Removes a network that nobody is connected to. Raises NotFound, Forbidden."""
+        """Removes a network that nobody is connected to; after an error it can be asked for again.
+
+        Raises NotFound, Forbidden, and what the host or the disk say to it.
+        """
         record = self.find(name_or_id)
         if record.predefined:
             raise Forbidden(f"{record.name} is a pre-defined network and cannot be removed")
@@ -208,7 +211,13 @@ class Catalog:
                     f"disconnect {', '.join(sorted(users))} first"
                 )
             self._records.pop(record.id, None)
-        self._erase(record)
+        try:
+            self._erase(record)
+        except BaseException:
+            with self.lock:
+                # Its record is still stored: without it here nobody could take the rest away.
+                self._records[record.id] = record
+            raise
         return record
 
     def _erase(self, record: NetworkRecord) -> None:

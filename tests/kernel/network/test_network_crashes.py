@@ -115,3 +115,44 @@ def test_a_step_that_fails_leaves_nothing(host: Host, point: str, tmp_path: Path
     child = run_child(script, tmp_path, f"{point}=error")
     assert (child.returncode, child.stderr) == (0, "")
     assert f"failpoint {point}" in child.stdout
+
+
+REMOVAL = CHILD + textwrap.dedent(
+    """
+    from estiba.model.errors import EstibaError
+    def twice(step, *arguments):
+        try:
+            step(*arguments)
+        except OSError as error:
+            print(error)
+            step(*arguments)
+    networks.create(NetworkSpec(name="blue"))
+    made = networks.connect("one", container_name="one", network="blue", ports=ports)
+    twice(networks.disconnect, "one", made)
+    twice(networks.remove, "blue")
+    again = networks.create(NetworkSpec(name="blue"))
+    networks.remove("blue")
+    networks.close_sandbox("one")
+    networks.drain()
+    networks.stop()
+    networks = Networks(NetworkConfig(netns_root=root / "netns", bridge="estiba9"), store)
+    networks.start()
+    assert [one.name for one in networks.networks() if not one.predefined] == []
+    networks.remove_all_traces()
+    store.close()
+    """
+)
+
+
+@pytest.mark.parametrize(
+    "step", ["ports-released", "veth-removed", "bridge-dismissed", "bridge-removed"]
+)
+def test_a_removal_that_failed_is_done_when_it_is_asked_for_again(
+    host: Host, step: str, tmp_path: Path
+) -> None:
+    host.networks.remove_all_traces()
+    child = run_child(REMOVAL, tmp_path, f"network.{step}=error")
+    assert (child.returncode, child.stderr) == (0, "")
+    assert f"failpoint network.{step}" in child.stdout
+    host.networks = Networks(host.config, host.store)
+    host.networks.start()
