@@ -96,11 +96,13 @@ class GeneratedKey:
         path = self.root / f"{directory.name.lstrip('.')}-{secrets.token_hex(4)}.key"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, secrets.token_bytes(64))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        link.symlink_to(path)
+            with os.fdopen(fd, "wb", buffering=0) as file:
+                file.write(secrets.token_bytes(64))
+                os.fsync(fd)
+            link.symlink_to(path)
+        except BaseException:
+            path.unlink()
+            raise
 
     def read(self, directory: Path) -> bytes:
         return _read_file(self._path(directory))

@@ -12,6 +12,7 @@ overlap.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -24,7 +25,7 @@ from estiba.kernel import failpoint
 from estiba.kernel.files import write_atomic
 from estiba.kernel.mounts import mounted_under, unmount
 from estiba.kernel.trees import remove_tree, tree_size
-from estiba.model.errors import EstibaError, InvalidArgument, NotFound
+from estiba.model.errors import EstibaError, FailedPrecondition, InvalidArgument, NotFound
 from estiba.volumes.backing import DATA, SNAPSHOTS, Backing, BackingKind, KeptBacking, choose
 from estiba.volumes.ciphers import PLAIN
 from estiba.volumes.disk import POINT, sync
@@ -164,7 +165,10 @@ class LocalDriver:
         self._options[name] = dict(options)
 
     def remove(self, name: str) -> None:
-        """Sets the directory aside in one step, from where `purge` deletes it."""
+        """Sets the directory aside in one step, from where `purge` deletes it.
+
+        Raises NotFound, FailedPrecondition for one that has a disk of its own, OSError.
+        """
         backing = self._backing(name)
         if backing is not None:
             backing.unmount(self.directory(name))
@@ -175,6 +179,13 @@ class LocalDriver:
         except FileNotFoundError:
             del self._options[name]
             raise NotFound(f"get {name}: no such volume") from None
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise FailedPrecondition(
+                f"remove {name}: {self.directory(name)} is a mount point of the host: unmount it "
+                "first"
+            ) from error
         del self._options[name]
 
     def purge(self, name: str) -> None:

@@ -14,7 +14,6 @@ import contextlib
 import errno
 import re
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -30,6 +29,7 @@ from estiba.model.errors import AlreadyExists, InvalidArgument, NotFound
 from estiba.volumes.backing import DATA, SNAPSHOTS
 from estiba.volumes.copying import copy_tree
 from estiba.volumes.disk import sync
+from estiba.volumes.locks import NamedLocks
 from estiba.volumes.volumes import Volumes
 from estiba.volumes.whole import alone, check_kept, held, kept
 
@@ -50,8 +50,7 @@ class Snapshots:
     def __init__(self, volumes: Volumes, *, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._volumes = volumes
         self._now_ns = now_ns
-        self._lock = threading.Lock()
-        self._by_name: dict[str, threading.Lock] = {}
+        self._locks = NamedLocks()
 
     def create(self, name: str, tag: str = "") -> Snapshot:
         """Copies the volume's data; without a tag the moment is the tag.
@@ -62,7 +61,7 @@ class Snapshots:
         tag = tag or _moment(created_ns)
         _check_tag(tag)
         check_kept(self._volumes, name)
-        with self._one(name), held(self._volumes, name):
+        with self._locks.held(name), held(self._volumes, name):
             folder = self._folder(name)
             folder.mkdir(mode=0o700, exist_ok=True)
             if (folder / tag).exists():
@@ -97,7 +96,7 @@ class Snapshots:
         Raises NotFound, Conflict while anybody uses the volume, OSError.
         """
         check_kept(self._volumes, name)
-        with self._one(name):
+        with self._locks.held(name):
             self._volumes.check_idle(name)
             part = f"{_PART}{secrets.token_hex(4)}"
             try:
@@ -121,7 +120,7 @@ class Snapshots:
     def remove(self, name: str, tag: str) -> None:
         """Raises NotFound, Conflict."""
         check_kept(self._volumes, name)
-        with self._one(name), held(self._volumes, name):
+        with self._locks.held(name), held(self._volumes, name):
             aside = self._folder(name) / f"{_PART}{secrets.token_hex(4)}"
             self._found(name, tag).rename(aside)
             failpoint.hit("volumes.snapshot-aside")
@@ -136,10 +135,6 @@ class Snapshots:
         if not _TAG.fullmatch(tag) or not (path / DATA).is_dir():
             raise NotFound(f"volume {name} has no snapshot {tag[:128]!r}")
         return path
-
-    def _one(self, name: str) -> threading.Lock:
-        with self._lock:
-            return self._by_name.setdefault(name, threading.Lock())
 
 
 def _moment(moment_ns: int) -> str:

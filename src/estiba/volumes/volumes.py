@@ -355,16 +355,20 @@ class Volumes:
     ) -> dict[str, int]:
         """Removes the volumes that nobody uses and that `is_wanted` names; bytes by name.
 
-        As with Docker those stay whose data is not on this host's disk.
+        As with Docker those stay whose data is not on this host's disk, and one that cannot be
+        removed keeps no other.
         """
         freed: dict[str, int] = {}
         for record in self.on_disk():
             if is_used(record.name) or self._users.get(record.name) or not is_wanted(record):
                 continue
-            size = self.usage(record.name)
             try:
+                size = self.usage(record.name)
                 self.remove(record.name)
             except (Conflict, NotFound):
+                continue
+            except (EstibaError, OSError) as error:
+                _log.warning("volume %s is not pruned: %s", record.name, error)
                 continue
             freed[record.name] = size
         self.catalog.announce_prune(sum(freed.values()))

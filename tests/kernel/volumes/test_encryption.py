@@ -17,6 +17,7 @@ from tests.support.leaks import HostState
 from tests.support.stored import killed, opened
 
 from estiba.kernel import fscrypt
+from estiba.kernel.mounts import mount, unmount
 from estiba.model.errors import DataLoss, FailedPrecondition, InvalidArgument
 from estiba.volumes.volumes import Volumes
 
@@ -308,3 +309,17 @@ def test_killed_at_any_step(tmp_path: Path, point: str, options: dict[str, str])
         volumes.remove("vault")
         assert list((tmp_path / "keys").iterdir()) == []
         assert list((tmp_path / "volumes").iterdir()) == []
+
+
+def test_a_key_that_finds_no_room_is_left_nowhere(tmp_path: Path, volumes: Volumes) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    mount("tmpfs", keys, "tmpfs", data="size=8k")
+    try:
+        (keys / "others").write_bytes(bytes(8192))
+        with pytest.raises(OSError, match="No space left"):
+            volumes.create("vol", options=SIZED)
+        assert [entry.name for entry in keys.iterdir()] == ["others"]
+    finally:
+        unmount(keys)
+    assert volumes.volumes() == []

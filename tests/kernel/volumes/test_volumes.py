@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from estiba.kernel.mounts import mount, unmount
 from estiba.model.errors import Conflict, InvalidArgument, NotFound
 from estiba.store import Store
 from estiba.store.events import EventBus
@@ -132,6 +133,29 @@ def test_pruning(volumes: Volumes) -> None:
     freed = volumes.prune(is_used=lambda name: name == "used", is_wanted=lambda record: True)
     assert sorted(freed) == sorted(["named", nameless[1]])
     assert [one.name for one in volumes.volumes()] == ["used"]
+
+
+def test_pruning_goes_on_past_what_cannot_go_and_what_went_meanwhile(
+    volumes: Volumes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("disk", "gone", "other"):
+        volumes.create(name)
+    place = volumes.path("disk").parent
+
+    def is_used(name: str) -> bool:
+        if name == "gone":
+            volumes.remove(name)
+        return False
+
+    mount("tmpfs", place, "tmpfs")  # somebody gave the volume a disk of its own
+    try:
+        freed = volumes.prune(is_used=is_used, is_wanted=lambda record: True)
+    finally:
+        unmount(place)
+    assert freed == {"other": 0}
+    assert [one.name for one in volumes.volumes()] == ["disk"]
+    assert "volume disk is not pruned: remove disk: " in caplog.text
+    assert f"{place} is a mount point of the host: unmount it first" in caplog.text
 
 
 def test_an_empty_volume_is_filled_with_all_that_a_file_is(volumes: Volumes, image: Path) -> None:
