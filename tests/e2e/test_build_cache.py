@@ -312,6 +312,27 @@ def test_no_cache_filter_does_some_stages_again(daemon: PrivateDaemon) -> None:
     assert all(why.startswith("hit") for text, why in again.items() if text != "RUN echo a > /a")
 
 
+def test_a_stage_is_meant_however_it_is_written(daemon: PrivateDaemon) -> None:
+    files = {"Dockerfile": "FROM busybox AS Builder\nRUN echo case > /a\n"}
+    bundle(daemon, files)
+    for name in ("Builder", "builder", "0"):
+        answer = bundle(daemon, files, no_cache_filter=[name])
+        assert reasons(answer)["RUN echo case > /a"] == "miss: the cache is not to be used"
+        assert not warnings(answer)
+
+
+def warnings(answer: Answer) -> list[str]:
+    """Those of the options, not of the Dockerfile."""
+    found = [line["warning"] for line in answer.lines if "warning" in line]
+    return [one["message"] for one in found if one["rule"] == "NoCacheFilter"]
+
+
+def test_a_stage_that_is_none_is_a_warning(daemon: PrivateDaemon) -> None:
+    files = {"Dockerfile": "FROM busybox AS a\nRUN echo none > /a\n"}
+    answer = bundle(daemon, files, no_cache_filter=["bilder"])
+    assert warnings(answer) == ["the Dockerfile has no stage 'bilder'"]
+
+
 # -- explanations --------------------------------------------------------------------------
 
 EXPLAINED = """FROM busybox
@@ -349,6 +370,14 @@ def test_explanations(
     bundle(daemon, {"Dockerfile": EXPLAINED, ".dockerignore": "Dockerfile", "f": "1"})
     files = {"Dockerfile": dockerfile, ".dockerignore": "Dockerfile", "f": "1"}
     assert reasons(bundle(daemon, files, **request_))[run].startswith(why)
+
+
+def test_a_linked_copy_hides_no_change_below_it(daemon: PrivateDaemon) -> None:
+    text = "FROM busybox\nRUN echo 1 > /a\nCOPY --link f /f\nRUN echo on > /b\n"
+    bundle(daemon, {"Dockerfile": text, "f": "linked"})
+    again = reasons(bundle(daemon, {"Dockerfile": text.replace("1", "2"), "f": "linked"}))
+    assert again["COPY --link f /f"].startswith("hit")
+    assert again["RUN echo on > /b"] == "miss: the step before it was built anew"
 
 
 def test_files_that_changed_are_named(daemon: PrivateDaemon) -> None:

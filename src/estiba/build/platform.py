@@ -108,6 +108,16 @@ class PlatformBuild:
                 "join RUN instructions, or copy the result into a new stage"
             )
 
+    def _warn_of_filters(self) -> None:
+        """A name that no stage has is no error, because one list may serve several Dockerfiles."""
+        names = {str(index) for index in range(len(self.dockerfile.stages))}
+        for index, stage in enumerate(self.dockerfile.stages):
+            names.add(stage.from_.name or f"stage-{index}")
+        for name in self.request.ignored_stages or ():
+            if name.lower() not in names:
+                message = f"the Dockerfile has no stage {name[:64]!r}"
+                self.tell(Noticed("NoCacheFilter", message, "", 0, 0, 0))
+
     async def lint(self) -> int:
         """Tells what the linter says, by what is known of the base images; how many warnings."""
         return await run_apart(self._lint)
@@ -144,6 +154,7 @@ class PlatformBuild:
         plan = await self.make_plan()
         self._check_depth(plan)
         if self.number == 0:
+            self._warn_of_filters()
             await self.lint()
         work = self.request.work / f"platform{self.number}"
         await settled(work.mkdir)

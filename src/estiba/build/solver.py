@@ -50,9 +50,10 @@ class CachePolicy:
     """Asks imported caches for a record by its keys; what it gives is whole."""
 
     def ignores(self, stage: StagePlan) -> bool:
-        return (
-            self.ignored is None or stage.title in self.ignored or str(stage.index) in self.ignored
-        )
+        if self.ignored is None:
+            return True
+        # Names of stages stand in lower case, however a Dockerfile writes them.
+        return not {stage.title, str(stage.index)}.isdisjoint(one.lower() for one in self.ignored)
 
 
 @dataclass(slots=True)

@@ -39,7 +39,8 @@ class State:
     base: tuple[Layer, ...] = ()
     done: tuple[tuple[Step, StepResult | None], ...] = ()
     was_built: bool = False
-    """Whether the newest step was carried out, not found."""
+    """Whether the newest step was carried out, not found; with linked copies as newest ones
+    whether any of them was, or the step below."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -63,10 +64,11 @@ class State:
         done = (*self.done, (step, result))
         if result is None:
             return State(self.id, self.base, done, self.was_built)
-        made = result.record_id
         if isinstance(step.op, CopyOp) and step.op.link:
-            made = linked_id(self.id, made)
-        return State(made, self.base, done, not result.cached)
+            # It stands on nothing, so it tells nothing of what is below.
+            was_built = self.was_built or not result.cached
+            return State(linked_id(self.id, result.record_id), self.base, done, was_built)
+        return State(result.record_id, self.base, done, not result.cached)
 
 
 def finished_layer(info: LayerInfo) -> Layer:
