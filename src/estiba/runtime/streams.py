@@ -39,7 +39,8 @@ class Output:
             if self._interrupted and patience_s is None:
                 break
             if self._fds and not await self._wait(patience_s):
-                break
+                # A loop that was busy meanwhile hears of both at once.
+                return self._read_ready()
         return []
 
     def interrupt(self) -> None:
