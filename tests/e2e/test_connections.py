@@ -74,7 +74,7 @@ def test_a_container_that_runs_joins_and_leaves(daemon: PrivateDaemon) -> None:
         daemon, "web", "cat", "/etc/hosts"
     )
     daemon.docker("network", "disconnect", "blue", "web")
-    assert interfaces(daemon, "web") == alone
+    wait_until(lambda: interfaces(daemon, "web") == alone, what="the link to go")
     assert "10.171.1.77" not in inside(daemon, "web", "cat", "/etc/hosts")
     assert list(networks(daemon, "web")) == ["bridge"]
     assert [one for one in events(daemon, "web") if one[0] == "network"] == [
@@ -126,7 +126,8 @@ def test_the_way_out_and_the_ports_go_together(daemon: PrivateDaemon) -> None:
     assert gateway(daemon, "web") == "10.171.2.1" and fetch(port) == "hello\n"
     disconnect(daemon, "a-first", "web")
     disconnect(daemon, "z-last", "web")
-    assert gateway(daemon, "web") == "" and list(interfaces(daemon, "web")) == ["lo"]
+    wait_until(lambda: list(interfaces(daemon, "web")) == ["lo"], what="the links to go")
+    assert gateway(daemon, "web") == ""
     assert daemon.inspect("web")["NetworkSettings"]["Ports"].get("80/tcp") is None
     assert connect(daemon, "bridge", "web")[0] == 200
     port = daemon.inspect("web")["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
@@ -364,7 +365,7 @@ def test_a_hundred_times_over(daemon: PrivateDaemon) -> None:
         assert connect(daemon, "blue", "web")[0] == 200
         assert disconnect(daemon, "blue", "web")[0] == 200
     assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) <= before + 8
-    assert sorted(interfaces(daemon, "web")) == ["eth0", "lo"]
+    wait_until(lambda: sorted(interfaces(daemon, "web")) == ["eth0", "lo"], what="links to go")
     assert inside(daemon, "web", "cat", "/etc/hosts").count(daemon.inspect("web")["Id"][:12]) == 1
 
 
