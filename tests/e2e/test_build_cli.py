@@ -319,6 +319,22 @@ def test_a_shell_in_the_failed_state(daemon: PrivateDaemon, context: Path) -> No
     assert daemon.docker("ps", "-aq").stdout == b""
 
 
+def test_a_failed_state_without_a_shell(daemon: PrivateDaemon, context: Path) -> None:
+    write(context, "FROM busybox\nRUN echo x > /left; rm /bin/sh; exit 3\n")
+    with in_terminal(daemon, "build", "--debug", "ctx") as terminal:
+        terminal.wait_for(b"No shell could be opened")
+        terminal.wait_for(b"The state at which it failed is sha256:")
+        terminal.wait_for(b"DIRECTORY")
+        found = re.search(rb"estiba cp \$\((estiba create .*)\):/", terminal.seen)
+        assert terminal.wait() == 1
+    assert found is not None
+    container = daemon.docker(*found[1].decode().split()[1:]).stdout.decode().strip()
+    try:
+        assert b"x" in daemon.docker("cp", f"{container}:/left", "-").stdout
+    finally:
+        daemon.docker("rm", container)
+
+
 def test_ctrl_c_ends_the_build(daemon: PrivateDaemon, context: Path) -> None:
     marker = "31415"
     write(context, f"FROM busybox\nRUN echo begun; exec sleep {marker}\n")

@@ -97,6 +97,13 @@ def test_a_failing_command(daemon: PrivateDaemon) -> None:
         ("FROM busybox\nSTOPSIGNAL NOSUCH\n", "signal"),
         ("FROM busybox\nUSER nobody-here\nRUN true\n", "nobody-here"),
         ('FROM busybox\nRUN ["/nothing"]\n', "nothing"),
+        ("FROM no.invalid/x\n", "Dockerfile:1:1: FROM no.invalid/x: "),
+        ("FROM busybox AS build\nFROM biuld.invalid\n", "Dockerfile:2:1: FROM biuld.invalid: "),
+        ("FROM busybox AS base.invalid\nFROM bas.invalid\n", "(did you mean base.invalid?)"),
+        (
+            "FROM busybox AS base.invalid\nFROM busybox\nCOPY --from=bas.invalid / /\n",
+            "no stage is called bas.invalid (did you mean base.invalid?), and as an image: ",
+        ),
     ],
 )
 def test_what_cannot_be_built(daemon: PrivateDaemon, dockerfile: str, words: str) -> None:
@@ -151,6 +158,49 @@ def test_labels_and_arguments(daemon: PrivateDaemon) -> None:
     found = config(daemon, "args:1")
     assert found["Labels"] == {"own": "1", "both": "client", "x": ""}
     assert {"A=given", "B=default"} <= set(found["Env"])
+
+
+def test_an_argument_that_is_misspelt(daemon: PrivateDaemon) -> None:
+    text = "FROM busybox\nARG VERSION=1\nRUN echo $VERSION\n"
+    said = "[Warning] One or more build-args [VERSIO] were not consumed (did you mean VERSION?)\n"
+    assert said in made(daemon, text, buildargs={"VERSIO": "2"}).text
+    assert "[Warning]" not in made(daemon, text, buildargs={"VERSION": "2"}).text
+
+
+def test_the_json_form_gone_wrong(daemon: PrivateDaemon) -> None:
+    """The shell gets it, and its complaint alone would be a riddle."""
+    text = failed(daemon, {"Dockerfile": 'FROM busybox\nRUN ["echo", a]\n'}).text
+    assert "[Warning] JSONArgsRecommended: " in text and "(line 2)\n" in text
+
+
+def test_what_a_failure_leaves(daemon: PrivateDaemon) -> None:
+    """An image that is named, or nothing by `docker build --force-rm`."""
+    files = {"Dockerfile": "FROM busybox\nRUN echo kept > /left; exit 3\n"}
+    before = len(daemon.docker("images", "-aq").stdout.split())
+    text = failed(daemon, files, forcerm="1").text
+    assert "The state at which it failed" not in text
+    assert len(daemon.docker("images", "-aq").stdout.split()) == before
+    text = failed(daemon, files).text
+    state = text.rpartition("docker run -it --rm ")[2].strip()
+    assert daemon.run("--entrypoint", "cat", state, "/left") == "kept\n"
+    wait_nothing_remains(daemon)
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"memory": "1000"}, "Minimum memory limit allowed is 6MB"),
+        ({"memory": str(64 << 20), "memswap": "1000"}, "larger than memory limit"),
+        ({"memswap": str(64 << 20)}, "always set the Memory limit"),
+        ({"cpuperiod": "5"}, "CPU cfs period can not be less than 1ms"),
+        ({"cpuquota": "5"}, "CPU cfs quota can not be less than 1ms"),
+    ],
+)
+def test_limits_that_no_kernel_takes(
+    daemon: PrivateDaemon, limits: dict[str, str], words: str
+) -> None:
+    files = {"Dockerfile": "FROM busybox\nRUN echo limited\n"}
+    assert words in failed(daemon, files, nocache="1", **limits).error
 
 
 def test_networks(daemon: PrivateDaemon) -> None:

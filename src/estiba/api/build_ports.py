@@ -22,6 +22,7 @@ class BuildOptions:
     extra_hosts: list[str]
     remote: str
     quiet: bool
+    forces_removal: bool
     no_cache: bool
     cache_from: list[str]
     pull: bool

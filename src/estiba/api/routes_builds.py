@@ -106,6 +106,13 @@ def _options(context: Context) -> BuildOptions:
             "this daemon takes BuildKit's whole Dockerfile syntax, but not its session protocol: "
             "set DOCKER_BUILDKIT=0, or use `estiba build`"
         )
+    if context.text("isolation") not in ("", "default"):
+        raise InvalidArgument(f"Unsupported isolation: {context.text('isolation')[:64]!r}")
+    if context.text("networkmode").startswith("container:"):
+        raise InvalidArgument(
+            "networkmode=container:…: a build joins no container's network namespace: give the "
+            "name of a network that the container is on, host or none"
+        )
     if context.text("outputs"):
         raise InvalidArgument("outputs= needs the builder of version 2: use `estiba build -o`")
     return BuildOptions(
@@ -114,6 +121,7 @@ def _options(context: Context) -> BuildOptions:
         extra_hosts=_list(context, "extrahosts"),
         remote=context.text("remote"),
         quiet=context.flag("q"),
+        forces_removal=context.flag("forcerm"),
         no_cache=context.flag("nocache"),
         cache_from=_list(context, "cachefrom"),
         pull=context.flag("pull"),

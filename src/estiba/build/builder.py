@@ -15,12 +15,12 @@ from estiba.build.cache import Session
 from estiba.build.dockerfile.instructions import Dockerfile
 from estiba.build.effects import finished, settled
 from estiba.build.exchange import Exchange, ForClient
+from estiba.build.failure import StepFailed
 from estiba.build.platform import Built, PlatformBuild, Tools
 from estiba.build.progress import Tell
 from estiba.build.request import BuildRequest
 from estiba.build.statements import Statements
 from estiba.images.images import Images, Naming, NewImage
-from estiba.model.errors import NotFound, Unauthorized, Unavailable
 from estiba.model.image import Platform
 from estiba.model.reference import Reference
 
@@ -49,7 +49,7 @@ class Builder:
         platform = self._platforms(request)[0]
         one = PlatformBuild(self.tools, request, dockerfile, platform, tell, None, 0)
         # What needs the base image is left out when there is none.
-        with contextlib.suppress(NotFound, Unavailable, Unauthorized):
+        with contextlib.suppress(StepFailed):
             await one.make_plan()
         return await one.lint()
 

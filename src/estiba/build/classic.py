@@ -81,10 +81,12 @@ class ClassicStream:
     _turn: int = 1
     _has_failed: bool = False
     _waiting: dict[int, _Step] = field(default_factory=dict)
+    _warnings: list[str] = field(default_factory=list)
     _texts: Texts = field(default_factory=Texts)
 
     def feed(self, event: Event) -> Iterator[Json]:
         if isinstance(event, Noticed):
+            self._notice(event)
             return
         vertex = event.vertex
         if vertex.step == 0:
@@ -96,6 +98,13 @@ class ClassicStream:
         self._has_failed |= isinstance(event, Finished) and bool(event.error)
         if not (self.is_quiet or self._has_failed):
             yield from self._released()
+
+    def _notice(self, event: Noticed) -> None:
+        rule = f"{event.rule}: " if event.rule else ""
+        place = f" (line {event.line})" if event.line else ""
+        text = f"[Warning] {rule}{event.message}{place}\n"
+        if text not in self._warnings:  # another platform's build says the same
+            self._warnings.append(text)
 
     def _tell(self, step: _Step, event: Event) -> None:
         match event:
@@ -120,12 +129,31 @@ class ClassicStream:
             del self._waiting[self._turn]
             self._turn += 1
 
-    def rest(self) -> Iterator[Json]:
-        """What nobody has heard when the build failed; the step that failed speaks last."""
+    def failed(self, state: str) -> Iterator[Json]:
+        """What nobody has heard when the build failed; the step that failed speaks last.
+
+        `state` is the id of an image of what it left, if any.
+        """
         waiting = sorted(self._waiting.items(), key=lambda item: (item[1].has_failed, item[0]))
         for _, step in waiting:
             yield from step.take()
         self._waiting.clear()
+        yield from map(_text, self._warnings)
+        if state:
+            short = _short(state)
+            yield _text(
+                f"The state at which it failed is {short}: look around in it with "
+                f"docker run -it --rm {short}\n"
+            )
+
+    def closing(self, image: ImageRecord) -> Iterator[Json]:
+        """The image's id, for programs and for people."""
+        if self.is_quiet:
+            yield _text(f"{image.id}\n")
+            return
+        yield {"aux": {"ID": image.id}}
+        yield from map(_text, self._warnings)
+        yield _text(f"Successfully built {_short(image.id)}\n")
 
 
 def _is_plain(event: Finished) -> bool:
@@ -144,17 +172,12 @@ def _aside(event: Event) -> Iterator[Json]:
         yield line
 
 
-def closing(image: ImageRecord, *, is_quiet: bool) -> Iterator[Json]:
-    """The image's id, for programs and for people."""
-    if is_quiet:
-        yield _text(f"{image.id}\n")
-        return
-    yield {"aux": {"ID": image.id}}
-    yield _text(f"Successfully built {image.id.removeprefix('sha256:')[:12]}\n")
-
-
 def tagged(name: str) -> Json:
     return _text(f"Successfully tagged {name}\n")
+
+
+def _short(image_id: str) -> str:
+    return image_id.removeprefix("sha256:")[:12]
 
 
 def _text(text: str) -> Json:

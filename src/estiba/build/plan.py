@@ -11,13 +11,21 @@ from dataclasses import dataclass, field
 
 from estiba.build.dispatch import DEFAULT_PATH, Dispatcher, Scope
 from estiba.build.dockerfile.errors import nearest, refusal
-from estiba.build.dockerfile.instructions import Dockerfile, From, Instruction, Stage
+from estiba.build.dockerfile.instructions import Arg, Dockerfile, From, Instruction, Stage
 from estiba.build.dockerfile.words import expand
 from estiba.build.ops import ImageInput, Input, Plan, StageInput, StagePlan
+from estiba.build.runplan import PROXY_NAMES
 from estiba.model.errors import InvalidArgument
 from estiba.model.image import ImageConfig, ImageProcessConfig, Platform, parse_platform
 
 SCRATCH = "scratch"
+_OFFERED = frozenset(
+    {"SOURCE_DATE_EPOCH"}
+    | {f"{side}{what}" for side in ("TARGET", "BUILD") for what in ("PLATFORM", "OS", "ARCH")}
+    | {"TARGETVARIANT", "BUILDVARIANT"}
+)
+"""Arguments that mean something undeclared."""
+
 _MAX_DEPTH = 200
 
 
@@ -38,9 +46,10 @@ class PlanRequest:
 class MissingBases(Exception):
     """The plan needs the configs of these images."""
 
-    def __init__(self, inputs: list[ImageInput]) -> None:
+    def __init__(self, inputs: Mapping[ImageInput, From]) -> None:
         super().__init__(", ".join(one.name for one in inputs))
-        self.inputs = inputs
+        self.inputs = dict(inputs)
+        """Each with the instruction that names it first."""
 
 
 def decide_plan(request: PlanRequest) -> Plan:
@@ -56,13 +65,13 @@ class _Planner:
         self._globals = self._global_args()
         self._plans: dict[int, StagePlan] = {}
         self._under_way: list[int] = []
-        self._missing: dict[ImageInput, None] = {}
+        self._missing: dict[ImageInput, From] = {}
 
     def plan(self) -> Plan:
         target = self._target()
         self._need(target)
         if self._missing:
-            raise MissingBases(list(self._missing))
+            raise MissingBases(self._missing)
         return Plan(tuple(self._plans[index] for index in sorted(self._plans)), target)
 
     def _target(self) -> int:
@@ -158,7 +167,7 @@ class _Planner:
             return source, platform, _scratch(platform)
         known = self._request.bases.get(source)
         if known is None:
-            self._missing[source] = None
+            self._missing.setdefault(source, from_)
         return source, platform, known
 
     def _platform(self, from_: From) -> Platform:
@@ -226,6 +235,24 @@ def stage_names(stage: Stage) -> list[str]:
             if name := mount.get("from"):
                 names.append(name)
     return names
+
+
+def unused_args(dockerfile: Dockerfile, plan: Plan, given: Mapping[str, str]) -> str:
+    """What to say of build arguments that nothing declares, as the classic builder has it; empty
+    where there are none. Of base images only the triggers' own are known.
+    """
+    written = [one for stage in dockerfile.stages for one in stage.instructions]
+    arguments = [*dockerfile.global_args, *(one for one in written if isinstance(one, Arg))]
+    declared = {name for arg in arguments for name, _ in arg.pairs}
+    declared |= {name for stage in plan.stages for name, _ in stage.args}
+    known = declared | PROXY_NAMES | _OFFERED
+    unused = sorted(
+        name for name in given if name not in known and not name.startswith("BUILDKIT_")
+    )
+    if not unused:
+        return ""
+    hint = nearest(unused[0], declared) if len(unused) == 1 else ""
+    return f"One or more build-args [{' '.join(unused)}] were not consumed{hint}"
 
 
 def platform_args(target: Platform, host: Platform) -> dict[str, str]:

@@ -13,14 +13,16 @@ from estiba.build.assemble import image_config, squashed_history
 from estiba.build.attest.provenance import Material
 from estiba.build.bases import Bases
 from estiba.build.cache import Session
-from estiba.build.dockerfile.instructions import Dockerfile
+from estiba.build.dockerfile.errors import nearest
+from estiba.build.dockerfile.instructions import Dockerfile, From
 from estiba.build.dockerfile.lint import ADVICE, lint, refuse
 from estiba.build.dockerfile.lint_stages import Base
 from estiba.build.effects import settled, settled_apart
+from estiba.build.failure import Failure, StepFailed
 from estiba.build.ops import CopyOp, ImageInput, Plan, RunOp, StageInput, StagePlan, Step
-from estiba.build.plan import MissingBases, PlanRequest, decide_plan
+from estiba.build.plan import MissingBases, PlanRequest, decide_plan, unused_args
 from estiba.build.ports import Executor
-from estiba.build.progress import Noticed, Tell
+from estiba.build.progress import Noticed, Tell, Vertex
 from estiba.build.record import CacheRecord
 from estiba.build.request import BuildRequest
 from estiba.build.solver import CachePolicy, Shared, Solver
@@ -32,7 +34,7 @@ from estiba.distribution.settings import RegistrySettings
 from estiba.images.images import MAX_LAYERS, Naming, NewImage
 from estiba.images.record import ImageRecord
 from estiba.kernel.blocking import run_apart
-from estiba.model.errors import InvalidArgument, LimitExceeded
+from estiba.model.errors import EstibaError, InvalidArgument, LimitExceeded, NotFound
 from estiba.model.ids import new_id
 from estiba.model.image import ImageConfig, Platform, encode_config
 from estiba.storage.layers import LayerInfo
@@ -156,6 +158,9 @@ class PlatformBuild:
         if self.number == 0:
             self._warn_of_filters()
             await self.lint()
+            unused = unused_args(self.dockerfile, plan, self.request.build_args)
+            if unused:
+                self.tell(Noticed("", unused, "", 0, 0, 0))
         work = self.request.work / f"platform{self.number}"
         await settled(work.mkdir)
         self.trees = Trees(
@@ -186,7 +191,7 @@ class PlatformBuild:
             policy=CachePolicy(self.request.ignored_stages, self.remote),
             tell=self.tell,
             vertices=number_vertices(plan, self.number, len(self.request.platforms) > 1),
-            keep_failed=self._keep_failed,
+            keep_failed=self._keep_failed if self.request.keeps_failed else None,
         )
         try:
             self.state = await self.solver.solve()
@@ -251,18 +256,37 @@ class PlatformBuild:
                     ),
                 )
             except MissingBases as missing:
-                found = await asyncio.gather(*(self._image(one) for one in missing.inputs))
+                found = await asyncio.gather(
+                    *(self._base(one, from_) for one, from_ in missing.inputs.items())
+                )
                 configs |= {
                     one: record.config for one, record in zip(missing.inputs, found, strict=True)
                 }
+
+    async def _base(self, source: ImageInput, from_: From) -> ImageRecord:
+        """Raises StepFailed: what is not there is told of as of a step, with its place."""
+        try:
+            return await self._image(source)
+        except EstibaError as error:
+            failure = Failure(Vertex(0, from_.text, line=from_.span.start.line), from_.span)
+            place = f"Dockerfile:{from_.span.start.line}:{from_.span.start.column}"
+            raise StepFailed(f"{place}: FROM {source.name}: {error.message}", failure) from error
 
     async def _image(self, source: ImageInput) -> ImageRecord:
         """Raises NotFound when no registry has it either."""
         record = self.known.get(source)
         if record is None:
-            record = await self.tools.bases.find(
-                source, self.request.credentials, self.tell, pulls=self.request.pulls
-            )
+            try:
+                record = await self.tools.bases.find(
+                    source, self.request.credentials, self.tell, pulls=self.request.pulls
+                )
+            except EstibaError as error:
+                stages = {one.from_.name for one in self.dockerfile.stages}
+                names = sorted(stages - {"", source.name.lower()})
+                if hint := nearest(source.name, names):
+                    told = f"no stage is called {source.name}{hint}, and as an image: {error}"
+                    raise NotFound(told) from error
+                raise
             self.known[source] = record
         return record
 

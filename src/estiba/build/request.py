@@ -48,6 +48,9 @@ class BuildRequest:
     agents: Mapping[str, ConnectAgent] = field(default_factory=dict)
     allowed: frozenset[str] = frozenset()
     squash: bool = False
+    keeps_failed: bool = True
+    """What a failed RUN left, as an image without a name."""
+
     checks_only: bool = False
     sbom: bool = False
     provenance: str = ""

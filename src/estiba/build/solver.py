@@ -80,7 +80,7 @@ class Solver:
     policy: CachePolicy
     tell: Tell
     vertices: dict[tuple[int, int], Vertex]
-    keep_failed: Callable[[StagePlan, State, Step, LayerInfo], Awaitable[str]]
+    keep_failed: Callable[[StagePlan, State, Step, LayerInfo], Awaitable[str]] | None
     found: list[CacheRecord] = field(default_factory=list)
     _stages: dict[int, asyncio.Task[State]] = field(default_factory=dict)
     own: dict[str, asyncio.Future[StepResult]] = field(default_factory=dict)

@@ -279,6 +279,8 @@ class StepRun:
         leased: list[Digest] = []
         state = ""
         try:
+            if solver.keep_failed is None:
+                raise FailedPrecondition("nothing is kept of what fails")
             if await settled(is_nearly_full, spaces.upper(record_id)):
                 raise LimitExceeded("what filled the disk is not kept")
             frozen = await settled(spaces.freeze, record_id)

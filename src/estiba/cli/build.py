@@ -15,7 +15,7 @@ from estiba.cli.buildboard import SENDING
 from estiba.cli.buildoutputs import Fetcher, check_places, write_metadata, write_whole
 from estiba.cli.buildrequest import Request
 from estiba.cli.buildview import View, chosen
-from estiba.cli.parse import Arguments
+from estiba.cli.parse import Arguments, UsageError
 from estiba.client.buildcontext import gathered
 from estiba.client.credentials import config_header
 from estiba.client.errors import ClientError
@@ -172,14 +172,16 @@ class _Work:
     def fail(self, event: dict[str, Any]) -> int:
         if self._view.board.warnings:
             self._warn()
-        text = buildreport.failure_text(event, self._view.board, self._source.shown)
-        buildreport.tell(sys.stderr, text)
+        is_quiet = self._view.tells_failures
+        if not is_quiet:
+            text = buildreport.failure_text(event, self._view.board, self._source.shown)
+            buildreport.tell(sys.stderr, text)
         if self._request.is_check:
             return 1
         state = str((event.get("failed") or {}).get("state") or "")
         if state and self._given.debug and buildreport.is_terminal():
             self._open_shell(state)
-        elif state:
+        elif state and not is_quiet:
             buildreport.tell(
                 sys.stderr, buildreport.state_text(state, is_known=bool(self._given.debug))
             )
@@ -196,4 +198,8 @@ class _Work:
         flags = commands.CONTAINER["run"].flags()
         arguments = Parser(flags).parse(words, interspersed=False)
         arguments.path = "run"
-        run.run(self._client, arguments)
+        try:
+            run.run(self._client, arguments)
+        except UsageError as error:
+            text = buildreport.without_shell(state, error.__cause__ or error)
+            buildreport.tell(sys.stderr, text)

@@ -62,6 +62,14 @@ def state_text(state: str, *, is_known: bool) -> str:
     return text if is_known else f"{text}\nor build with --debug, which opens a shell there"
 
 
+def without_shell(state: str, error: BaseException) -> str:
+    """For a state that no shell runs in."""
+    return (
+        f"No shell could be opened: {error}\nThe state at which it failed is {state}\n"
+        f"Copy its files: estiba cp $(estiba create --pull never {short(state)} x):/ DIRECTORY"
+    )
+
+
 def short(state: str) -> str:
     return state.removeprefix("sha256:")[:12]
 
@@ -74,7 +82,8 @@ def warnings_summary(warnings: list[dict[str, Any]]) -> str:
     lines = [f"\n {count} warning{'s' * (count != 1)} found (use --check to see more):"]
     for warning in warnings:
         place = f" (line {warning['line']})" if warning.get("line") else ""
-        lines.append(f" - {warning.get('rule')}: {warning.get('message')}{place}")
+        rule = f"{warning['rule']}: " if warning.get("rule") else ""
+        lines.append(f" - {rule}{warning.get('message')}{place}")
     return "\n".join(lines)
 
 

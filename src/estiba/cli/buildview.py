@@ -53,6 +53,8 @@ class View:
     """Whether people are told what happens."""
     shows_lines = False
     """Whether every line of output has been shown when the build has ended."""
+    tells_failures = False
+    """Whether what there is to say of a failure stands in its own output."""
 
     def __init__(self, out: TextIO) -> None:
         self.out = out
@@ -78,7 +80,9 @@ class View:
 
 
 class JsonView(View):
-    """The daemon's lines as they come."""
+    """The daemon's lines as they come, and nothing else: a program reads them."""
+
+    tells_failures = True
 
     def event(self, event: dict[str, Any]) -> None:
         super().event(event)

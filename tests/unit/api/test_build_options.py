@@ -97,7 +97,7 @@ async def test_what_dockers_client_sends() -> None:
     )  # fmt: skip
     assert found == BuildOptions(
         dockerfile="d/Dockerfile", tags=["a:1", "b"], extra_hosts=["a:1.2.3.4", "b:::1"],
-        remote="", quiet=True, no_cache=True, cache_from=["c:1"], pull=True,
+        remote="", quiet=True, forces_removal=True, no_cache=True, cache_from=["c:1"], pull=True,
         memory_bytes=1 << 20, memory_swap_bytes=-1, cpu_shares=2, cpuset_cpus="0-1",
         cpuset_mems="0", cpu_period_us=3, cpu_quota_us=4, cgroup_parent="/p",
         build_args={"A": "1"}, shm_bytes=65536,
@@ -153,6 +153,8 @@ async def test_lists_in_every_form(value: str | list[str], names: list[str]) -> 
         ("memory", "1g"),
         ("shmsize", "x"),
         ("cpuquota", "1" * 30),
+        ("isolation", "hyperv"),
+        ("networkmode", "container:x"),
     ],
 )
 async def test_what_is_refused(name: str, value: str) -> None:

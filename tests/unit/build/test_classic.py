@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from estiba.build import classic
-from estiba.build.classic import ClassicStream, closing, tagged
+from estiba.build.classic import ClassicStream, tagged
 from estiba.build.progress import (
     CANCELLED,
     STDERR,
@@ -43,7 +43,7 @@ def said(stream: ClassicStream, events: Iterable[Event]) -> str:
 
 
 def rest(stream: ClassicStream) -> str:
-    return "".join(line["stream"] for line in stream.rest())
+    return "".join(line["stream"] for line in stream.failed(""))
 
 
 ALL = """\
@@ -249,8 +249,30 @@ def test_pulls_are_told_at_once() -> None:
     ]
 
 
-def test_lint_is_not_for_old_clients() -> None:
-    assert said(ClassicStream(), [Noticed("Rule", "m", "d", 1, 1, 1)]) == ""
+NOTICED = [
+    Noticed("Rule", "m", "d", 4, 1, 4),
+    Noticed("Rule", "m", "d", 4, 1, 4),
+    Noticed("", "not consumed", "", 0, 0, 0),
+]
+WARNED = [{"stream": "[Warning] Rule: m (line 4)\n"}, {"stream": "[Warning] not consumed\n"}]
+
+
+def test_warnings_come_last_where_they_are_seen() -> None:
+    """Once each, before the words that clients look for."""
+    stream = ClassicStream()
+    assert said(stream, NOTICED) == ""
+    assert list(stream.closing(image()))[1:-1] == WARNED
+    stream = ClassicStream()
+    assert said(stream, NOTICED) == ""
+    assert list(stream.failed("")) == WARNED
+    quiet = ClassicStream(is_quiet=True)
+    assert said(quiet, NOTICED) == ""
+    assert list(quiet.closing(image())) == [{"stream": f"sha256:{'ab' * 32}\n"}]
+
+
+def test_the_state_of_a_failure_is_named() -> None:
+    (line,) = ClassicStream().failed("sha256:" + "ab" * 32)
+    assert line["stream"].endswith("docker run -it --rm abababababab\n")
 
 
 def image() -> Any:
@@ -259,9 +281,11 @@ def image() -> Any:
 
 def test_the_last_words() -> None:
     """docker-py looks for `Successfully built`, Compose 1 too, the others for aux."""
-    assert list(closing(image(), is_quiet=False)) == [
+    assert list(ClassicStream().closing(image())) == [
         {"aux": {"ID": "sha256:" + "ab" * 32}},
         {"stream": "Successfully built abababababab\n"},
     ]
-    assert list(closing(image(), is_quiet=True)) == [{"stream": f"sha256:{'ab' * 32}\n"}]
+    assert list(ClassicStream(is_quiet=True).closing(image())) == [
+        {"stream": f"sha256:{'ab' * 32}\n"}
+    ]
     assert tagged("me/app:1") == {"stream": "Successfully tagged me/app:1\n"}

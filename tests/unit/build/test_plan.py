@@ -20,7 +20,7 @@ from estiba.build.ops import (
     StageInput,
     UrlInput,
 )
-from estiba.build.plan import MissingBases, PlanRequest, decide_plan
+from estiba.build.plan import MissingBases, PlanRequest, decide_plan, unused_args
 from estiba.model.errors import InvalidArgument
 from estiba.model.image import ImageConfig, ImageProcessConfig, Platform
 
@@ -117,6 +117,28 @@ def test_stages_that_cannot_be(text: str, said: str) -> None:
 def test_an_unknown_target_names_the_nearest() -> None:
     with pytest.raises(InvalidArgument, match=r"target stage 'buidl' .*did you mean build"):
         planned("FROM x AS build\nFROM build\n", target="buidl")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, ""),
+        ({"TOP": "1", "A": "2", "T": "3"}, ""),
+        ({"HTTP_PROXY": "1", "no_proxy": "1", "SOURCE_DATE_EPOCH": "1", "TARGETARCH": "x"}, ""),
+        ({"BUILDKIT_INLINE_CACHE": "1"}, ""),
+        ({"Z": "1", "Y": "", "A": "2"}, "One or more build-args [Y Z] were not consumed"),
+        (
+            {"VERSIO": "1"},
+            "One or more build-args [VERSIO] were not consumed (did you mean VERSION?)",
+        ),
+    ],
+)
+def test_arguments_that_nothing_declares(given: dict[str, str], said: str) -> None:
+    """A trigger of the base image declares T; stages that are not built count too."""
+    text = "ARG TOP\nFROM x AS a\nARG VERSION=1\nFROM y\nARG A=$TOP\n"
+    base = ImageConfig(config=ImageProcessConfig(on_build=["ARG T"]))
+    plan = planned(text, args=given, base=base)
+    assert unused_args(parse(text.encode()), plan, given) == said
 
 
 def test_a_stage_on_a_stage_takes_its_config() -> None:

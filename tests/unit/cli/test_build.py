@@ -446,7 +446,13 @@ def fail(_sent: Sent) -> Iterator[dict]:
     yield _FAILED
 
 
-@pytest.mark.parametrize("words", [[], ["-q"], ["--debug"], ["--progress=json"]])
+def test_a_program_that_reads_events_gets_nothing_else(run: Run) -> None:
+    done = run("--progress=json", "ctx", play=fail)
+    assert (done.code, done.out) == (1, "")
+    assert [json.loads(line) for line in done.err.splitlines()] == list(fail(done.sent))
+
+
+@pytest.mark.parametrize("words", [[], ["-q"], ["--debug"]])
 def test_a_step_that_fails(run: Run, words: list[str]) -> None:
     done = run(*words, "ctx", play=fail)
     assert (done.code, done.out) == (1, "")

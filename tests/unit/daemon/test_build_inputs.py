@@ -25,6 +25,7 @@ from estiba.model.image import Platform
 HOST = Platform(architecture="amd64")
 NO_OPTIONS = BuildOptions(
     dockerfile="", tags=[], extra_hosts=[], remote="", quiet=False, no_cache=False, cache_from=[],
+    forces_removal=False,
     pull=False, memory_bytes=0, memory_swap_bytes=0, cpu_shares=0, cpuset_cpus="", cpuset_mems="",
     cpu_period_us=0, cpu_quota_us=0, cgroup_parent="", build_args={}, shm_bytes=0, ulimits=[],
     squash=False, labels={}, network="", platform="", target="",

@@ -11,6 +11,7 @@ from estiba.build.dockerfile.errors import nearest
 from estiba.build.dockerfile.instructions import (
     Arg,
     Cmd,
+    CommandLine,
     Dockerfile,
     Entrypoint,
     Env,
@@ -228,6 +229,13 @@ def _rules(walk: Walk, stage: _Stage, instruction: Instruction) -> Iterator[Warn
                     "related to OS signals"
                 )
                 yield Warning("JSONArgsRecommended", message, instruction.span)
+        case Run(command=CommandLine((text,), is_shell=True)) if text.startswith(('["', "['")):
+            # No test of a shell: that has a blank behind its bracket.
+            message = (
+                "JSON arguments expected: this begins as an array of strings and is none, so the "
+                "shell gets it as it is written"
+            )
+            yield Warning("JSONArgsRecommended", message, instruction.span)
         case Value(keyword="WORKDIR"):
             yield from _workdir(walk, stage, instruction)
         case Words(keyword="EXPOSE"):

@@ -219,6 +219,8 @@ def read_dockerfile(directory: Path, path: str = "") -> bytes:
         if data is None:
             wanted = path or DEFAULT_DOCKERFILE
             message = f"Cannot locate specified Dockerfile: {shown_path(wanted)}"
+            if os.path.normpath(wanted.lstrip("/")).split("/")[0] == "..":
+                raise NotFound(f"{message}: it leads out of the build context")
             near = _near_dockerfiles(root, wanted)
             raise NotFound(f"{message}; did you mean {' or '.join(near)}?" if near else message)
     return data

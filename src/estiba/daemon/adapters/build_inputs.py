@@ -147,6 +147,7 @@ class Inputs:
             tags=tags,
             platforms=platforms,
             ignored_stages=None if options.no_cache else (),
+            keeps_failed=not options.forces_removal,
             pulls=options.pull,
             contexts={"": context},
             network=options.network,

@@ -16,7 +16,7 @@ from estiba.api.streams import ClientStream
 from estiba.build import progress
 from estiba.build.builder import Builder, Finished
 from estiba.build.cache import Cache
-from estiba.build.classic import ClassicStream, closing, tagged
+from estiba.build.classic import ClassicStream, tagged
 from estiba.build.dockerfile.errors import DockerfileError, excerpt
 from estiba.build.dockerfile.instructions import Dockerfile
 from estiba.build.dockerfile.parser import parse
@@ -115,7 +115,7 @@ class Builds:
                         yield line
             result = run.result()
         except StepFailed as error:
-            for line in stream.rest():
+            for line in stream.failed(error.failure.state):
                 yield line
             code = error.failure.exit_code
             detail: Json = {"message": str(error)}
@@ -123,7 +123,7 @@ class Builds:
                 detail["code"] = code
             yield {"errorDetail": detail, "error": str(error)}
             return
-        for line in closing(result.built[-1].image, is_quiet=stream.is_quiet):
+        for line in stream.closing(result.built[-1].image):
             yield line
         for tag in request.tags if not stream.is_quiet else ():
             yield tagged(tag.familiar)

@@ -54,6 +54,13 @@ FOUND: dict[str, list[tuple[str, ...]]] = {
             "to OS signals",
         ),
         (
+            F + "RUN [\"echo\", a]\nRUN --network=none ['a']\n",
+            "2:1 JSON arguments expected: this begins as an array of strings and is none, so the "
+            "shell gets it as it is written",
+            "3:1 JSON arguments expected: this begins as an array of strings and is none, so the "
+            "shell gets it as it is written",
+        ),
+        (
             F + 'CMD ["a]',
             "2:1 JSON arguments recommended for CMD to prevent unintended behavior related to OS "
             "signals",
@@ -185,6 +192,7 @@ CLEAN: dict[str, list[str]] = {
     "ReservedStageName": ["FROM scratch AS scratchy"],
     "JSONArgsRecommended": [
         F + 'CMD ["a"]\nENTRYPOINT []\nRUN a\nHEALTHCHECK CMD a',
+        F + 'RUN ["a"]\nRUN [ "$A" = "b" ] || true\nRUN [[ a ]]\n',
         F + 'SHELL ["/bin/sh", "-c"]\nCMD a',
         'FROM x AS a\nSHELL ["/bin/sh", "-c"]\nFROM a\nCMD a',
     ],
