@@ -10,8 +10,8 @@ import errno
 import socket
 import threading
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from itertools import chain
 
 from estiba.model.container import PortBinding
 from estiba.model.errors import (
@@ -21,6 +21,7 @@ from estiba.model.errors import (
     InvalidArgument,
     Unavailable,
 )
+from estiba.network.heldports import HeldPort, HeldPorts, LeftPorts
 from estiba.network.portusers import program_at
 from estiba.network.record import PortRequest
 
@@ -30,32 +31,14 @@ _TRIES = 20
 _SCTP_EPHEMERAL = range(49153, 65536)
 
 
-@dataclass(frozen=True, slots=True)
-class HeldPort:
-    """A host port that belongs to an endpoint. `holder` is None where no socket can hold it."""
-
-    request: PortRequest
-    host_ip: str
-    host_port: int
-    holder: socket.socket | None
-
-    @property
-    def binding(self) -> PortBinding:
-        return PortBinding(host_ip=self.host_ip, host_port=str(self.host_port))
-
-    def close(self, *, unless_in: Iterable[HeldPort] = ()) -> None:
-        """Closes the holder, unless one of the others has the same."""
-        if self.holder is not None and all(o.holder is not self.holder for o in unless_in):
-            self.holder.close()
-
-
 class PortHolder:
     """All host ports of the engine, by the endpoint that they belong to."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: dict[str, list[HeldPort]] = {}
+        self._held = HeldPorts()
         self._names: dict[str, str] = {}
+        self._next_sctp = _SCTP_EPHEMERAL[0]
 
     def hold(
         self,
@@ -77,10 +60,10 @@ class PortHolder:
         """
         wanted = [(request, _places(request, host_ip, versions)) for request in requests]
         with self._lock:
-            before = list(self._held.get(owner, ()))
-            left = list(before)
+            before = self._held.of(owner)
+            left = LeftPorts(before)
             self._names[owner] = name
-            kept = [_take_again(request, places, left) for request, places in wanted]
+            kept = [left.take(request, places, _numbers(request)) for request, places in wanted]
             made: list[HeldPort] = []
             try:
                 for (request, places), held in zip(wanted, kept, strict=True):
@@ -88,33 +71,32 @@ class PortHolder:
                         held += self._hold_all(request, places, left)
                         made += held
                         # Seen by the requests that follow.
-                        self._held[owner] = before + made
+                        self._held.add(owner, held)
             except BaseException:
                 for port in made:
                     port.close(unless_in=before)
-                self._held[owner] = before
-                self._settle(owner)
+                self._replace(owner, before)
                 raise
-            self._held[owner] = [port for held in kept for port in held]
-            return list(self._held[owner])
+            self._held.replace(owner, [port for held in kept for port in held])
+            return self._held.of(owner)
 
     def drop_others(self, before: Iterable[HeldPort], kept: Iterable[HeldPort]) -> None:
         """Closes the sockets of ports that were held `before` and are not `kept`."""
-        kept = list(kept)
+        holders = {port.holder for port in kept}
         for port in before:
-            port.close(unless_in=kept)
+            if port.holder not in holders:
+                port.close()
 
     def held(self, owner: str) -> list[HeldPort]:
         with self._lock:
-            return list(self._held.get(owner, ()))
+            return self._held.of(owner)
 
     def put_back(self, owner: str, ports: list[HeldPort]) -> None:
         """What the owner had before `hold`; closes what it got then."""
         with self._lock:
-            for port in self._held.get(owner, ()):
+            for port in self._held.of(owner):
                 port.close(unless_in=ports)
-            self._held[owner] = ports
-            self._settle(owner)
+            self._replace(owner, ports)
 
     def adopt(self, owner: str, requests: Iterable[PortRequest], *, name: str) -> list[PortRequest]:
         """Takes the ports of a live container after a restart; returns those that others took.
@@ -123,7 +105,6 @@ class PortHolder:
         """
         lost: list[PortRequest] = []
         with self._lock:
-            held = self._held.setdefault(owner, [])
             self._names[owner] = name
             for request in requests:
                 number = int(request.host_port)
@@ -133,7 +114,7 @@ class PortHolder:
                 except (OSError, EstibaError):
                     lost.append(request)
                     port = HeldPort(request, request.host_ip, number, None)
-                held.append(port)
+                self._held.add(owner, [port])
         return lost
 
     def confirm(self, owner: str) -> None:
@@ -161,28 +142,27 @@ class PortHolder:
                 self._release(owner)
 
     def _release(self, owner: str) -> None:
-        for port in self._held.pop(owner, ()):
+        for port in self._held.remove(owner):
             port.close()
         self._names.pop(owner, None)
 
-    def _settle(self, owner: str) -> None:
-        if not self._held[owner]:
-            self._release(owner)
+    def _replace(self, owner: str, ports: list[HeldPort]) -> None:
+        self._held.replace(owner, ports)
+        if not ports:
+            self._names.pop(owner, None)
 
-    def _hold_all(
-        self, request: PortRequest, places: list[str], left: list[HeldPort]
-    ) -> list[HeldPort]:
+    def _hold_all(self, request: PortRequest, places: list[str], left: LeftPorts) -> list[HeldPort]:
         """The first port that is free at all places."""
         refusal: OSError | None = None
-        for number in _candidates(request):
+        for number in self._candidates(request):
             held: list[HeldPort] = []
             try:
                 for place in places:
                     # The kernel chooses the number of an ephemeral port at the first place.
                     chosen = held[0].host_port if held else number
-                    port = _reuse(request, place, chosen, left)
+                    port = left.reuse(request, place, chosen)
                     held.append(port or self._bind(request, place, chosen))
-                left[:] = [port for port in left if not any(_is_same(port, one) for one in held)]
+                left.discard(held)
                 return held
             except OSError as error:
                 for port in held:
@@ -203,6 +183,23 @@ class PortHolder:
         where = place_of(place, request.host_port or "any port")
         whose = self._user_of(request.protocol, place, request.host_port)
         raise Conflict(f"Bind for {where} failed: port is already allocated{whose}") from refusal
+
+    def _candidates(self, request: PortRequest) -> Iterator[int]:
+        numbers = _numbers(request)
+        if numbers:
+            yield from numbers
+            return
+        if request.preferred:
+            yield request.preferred
+        if request.protocol == "sctp":
+            first, stop = self._next_sctp, _SCTP_EPHEMERAL.stop
+            for number in chain(range(first, stop), range(_SCTP_EPHEMERAL.start, first)):
+                self._next_sctp = number + 1
+                yield number
+        else:
+            # The kernel picks from ip_local_port_range and avoids what is in use; in one family,
+            # so that the number may be taken in the other.
+            yield from (0 for _ in range(_TRIES))
 
     def _bind(self, request: PortRequest, host_ip: str, port: int) -> HeldPort:
         if request.protocol == "sctp":
@@ -230,13 +227,7 @@ class PortHolder:
             raise OSError(errno.EADDRINUSE, "port is already allocated")
 
     def _owners(self, protocol: str, host_ip: str, port: int) -> list[str]:
-        return [
-            owner
-            for owner, held in self._held.items()
-            for other in held
-            if (other.request.protocol, other.host_port) == (protocol, port)
-            and _meet(other.host_ip, host_ip)
-        ]
+        return [owner for owner, place in self._held.users(protocol, port) if _meet(place, host_ip)]
 
     def _user_of(self, protocol: str, host_ip: str, text: str) -> str:
         """Who has the port, in words, if it is one port and that can be told."""
@@ -265,47 +256,6 @@ def _places(request: PortRequest, default: str, versions: Collection[int]) -> li
             f"IPv{version}"
         )
     return [place]
-
-
-def _take_again(request: PortRequest, places: list[str], left: list[HeldPort]) -> list[HeldPort]:
-    """Out of `left` those that serve the request as they are, if they do at all places."""
-    numbers = _parse_range(request.host_port) if _is_fixed(request) else None
-    for first in left:
-        same = [
-            port
-            for place in places
-            for port in left
-            if port.host_ip == place
-            and port.host_port == first.host_port
-            and port.request.key == request.key
-        ]
-        asked_alike = _is_fixed(first.request) == _is_fixed(request)
-        suits = first.host_port in numbers if numbers else asked_alike
-        if places and len(same) == len(places) and suits:
-            for port in same:
-                left.remove(port)
-            return same
-    return []
-
-
-def _reuse(request: PortRequest, place: str, number: int, left: list[HeldPort]) -> HeldPort | None:
-    """A port that the endpoint has already, led elsewhere: its socket is kept."""
-    for port in left:
-        if _is_same(port, HeldPort(request, place, number, None)):
-            return replace(port, request=request)
-    return None
-
-
-def _is_same(one: HeldPort, other: HeldPort) -> bool:
-    return (one.host_ip, one.host_port, one.request.protocol) == (
-        other.host_ip,
-        other.host_port,
-        other.request.protocol,
-    )
-
-
-def _is_fixed(request: PortRequest) -> bool:
-    return request.host_port not in ("", "0")
 
 
 def _meet(one: str, other: str) -> bool:
@@ -343,20 +293,6 @@ def requests_of(bindings: dict[str, list[PortBinding]]) -> list[PortRequest]:
     ]
 
 
-def _candidates(request: PortRequest) -> Iterator[int]:
-    if _is_fixed(request):
-        yield from _parse_range(request.host_port)
-        return
-    if request.preferred:
-        yield request.preferred
-    if request.protocol == "sctp":
-        yield from _SCTP_EPHEMERAL
-    else:
-        # The kernel picks from ip_local_port_range and avoids what is in use; in one family,
-        # so that the number may be taken in the other.
-        yield from (0 for _ in range(_TRIES))
-
-
 def _listen(port: HeldPort) -> None:
     if port.holder is None or port.request.protocol != "tcp":
         return
@@ -366,6 +302,11 @@ def _listen(port: HeldPort) -> None:
         raise Conflict(
             f"Bind for {place_of(port.host_ip, port.host_port)} failed: port is already allocated"
         ) from error
+
+
+def _numbers(request: PortRequest) -> range | None:
+    """Those that it asks for, None if any will do."""
+    return _parse_range(request.host_port) if request.is_fixed else None
 
 
 def _parse_range(text: str) -> range:

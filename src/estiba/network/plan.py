@@ -289,7 +289,7 @@ def _mtu(text: str | None, *, ipv6: bool) -> int:
     least = _MIN_MTU_IPV6 if ipv6 else _MIN_MTU
     if not text or text == "0":
         return 1500
-    if not text.isdecimal() or not least <= int(text[:8]) <= _MAX_MTU:
+    if not text.isdecimal() or len(text) > 8 or not least <= int(text) <= _MAX_MTU:
         raise InvalidArgument(f"invalid MTU {text[:16]!r}: use {least} to {_MAX_MTU}")
     return int(text)
 

@@ -138,6 +138,11 @@ class PortRequest(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> str:
         return f"{self.container_port}/{self.protocol}"
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it asks for certain host ports."""
+        return self.host_port not in ("", "0")
+
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One container on one network, with everything that it was given."""

@@ -75,6 +75,8 @@ def test_pools_that_make_no_sense(pool: IpamConfig) -> None:
     [
         ("com.docker.network.driver.mtu", "x"),
         ("com.docker.network.driver.mtu", "12"),
+        ("com.docker.network.driver.mtu", "0000150000000"),
+        pytest.param("com.docker.network.driver.mtu", "00001500" + 5000 * "0", id="long-mtu"),
         ("com.docker.network.bridge.enable_icc", "maybe"),
         ("com.docker.network.bridge.name", 'x"; flush ruleset'),
         ("com.docker.network.bridge.name", "sixteen-letters-"),
