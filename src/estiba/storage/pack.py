@@ -23,6 +23,8 @@ _CHUNK = 1 << 20
 _MAX_PARTS = 1 << 14
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# It is gone, is a link, no link, or a socket by now.
+_CHANGED = (errno.ENOENT, errno.ELOOP, errno.EINVAL, errno.ENXIO)
 _SKIPPED_XATTRS = ("trusted.", "system.", "user.overlay.", "security.selinux")
 
 Inode = tuple[int, int]
@@ -88,8 +90,12 @@ class Packer:
         else:
             member = self._member(path, status, KINDS[stat.S_IFMT(mode)])
             if stat.S_ISLNK(mode):
-                with contextlib.suppress(FileNotFoundError):
+                try:
                     member.link = os.fsencode(os.readlink(name, dir_fd=parent))
+                except OSError as error:
+                    if error.errno in _CHANGED:
+                        return
+                    raise
             elif earlier := self._earlier(status, path):
                 member.kind, member.link, member.device = Kind.HARDLINK, os.fsencode(earlier), None
             yield header(member)
@@ -117,7 +123,7 @@ class Packer:
         try:
             fd = os.open(name, _FILE, dir_fd=parent)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ELOOP):
+            if error.errno in _CHANGED:
                 return
             raise
         try:
@@ -204,11 +210,15 @@ def _xattrs(fd: int) -> dict[bytes, bytes]:
         names = os.listxattr(fd)
     except OSError:
         return {}
-    return {
-        os.fsencode(name): os.getxattr(fd, name)
-        for name in names
-        if not name.startswith(_SKIPPED_XATTRS)
-    }
+    found: dict[bytes, bytes] = {}
+    for name in names:
+        if not name.startswith(_SKIPPED_XATTRS):
+            try:
+                found[os.fsencode(name)] = os.getxattr(fd, name)
+            except OSError as error:
+                if error.errno != errno.ENODATA:
+                    raise
+    return found
 
 
 def _is_opaque(fd: int) -> bool:

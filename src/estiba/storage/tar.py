@@ -205,14 +205,15 @@ class TarReader:
     def _sparse_map(self, entry: Entry) -> list[int]:
         """Decimal lines in whole blocks at the start of the data: a count, then pairs."""
         text = bytearray()
-        wanted = 1
-        while text.count(b"\n") < wanted:
+        lines, wanted = 0, 1
+        while lines < wanted:
             block = self._read_exact(BLOCK)
             self._keep(block)
             entry.stored -= BLOCK
             text += block
-            if b"\n" in text:
+            if not lines and b"\n" in block:
                 wanted = 1 + 2 * decimal(bytes(text).split(b"\n", 1)[0], "sparse")
+            lines += block.count(b"\n")
             if wanted > _MAX_SPARSE_PARTS or entry.stored < 0 or len(text) > _MAX_PAX_BYTES:
                 raise LimitExceeded("tar: a sparse file with too many parts")
         return [decimal(line, "sparse") for line in bytes(text).split(b"\n")[1:wanted]]
