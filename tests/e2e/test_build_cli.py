@@ -259,6 +259,30 @@ def test_what_cannot_be_built(
     assert [word for word in words if word not in err] == []
 
 
+@pytest.mark.parametrize(
+    ("redirected", "code", "said"),
+    [
+        (">&-", 0, ""),
+        ("2>&-", 0, "sha256:"),
+        ("<&-", 0, "sha256:"),
+        (">/dev/full", 1, "estiba: cannot write the output: No space left on device\n"),
+        ("2>/dev/full", 0, "sha256:"),
+        (">/dev/full 2>/dev/full", 1, ""),
+    ],
+)
+def test_output_that_cannot_be_written(
+    daemon: PrivateDaemon, context: Path, redirected: str, code: int, said: str
+) -> None:
+    write(context, "FROM busybox\n")
+    script = f'exec "$@" {redirected}'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *ESTIBA, "build", "-q", str(context)], capture_output=True,
+        env=environment(daemon), check=False, timeout=2 * DEADLINE_S,
+    )  # fmt: skip
+    text = (done.stdout + done.stderr).decode()
+    assert (done.returncode, text[: len(said) or 100]) == (code, said)
+
+
 def test_check(daemon: PrivateDaemon, context: Path) -> None:
     write(context, "FROM busybox\nMAINTAINER me\nCMD echo x\n")
     out, _ = estiba(daemon, "build", "--check", "ctx", code=1)

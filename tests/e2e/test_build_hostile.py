@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.support.bundles import begun, build, built, bundle, error_of, in_context, secrets, text
+from tests.support.classicbuild import BUNDLE, Going, context_tar
 from tests.support.daemon import PATIENCE, PrivateDaemon, wait_until
 from tests.support.gitserver import git_server, make_repository
 
@@ -229,6 +230,14 @@ def test_a_client_that_leaves_ends_what_is_fetched_for_it(daemon: PrivateDaemon)
     wait_clean(daemon)
 
 
+def test_a_request_that_is_no_text(daemon: PrivateDaemon) -> None:
+    """Bytes in a build argument, as another client may send them."""
+    body = context_tar({"request.json": b'{"build_args": {"A": "\xff"}}'})
+    going = Going(daemon, "/v1.51/build", body, {"Content-Type": BUNDLE})
+    answer = going.rest()
+    assert answer.status == 400 and "request.json" in answer.error
+
+
 @pytest.mark.parametrize("scheme", ["file", "gopher", "http+unix", "ext"])
 def test_no_redirect_leaves_the_web(daemon: PrivateDaemon, scheme: str) -> None:
     answer = (
@@ -247,4 +256,4 @@ def test_no_redirect_leaves_the_web(daemon: PrivateDaemon, scheme: str) -> None:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/file"
         message = error_of(build(daemon, f"FROM busybox\nADD {url} /there\n"))
         helper.join()
-    assert "invalid URL" in message
+    assert "the server names an invalid URL" in message and "https://HOST/PATH" in message

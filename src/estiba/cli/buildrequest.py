@@ -64,11 +64,18 @@ class Request:
         return dict(entry.split("=", 1) for entry in usual) | own
 
     def text(self, more: dict[str, Any]) -> bytes:
-        """request.json, without what has its zero value."""
+        """request.json, without what has its zero value. Raises UsageError for bytes in it that
+        are no text."""
         from estiba.client.jsonlite import dumps
 
         found = {key: value for key, value in (self.body | more).items() if value}
-        return dumps(found).encode(errors="surrogateescape")
+        for key, value in found.items():
+            try:
+                dumps(value).encode()
+            except UnicodeEncodeError:
+                what = key.replace("_", " ")
+                raise UsageError(f"{what}: not UTF-8: a build takes text only") from None
+        return dumps(found).encode()
 
 
 def _is_check(given: Arguments) -> bool:

@@ -6,6 +6,7 @@ at the top stay free of `typing`, `json`, `re`, `socket` and `argparse` (docs/ad
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -32,6 +33,7 @@ GLOBAL = """\
 -v --version  print the version
 """
 _FLAG_ERROR = 125
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _LEVELS = ("debug", "info", "warn", "warning", "error", "fatal", "panic", "trace")
 _START_HINT = """\
 No daemon answers at {address}. Start it with
@@ -45,6 +47,7 @@ _ROOT_HINT = "Start it as root with `estibad`, or name another daemon with -H or
 def main() -> None:
     """Runs the command line and exits with its code."""
     words = sys.argv[1:]
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         # What a terminal's encoding lacks is no reason to fail.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -53,6 +56,17 @@ def main() -> None:
 
         sys.exit(complete(words[1:]))
     _exit(_guarded(words))
+
+
+def _open_closed() -> None:
+    """Where a caller has closed STDOUT or STDERR, nothing is written, and no other file there."""
+    for fd, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != fd:
+                os.dup2(null, fd)
+                os.close(null)
+            setattr(sys, name, os.fdopen(fd, "w" if fd else "r", closefd=False))
 
 
 def _guarded(words: list[str]) -> int:
@@ -66,11 +80,25 @@ def _guarded(words: list[str]) -> int:
         # Whoever read our output has gone: nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _complain(f"estiba: cannot write the output: {error.strerror}")
+        return 1
     except ClientError as error:
         sys.stdout.flush()
         if os.environ.get("ESTIBA_DEBUG"):
             raise
         return _report(error)
+
+
+def _complain(text: str) -> None:
+    """If even that cannot be written, the exit code has to do."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _exit(code: int) -> None:

@@ -47,7 +47,7 @@ class Url:
 def parse_url(text: str) -> Url:
     """Raises Unavailable for what a registry should not have named."""
     if len(text) > MAX_URL_CHARS or not _VISIBLE.fullmatch(text):
-        raise Unavailable("the registry names a URL that is too long or has illegal characters")
+        raise Unavailable("the server names a URL that is too long or has illegal characters")
     try:
         parts = urlsplit(text)
         host = parts.hostname or ""
@@ -56,7 +56,10 @@ def parse_url(text: str) -> Url:
         if not _HOST.fullmatch(host) or "@" in parts.netloc or not port:
             raise ValueError("no host, or a password in it")
     except (ValueError, KeyError):
-        raise Unavailable(f"the registry names an invalid URL: {text[:128]!r}") from None
+        raise Unavailable(
+            f"the server names an invalid URL: {text[:128]!r}: only http://HOST/PATH and "
+            "https://HOST/PATH are followed"
+        ) from None
     query = f"?{parts.query}" if parts.query else ""
     return Url(Origin(parts.scheme, host, port), f"{parts.path or '/'}{query}")
 

@@ -92,6 +92,18 @@ def test_build_arguments_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert build_arguments(["SOURCE_DATE_EPOCH="]) == {"SOURCE_DATE_EPOCH": ""}
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--build-arg", "A=\udcff"], "build args: not UTF-8"),
+        (["--label", "a\udcff=1"], "labels: not UTF-8"),
+    ],
+)
+def test_bytes_that_are_no_text(words: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        asked(*words)
+
+
 def test_platform_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", "linux/arm64")
     assert asked()["platforms"] == ["linux/arm64"]

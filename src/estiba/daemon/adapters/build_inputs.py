@@ -253,7 +253,7 @@ class Inputs:
 def _decode_bundle(body: bytes) -> Bundle:
     try:
         return from_json(body, Bundle)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"request.json of the build is not as it must be: {error}") from error
 
 
