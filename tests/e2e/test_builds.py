@@ -203,6 +203,15 @@ def test_limits_that_no_kernel_takes(
     assert words in failed(daemon, files, nocache="1", **limits).error
 
 
+def test_an_image_without_layers_keeps_its_id(daemon: PrivateDaemon) -> None:
+    dockerfile = 'FROM scratch\nEXPOSE 80 2375\nENTRYPOINT ["/bin/echo"]\n'
+    first = made(daemon, dockerfile).image
+    assert made(daemon, dockerfile).image == first
+    assert made(daemon, dockerfile.replace("80 2375", "2375 80")).image == first
+    assert made(daemon, f'{dockerfile}CMD ["a"]\n').image != first
+    assert made(daemon, dockerfile, nocache="1").image != first
+
+
 def test_networks(daemon: PrivateDaemon) -> None:
     links = "ls /sys/class/net"
     assert seen(daemon, links, networkmode="none") == "lo"

@@ -51,7 +51,7 @@ class World:
     def load(self, path: Path) -> list[str]:
         """What it says that it loaded."""
         shown = self.daemon.docker("load", "-i", str(path)).stdout.decode()
-        return [line.partition(": ")[2] for line in shown.splitlines()]
+        return re.findall(r"^Loaded image(?: ID)?: (.*)$", shown, re.MULTILINE)
 
     def config(self, name: str) -> Any:
         return self.containers.look(name, "--config", "--raw")

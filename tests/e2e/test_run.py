@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -9,9 +10,11 @@ import re
 import select
 import socket
 import subprocess
+import tarfile
 import threading
 import time
 from pathlib import Path
+from typing import IO, cast
 
 import pytest
 from tests.support.daemon import PrivateDaemon, wait_until
@@ -563,6 +566,26 @@ def test_commit_export_import_save_load(daemon: PrivateDaemon) -> None:
     daemon.docker("import", "-", "flat:1", stdin=tar)
     assert daemon.run("flat:1", "cat", "/made") == "x\n"
     daemon.docker("rmi", "made:1", "flat:1")
+
+
+def test_a_load_says_whose_name_it_takes(daemon: PrivateDaemon) -> None:
+    daemon.docker("create", "--name", "box", "busybox")
+    first = daemon.docker("commit", "-m", "1", "box", "made:1").stdout.decode().strip()
+    archive = daemon.docker("save", "made:1").stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+        names, old = (
+            json.loads(cast(IO[bytes], members.extractfile(name)).read())
+            for name in ("manifest.json", "repositories")
+        )
+    assert old == {"made": {"1": names[0]["Layers"][-1].rpartition("/")[2]}}
+    assert daemon.docker("load", stdin=archive).stdout == b"Loaded image: made:1\n"
+    second = daemon.docker("commit", "-m", "2", "box", "made:1").stdout.decode().strip()
+    assert daemon.docker("load", stdin=archive).stdout.decode() == (
+        f"The image made:1 already exists, renaming the old one with ID {second} to empty string\n"
+        "Loaded image: made:1\n"
+    )
+    daemon.docker("rm", "box")
+    daemon.docker("rmi", first, second)
 
 
 def test_events_and_filters(daemon: PrivateDaemon) -> None:

@@ -34,6 +34,7 @@ from estiba.distribution.settings import RegistrySettings
 from estiba.images.images import MAX_LAYERS, Naming, NewImage
 from estiba.images.record import ImageRecord
 from estiba.kernel.blocking import run_apart
+from estiba.model.digest import digest_of
 from estiba.model.errors import EstibaError, InvalidArgument, LimitExceeded, NotFound
 from estiba.model.ids import new_id
 from estiba.model.image import ImageConfig, Platform, encode_config
@@ -210,11 +211,18 @@ class PlatformBuild:
         assert self.trees is not None and self.solver is not None
         target = self.plan.stage(self.plan.target)
         infos = [layer.info.result() for layer in self.state.layers]
-        config = self._config(target, self.state, infos)
-        parent = self._parent()
-        if self.request.squash:
-            config, infos = await self._squashed(config, infos, parent)
-        encoded = with_cache(encode_config(config), self._records())
+        parent, records = self._parent(), self._records()
+
+        def encode(config: ImageConfig) -> bytes:
+            return with_cache(encode_config(config), records)
+
+        if infos:
+            config = self._config(target, self.state, infos, self.started_ns)
+            if self.request.squash:
+                config, infos = await self._squashed(config, infos, parent)
+            encoded = encode(config)
+        else:
+            encoded = await settled(self._without_layers, target, self.state, encode)
         new = NewImage(encoded, infos, parent=parent.id if parent else "")
         image = await settled(self.tools.shared.images.add, new, Naming(), "build")
         return Built(
@@ -308,14 +316,28 @@ class PlatformBuild:
 
     # -- the image -------------------------------------------------------------------------
 
-    def _config(self, stage: StagePlan, state: State, infos: list[LayerInfo]) -> ImageConfig:
+    def _config(
+        self, stage: StagePlan, state: State, infos: list[LayerInfo], now_ns: int
+    ) -> ImageConfig:
         return image_config(
             stage.config,
             state.done,
             [info.diff_id for info in infos],
-            now_ns=self.started_ns,
+            now_ns=now_ns,
             epoch_ns=self.epoch_ns,
         )
+
+    def _without_layers(
+        self, stage: StagePlan, state: State, encode: Callable[[ImageConfig], bytes]
+    ) -> bytes:
+        """No layer dates it: where the cache is used it is the image that it was before."""
+        if self.request.ignored_stages is not None:
+            for record in self.tools.shared.images.list_all():
+                if not record.layers:
+                    encoded = encode(self._config(stage, state, [], record.created_ns))
+                    if digest_of(encoded) == record.id:
+                        return encoded
+        return encode(self._config(stage, state, [], self.started_ns))
 
     def _parent(self) -> ImageRecord | None:
         """The image that the target's chain of stages begins with."""

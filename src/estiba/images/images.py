@@ -92,9 +92,11 @@ class Images:
     # -- finding ---------------------------------------------------------------------------
 
     def list_all(self) -> list[ImageRecord]:
-        """Newest first."""
+        """Newest first; of the same age, as all that only adds to the config of one base, what
+        was named last.
+        """
         records = self._index.records.values()
-        return sorted(records, key=lambda record: record.created_ns, reverse=True)
+        return sorted(records, key=lambda one: (one.created_ns, one.tagged_ns), reverse=True)
 
     def get(self, digest: Digest) -> ImageRecord | None:
         """By its whole id."""

@@ -48,8 +48,11 @@ _IMAGE_NAME = "io.containerd.image.name"
 
 @dataclass(frozen=True, slots=True)
 class LoadedImage:
+    """`lost` says which other images had one of `tags` until then."""
+
     record: ImageRecord
     tags: list[str]
+    lost: list[tuple[str, Digest]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,13 +252,15 @@ def _load_part(
         config_json = members.small(part.config)
         new = NewImage(config_json, _layers(members, part, config_json), origins)
     beside = {image for tag in part.tags for image in loaded.get(tag.tagged.familiar, ())}
+    holders = [(tag.tagged.familiar, one.id) for tag in part.tags for one in images.named(tag)]
     record = images.add(new, Naming(tuple(part.tags), beside), "load")
+    lost = [(tag, holder) for tag, holder in holders if holder not in {record.id, *beside}]
     images.usage.note(record.id)
     for tag in part.tags:
         loaded.setdefault(tag.tagged.familiar, set()).add(record.id)
     if not part.tags:
         loaded.setdefault("", set()).add(record.id)
-    return LoadedImage(record, [tag.tagged.familiar for tag in part.tags])
+    return LoadedImage(record, [tag.tagged.familiar for tag in part.tags], lost)
 
 
 def _layers(members: Members, part: _Part, config_json: bytes) -> list[LayerInfo]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cached_property
@@ -116,13 +117,19 @@ def decode(body: bytes) -> ImageRecord:
     return from_json(body, ImageRecord)
 
 
+_FRACTION = re.compile(r"[.,]([0-9]+)")
+
+
 def parse_time(text: str) -> int:
     """Nanoseconds since the epoch of an RFC 3339 time; 0 for what is none."""
+    fraction = _FRACTION.search(text)
     try:
-        moment = datetime.fromisoformat(text)
+        # Which knows no more than microseconds.
+        moment = datetime.fromisoformat(_FRACTION.sub("", text))
     except ValueError:
         return 0
-    return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1e9)
+    digits = fraction[1][:9].ljust(9, "0") if fraction else "0"
+    return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()) * 10**9 + int(digits)
 
 
 def now_text() -> str:

@@ -122,6 +122,7 @@ class _Archive:
         self._writer = LayoutWriter()
         self._entries: list[Descriptor] = []
         self._docker: list[dict[str, object]] = []
+        self._repositories: dict[str, dict[str, str]] = {}
 
     def write(self, chosen: list[Chosen], form: str) -> Iterator[bytes]:
         yield self._writer.begin()
@@ -131,6 +132,9 @@ class _Archive:
             yield self._writer.index(self._entries)
         if form != OCI:
             yield file_member("manifest.json", json.dumps(self._docker).encode())
+            if self._repositories:
+                body = json.dumps(self._repositories).encode()
+                yield file_member("repositories", body)
         yield END
 
     def _write_chosen(self, one: Chosen, *, is_layout: bool) -> Iterator[bytes]:
@@ -144,13 +148,7 @@ class _Archive:
                 name = parse_reference(one.tags[0]).familiar_name if one.tags else ""
                 referrers += referrers_of(self._images, record, entries[-1], name)
             if not record.artifact:
-                self._docker.append(
-                    {
-                        "Config": blob_name(record.id),
-                        "RepoTags": one.tags or None,
-                        "Layers": [blob_name(part.descriptor.digest) for part in form.parts],
-                    }
-                )
+                self._note_docker(record, [part.descriptor.digest for part in form.parts], one.tags)
         top = entries[0]
         if len(entries) > 1:
             body, media_type = self._index_over(one.records, entries)
@@ -159,6 +157,22 @@ class _Archive:
         self._entries += _named(top, one.tags)
         for referrer in referrers:
             yield from self._write_referrer(referrer)
+
+    def _note_docker(self, record: ImageRecord, layers: list[Digest], tags: list[str]) -> None:
+        """For its two indexes. The older one, which scripts still look for, leads from a name to
+        the topmost layer; of several platforms the first one counts.
+        """
+        self._docker.append(
+            {
+                "Config": blob_name(record.id),
+                "RepoTags": tags or None,
+                "Layers": [blob_name(digest) for digest in layers],
+            }
+        )
+        for tag in tags if layers else ():
+            reference = parse_reference(tag)
+            named = self._repositories.setdefault(reference.familiar_name, {})
+            named.setdefault(reference.tag or "latest", layers[-1].partition(":")[2])
 
     def _form(self, record: ImageRecord) -> Form:
         options, images = self._options, self._images

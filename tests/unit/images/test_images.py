@@ -13,7 +13,7 @@ import pytest
 
 from estiba.images import removal
 from estiba.images.images import Images, Naming, NewImage
-from estiba.images.record import ImageRecord, Origin
+from estiba.images.record import ImageRecord, Origin, parse_time
 from estiba.model.digest import Digest, digest_of
 from estiba.model.errors import Conflict, InvalidArgument, NotFound
 from estiba.model.image import Platform
@@ -57,6 +57,23 @@ def add(
     return images.add(NewImage(body, []), Naming(tags, beside), "load")
 
 
+@pytest.mark.parametrize(
+    ("text", "moment_ns"),
+    [
+        ("2026-11-27T03:06:23.254778447Z", 1795748783_254778447),
+        ("2026-11-27T03:06:23.2547784471Z", 1795748783_254778447),
+        ("2026-11-27T05:06:23.25+02:00", 1795748783_250000000),
+        ("2026-11-27T03:06:23", 1795748783_000000000),
+        ("1969-12-31T23:59:59.5Z", -500000000),
+        ("0001-01-01T00:00:00Z", -62135596800_000000000),
+        ("", 0),
+        ("yesterday", 0),
+    ],
+)
+def test_times_to_the_nanosecond(text: str, moment_ns: int) -> None:
+    assert parse_time(text) == moment_ns
+
+
 def unused(_image: Digest) -> list[str]:
     return []
 
@@ -65,6 +82,13 @@ def test_a_tag_moves_from_one_image_to_the_next(images: Images) -> None:
     first, second = add(images, "x:1", mark="a"), add(images, "x:1", mark="b")
     assert images.resolve("x:1").id == second.id
     assert images.resolve(first.id).repo_tags == []
+
+
+def test_of_images_of_the_same_age_the_one_named_last_comes_first(images: Images) -> None:
+    one, two, three = (add(images, f"x:{mark}", mark=mark) for mark in "abc")
+    assert [record.id for record in images.list_all()] == [three.id, two.id, one.id]
+    images.tag("x:a", parse_reference("y:1"))
+    assert [record.id for record in images.list_all()] == [one.id, three.id, two.id]
 
 
 def test_platforms_stand_side_by_side_when_they_came_together(images: Images) -> None:

@@ -15,7 +15,7 @@ from estiba.http1.uploads import Upload
 from estiba.images import saving
 from estiba.images.images import Images, check_taggable
 from estiba.images.importing import Description, import_tar
-from estiba.images.loading import load
+from estiba.images.loading import LoadedImage, load
 from estiba.images.record import ImageRecord
 from estiba.kernel.blocking import run_apart, run_blocking
 from estiba.model.image import Platform, parse_platform
@@ -46,9 +46,8 @@ class ImageTransfers:
         async with aclosing(each(work)) as steps:
             try:
                 async for loaded in steps:
-                    names = [f"Loaded image: {tag}" for tag in loaded.tags]
-                    for name in names or [f"Loaded image ID: {loaded.record.id}"]:
-                        yield {"stream": f"{name}\n"}
+                    for text in _told(loaded):
+                        yield {"stream": f"{text}\n"}
             finally:
                 # Before the iterator is closed, which waits for its step under way.
                 source.close()
@@ -108,6 +107,15 @@ class ImageTransfers:
             ),
             platform=platform,
         )
+
+
+def _told(loaded: LoadedImage) -> list[str]:
+    lost = [
+        f"The image {tag} already exists, renaming the old one with ID {holder} to empty string"
+        for tag, holder in loaded.lost
+    ]
+    names = [f"Loaded image: {tag}" for tag in loaded.tags]
+    return lost + (names or [f"Loaded image ID: {loaded.record.id}"])
 
 
 def _whole(head: bytes, rest: Generator[bytes, None, None]) -> Iterator[bytes]:
