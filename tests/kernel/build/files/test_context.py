@@ -64,15 +64,22 @@ def test_a_context_comes_compressed_or_not(
     assert (directory / "d").stat().st_gid == 0
 
 
-def test_devices_are_left_out(directory: Path) -> None:
+def test_devices_and_capabilities_are_left_out(directory: Path) -> None:
+    capability = bytes.fromhex("0100000200040000000000000000000000000000").decode()
+    xattrs = {
+        "SCHILY.xattr.security.capability": capability,
+        "SCHILY.xattr.user.note": "hello",
+    }
     data = archive(
         member("null", tarfile.CHRTYPE, devmajor=1, devminor=3),
         member("sda", tarfile.BLKTYPE, devmajor=8, devminor=0),
         member("fifo", tarfile.FIFOTYPE),
-        member("file", data=b"x"),
+        member("file", data=b"x", pax_headers=xattrs),
     )
     receive(io.BytesIO(data), directory)
-    assert names(directory) == ["file"]
+    assert names(directory) == ["fifo", "file"]
+    assert stat.S_ISFIFO((directory / "fifo").stat().st_mode)
+    assert os.listxattr(directory / "file") == ["user.note"]
 
 
 def test_no_context_gets_out(tmp_path: Path, directory: Path) -> None:
@@ -89,7 +96,9 @@ def test_no_context_gets_out(tmp_path: Path, directory: Path) -> None:
             assert snapshot(outside) == before, name
 
 
-@pytest.mark.parametrize("data", [b"FROM scratch\n" * 99, archive(member("f", data=b"x"))[:700]])
+@pytest.mark.parametrize(
+    "data", [b"FROM scratch\n" * 99, archive(member("f", data=bytes(999)))[:700]]
+)
 def test_what_is_no_tar_is_told(directory: Path, data: bytes) -> None:
     with pytest.raises(InvalidArgument, match="the build context cannot be read: tar: "):
         receive(io.BytesIO(data), directory)
