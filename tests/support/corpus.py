@@ -8,7 +8,7 @@ A folder has a Dockerfile, the files of its context, `expected.json` (written by
     args, labels, secrets   name → value;  target, platform;  ssh: true
     contexts    name → a folder of the case, or docker-image://…
     before      tag → a Dockerfile of the case that is built first
-    make        files that git does not keep as they are: modes, archives, repositories
+    make        files that git does not keep as they are: modes, hard links, archives, repositories
     serve       a folder that a server on loopback offers; the argument SERVER is its address
     doors       the ways in, when it is not both; `why` says the reason
     genuine     why the genuine engine is not asked: the expectation is our own
@@ -120,6 +120,11 @@ def _make(context: Path, item: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if item.get("type") == "directory":
         path.mkdir(exist_ok=True)
+    elif item.get("type") == "fifo":
+        os.mkfifo(path)
+    elif "same_as" in item:
+        os.link(context / item["same_as"], path)
+        return
     elif "git" in item:
         _repository(path, item["git"])
     elif "archive" in item:

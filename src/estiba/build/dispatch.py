@@ -257,7 +257,13 @@ class Dispatcher:
         self._add(at, None, f"ARG {' '.join(told)}")
 
     def _env(self, at: ast.Env) -> None:
-        values = [(name, self.expand(value, at)) for name, value in at.pairs]
+        values = [
+            # Most names are plain: looking for variables in them would double the work.
+            (name if name.isidentifier() else self.expand(name, at), self.expand(value, at))
+            for name, value in at.pairs
+        ]
+        if not all(name for name, _ in values):
+            raise refusal("ENV with a name that is empty once expanded", at.span)
         self._set_env(self._few({**self._environment, **dict(values)}, at))
         self.stronger_args.difference_update(name for name, _ in values)
         told = " ".join(f"{name}={value}" for name, value in values)
@@ -332,7 +338,7 @@ class Dispatcher:
         elif at.keyword == "STOPSIGNAL":
             self._change(stop_signal=checked_signal(value, at))
         else:
-            path = posixpath.normpath(posixpath.join(self.working_dir, value or "/"))
+            path = posixpath.normpath(posixpath.join(self.working_dir, value))
             path = "/" + path.lstrip("/")
             self._change(working_dir=path)
             op = None if path == "/" else DirectoryOp(path=path, user=self.config.user)

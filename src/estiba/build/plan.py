@@ -13,7 +13,7 @@ from estiba.build.dispatch import DEFAULT_PATH, Dispatcher, Scope
 from estiba.build.dockerfile.errors import nearest, refusal
 from estiba.build.dockerfile.instructions import Arg, Dockerfile, From, Instruction, Stage
 from estiba.build.dockerfile.words import expand
-from estiba.build.ops import ImageInput, Input, Plan, StageInput, StagePlan
+from estiba.build.ops import ImageInput, InlineInput, Input, Plan, StageInput, StagePlan
 from estiba.build.runplan import PROXY_NAMES
 from estiba.model.errors import InvalidArgument
 from estiba.model.image import ImageConfig, ImageProcessConfig, Platform, parse_platform
@@ -198,6 +198,8 @@ class _Planner:
             raise refusal(
                 f"invalid from flag value {name}: there is no stage of that number above", at.span
             )
+        if name == SCRATCH:
+            return InlineInput(())
         return ImageInput(name, platform)
 
     # -- global arguments ------------------------------------------------------------------

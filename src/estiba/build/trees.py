@@ -82,8 +82,8 @@ class Trees:
                 return f"image {name}"
             case ContextInput(name):
                 return f"the context {name}" if name else "the build context"
-            case InlineInput():
-                return "the here-document"
+            case InlineInput(files):
+                return "the here-document" if files else "scratch, which is empty"
             case UrlInput(url) | GitInput(url):
                 return url
 

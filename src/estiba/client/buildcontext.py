@@ -1,8 +1,8 @@
 """Directories as members of a tar stream, made while they are walked: what a build is sent.
 
 Owns the walk. It goes by directory descriptors and follows no symlink, leaves out what an ignore
-file names without looking below it, and writes nothing anywhere. Sockets, FIFOs and devices are
-no part of a context.
+file names without looking below it, and writes nothing anywhere. Sockets and devices are no part
+of a context.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import stat
 
 from estiba.client.errors import ClientError
-from estiba.client.tarstream import BLOCK, DIRECTORY, FILE, SYMLINK, header
+from estiba.client.tarstream import BLOCK, DIRECTORY, FIFO, FILE, LINK, SYMLINK, header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class Tree:
         self._prefix = prefix.encode(errors="surrogateescape")
         self._excludes = excludes
         self._may_hold = may_hold
+        self._first_names: dict[tuple[int, int], bytes] = {}
+        """Of files with several names, by device and inode."""
         self.bytes_sent = 0
 
     def members(self) -> Iterator[bytes]:
@@ -146,6 +148,10 @@ class Tree:
                 target = os.fsencode(os.readlink(name, dir_fd=parent))
                 yield self._head(os.fsencode(path), SYMLINK, status, target=target)
                 return
+            if kind == stat.S_IFIFO:
+                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                yield self._head(os.fsencode(path), FIFO, status)
+                return
             fd = os.open(name, _OPEN_FILE, dir_fd=parent) if kind == stat.S_IFREG else -1
         except FileNotFoundError:
             # As if it had gone before the walk began.
@@ -158,10 +164,21 @@ class Tree:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise ClientError(f"{self._shown(path)} was replaced while it was being sent")
-            yield self._head(os.fsencode(path), FILE, status, size=status.st_size)
-            yield from self._content(fd, path, status.st_size)
+            yield from self._file(fd, path, status)
         finally:
             os.close(fd)
+
+    def _file(self, fd: int, path: str, status: os.stat_result) -> Iterator[bytes]:
+        """With its content at the first of its names."""
+        if status.st_nlink > 1:
+            first = self._first_names.setdefault(
+                (status.st_dev, status.st_ino), self._name(os.fsencode(path))
+            )
+            if first != self._name(os.fsencode(path)):
+                yield self._head(os.fsencode(path), LINK, status, target=first)
+                return
+        yield self._head(os.fsencode(path), FILE, status, size=status.st_size)
+        yield from self._content(fd, path, status.st_size)
 
     def _content(self, fd: int, path: str, size: int) -> Iterator[bytes]:
         """Exactly `size` bytes and the padding: the header has promised them."""
@@ -192,13 +209,16 @@ class Tree:
         target: bytes = b"",
     ) -> bytes:
         return header(
-            b"%b/%b" % (self._prefix, path),
+            self._name(path),
             kind,
             mode=stat.S_IMODE(status.st_mode),
             size=size,
             mtime=status.st_mtime_ns // _MTIME_NS,
             target=target,
         )
+
+    def _name(self, path: bytes) -> bytes:
+        return b"%b/%b" % (self._prefix, path)
 
     def _shown(self, path: str) -> str:
         return os.path.join(self._root, path) if path else self._root
@@ -210,7 +230,12 @@ def _kind(entry: os.DirEntry[str]) -> int:
         return stat.S_IFLNK
     if entry.is_dir(follow_symlinks=False):
         return stat.S_IFDIR
-    return stat.S_IFREG if entry.is_file(follow_symlinks=False) else 0
+    if entry.is_file(follow_symlinks=False):
+        return stat.S_IFREG
+    try:
+        return stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return 0
 
 
 def _unreadable(path: str, error: OSError) -> ClientError:

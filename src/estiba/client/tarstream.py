@@ -9,7 +9,7 @@ import struct
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
-FILE, LINK, SYMLINK, DIRECTORY = b"0", b"1", b"2", b"5"
+FILE, LINK, SYMLINK, DIRECTORY, FIFO = b"0", b"1", b"2", b"5", b"6"
 _PAX = b"x"
 _FORM = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _MOST_NAME = 100

@@ -252,6 +252,25 @@ def test_history_is_in_the_words_that_others_read() -> None:
     ]
 
 
+def test_names_of_variables_are_expanded_too() -> None:
+    history, config = last('FROM x\nENV N=a\nENV $N=1 "b c"=2\n')
+    assert history[1:] == ["ENV a=1 b c=2"]
+    assert config.env[-3:] == ["N=a", "a=1", "b c=2"]
+    with pytest.raises(InvalidArgument, match="empty once expanded"):
+        last("FROM x\nENV $NOPE=1\n")
+
+
+def test_a_working_directory_of_nothing_changes_nothing() -> None:
+    history, config = last("FROM x\nWORKDIR /a\nWORKDIR $NOPE\n")
+    assert history[-1] == "WORKDIR /a" and config.working_dir == "/a"
+
+
+def test_scratch_is_an_empty_source() -> None:
+    op = op_of("FROM x\nCOPY --from=scratch / /empty/\n")
+    assert isinstance(op, CopyOp)
+    assert op.groups == ((InlineInput(()), ("/",)),)
+
+
 def test_an_entrypoint_drops_the_base_images_arguments() -> None:
     assert last('FROM x\nENTRYPOINT ["a"]\n')[1].cmd is None
     assert last('FROM x\nCMD ["b"]\nENTRYPOINT ["a"]\n')[1].cmd == ["b"]

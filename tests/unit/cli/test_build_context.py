@@ -79,8 +79,12 @@ def test_what_a_directory_becomes(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     os.link(tmp_path / "a", tmp_path / "again")
     found = unpacked(gathered(Tree(str(tmp_path), "ctx").members()))
-    assert list(found) == ["ctx", "ctx/a", "ctx/again", "ctx/b", "ctx/b/run", "ctx/loop", "ctx/out"]
-    assert found["ctx/a"][1] == found["ctx/again"][1] == b"x" * 513
+    assert list(found) == [
+        "ctx", "ctx/a", "ctx/again", "ctx/b", "ctx/b/run", "ctx/loop", "ctx/out", "ctx/pipe",
+    ]  # fmt: skip
+    assert found["ctx/a"][1] == b"x" * 513
+    assert found["ctx/again"][0].islnk() and found["ctx/again"][0].linkname == "ctx/a"
+    assert found["ctx/pipe"][0].isfifo()
     assert found["ctx/a"][0].mtime == 1_234_567_890
     assert found["ctx/b"][0].mode == 0o750 and found["ctx/b"][0].isdir()
     assert found["ctx/b/run"][0].mode == 0o4755

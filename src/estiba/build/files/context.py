@@ -1,7 +1,7 @@
 """Build contexts that a client sends, and what is read from them first.
 
-Owners are root's whatever the archive says, and devices are left out. Nothing here decides
-what a build does with its context.
+Owners are root's whatever the archive says; devices and the capabilities of files are left out.
+Nothing here decides what a build does with its context.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ DEFAULT_DOCKERFILE = "Dockerfile"
 IGNORE_FILE = ".dockerignore"
 
 _TREES = ("contexts", "caches")
-_LEFT_OUT = (Kind.CHAR, Kind.BLOCK, Kind.FIFO)
+_LEFT_OUT = (Kind.CHAR, Kind.BLOCK)
+_CAPABILITY = b"security.capability"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _BELOW = _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NONBLOCK
@@ -66,8 +67,7 @@ def receive(source: Source, directory: Path, limits: Limits = Limits()) -> None:
         try:
             reader = TarReader(Decompressed(source))
             for entry in reader:
-                if entry.kind not in _LEFT_OUT:
-                    unpacker.apply(entry, reader)
+                _apply(entry, reader, unpacker)
             unpacker.finish()
         except InvalidArgument as error:
             raise InvalidArgument(f"the build context cannot be read: {error}") from error
@@ -134,7 +134,13 @@ def _bundled(
     # Later these directories are roots themselves, opened by name.
     if not rest and entry.kind is not Kind.DIRECTORY:
         raise InvalidArgument(f"{name[:64]!r} is no directory")
+    _apply(entry, reader, unpacker)
+
+
+def _apply(entry: Entry, reader: TarReader, unpacker: Unpacker) -> None:
     if entry.kind not in _LEFT_OUT:
+        # Of all clients only the classic one sends it, and no engine passes it on to the image.
+        entry.xattrs.pop(_CAPABILITY, None)
         unpacker.apply(entry, reader)
 
 

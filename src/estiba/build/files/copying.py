@@ -150,7 +150,9 @@ class _Putting:
             os.close(parent)
 
     def _archive(self, source: int, selected: Selected) -> None:
-        to = self._to.directory(self._path)
+        # --chmod says nothing of what is unpacked, so nothing of the directory for it.
+        place = Destination(self._root, self._owner or (0, 0), follows=not self._replaces)
+        to = place.directory(self._path)
         try:
             fd = open_in_root(source, selected.path, _FILE)
             try:

@@ -51,8 +51,9 @@ def parse_chmod(text: str) -> Change:
 
 
 def new_directory_mode(text: str) -> int:
-    """Of a directory that is made on the way to the destination: an octal mode is its own too."""
-    return int(text, 8) if _OCTAL.fullmatch(text) else _NEW_DIRECTORY
+    """Of a directory that is made on the way to the destination: an octal mode is its own too,
+    but for the set-id and sticky bits, which were meant for what is copied."""
+    return int(text, 8) & 0o777 if _OCTAL.fullmatch(text) else _NEW_DIRECTORY
 
 
 def _apply(bits: int, who: str, operator: str, what: str, *, is_directory: bool) -> int:

@@ -10,14 +10,16 @@ from estiba.runtime.users import resolve_user
 
 def resolve_owner(root: Path, owner: str) -> tuple[int, int]:
     """`user`, `user:group`, names or numbers. A number alone is the group's too; a name alone
-    means the user's own group.
+    means the user's own group. What is empty beside a colon is root's.
 
     Raises InvalidArgument for a name that the tree does not know.
     """
     user, colon, group = owner.partition(":")
-    if not user or (colon and not group) or ":" in group:
+    if not (user or group) or ":" in group:
         raise InvalidArgument(f"invalid chown string {owner[:64]!r}: use user, user:group or ids")
-    if user.isascii() and user.isdigit() and not group:
+    if colon:
+        user, group = user or "0", group or "0"
+    elif user.isascii() and user.isdigit():
         group = user
     try:
         found = resolve_user(root, f"{user}:{group}" if group else user)

@@ -47,5 +47,7 @@ def test_what_is_no_mode_is_told(text: str) -> None:
 
 def test_directories_on_the_way_take_octal_modes_alone() -> None:
     assert new_directory_mode("0640") == 0o640
+    assert new_directory_mode("4750") == 0o750
+    assert new_directory_mode("1777") == 0o777
     assert new_directory_mode("u=rwx,go=") == 0o755
     assert new_directory_mode("") == 0o755
