@@ -146,7 +146,9 @@ class Dispatcher:
 
     def expand(self, word: str, at: ast.Instruction) -> str:
         try:
-            text = expand(word, self.variables(), self.scope.escape).text
+            # Thousands of variables take their time to be put together.
+            known = self.variables() if "$" in word else {}
+            text = expand(word, known, self.scope.escape).text
         except InvalidArgument as error:
             raise refusal(str(error), at.span) from error
         self._expanded_chars += len(text)
@@ -257,11 +259,7 @@ class Dispatcher:
         self._add(at, None, f"ARG {' '.join(told)}")
 
     def _env(self, at: ast.Env) -> None:
-        values = [
-            # Most names are plain: looking for variables in them would double the work.
-            (name if name.isidentifier() else self.expand(name, at), self.expand(value, at))
-            for name, value in at.pairs
-        ]
+        values = [(self.expand(name, at), self.expand(value, at)) for name, value in at.pairs]
         if not all(name for name, _ in values):
             raise refusal("ENV with a name that is empty once expanded", at.span)
         self._set_env(self._few({**self._environment, **dict(values)}, at))
