@@ -79,7 +79,8 @@ class HostFiles:
         }
         state = self.paths.state(record.id)
         for name, text in texts.items():
-            write_atomic(state / name, text.encode(), mode=0o644, durable=False)
+            data = text.encode(errors="surrogateescape")
+            write_atomic(state / name, data, mode=0o644, durable=False)
         self.resolver.write(state, record, ipv6=_has_ipv6(networks))
 
     def update_resolver(self, record: ContainerRecord, networks: list[AttachedNetwork]) -> None:
@@ -152,6 +153,6 @@ def hostname(record: ContainerRecord) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text("utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return ""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from estiba.containers.logdetails import extra_attributes, log_tag
 from estiba.containers.logs import STDERR
@@ -66,10 +66,7 @@ class SyslogSink:
     """One syslog receiver: unix://, unixgram://, udp:// or tcp:// (RFC 6587 newline framing)."""
 
     def __init__(self, options: Mapping[str, str], tag: str) -> None:
-        address = options.get("syslog-address", "unixgram:///dev/log")
-        self._url = urlsplit(address)
-        if self._url.scheme not in ("unix", "unixgram", "udp", "tcp"):
-            raise InvalidArgument(f"syslog-address should be unix, udp or tcp, got {address!r}")
+        self._url = _address(options.get("syslog-address", "unixgram:///dev/log"))
         self._facility = _facility(options.get("syslog-facility", "daemon"))
         self._format = options.get("syslog-format", "rfc3164")
         if self._format not in ("rfc3164", "rfc5424", "rfc5424micro"):
@@ -108,8 +105,12 @@ class SyslogSink:
                 family = socket.getaddrinfo(host, port, type=kind)[0][0]
                 connection = socket.socket(family, kind)
                 target = (host, port)
-            connection.settimeout(_SEND_TIMEOUT_S)
-            connection.connect(target)
+            try:
+                connection.settimeout(_SEND_TIMEOUT_S)
+                connection.connect(target)
+            except OSError:
+                connection.close()
+                raise
             self._socket = connection
         return self._socket
 
@@ -212,8 +213,19 @@ _PER_LINE = ("", "MESSAGE", "PRIORITY", "SYSLOG_TIMESTAMP", "CONTAINER_LOG_EPOCH
              "CONTAINER_PARTIAL_LAST", "CONTAINER_PARTIAL_MESSAGE")  # fmt: skip
 
 
+def _address(text: str) -> SplitResult:
+    try:
+        url = urlsplit(text)
+        _ = url.port
+    except ValueError as error:
+        raise InvalidArgument(f"invalid syslog-address {text!r}: {error}") from error
+    if url.scheme not in ("unix", "unixgram", "udp", "tcp"):
+        raise InvalidArgument(f"syslog-address should be unix, udp or tcp, got {text!r}")
+    return url
+
+
 def _facility(name: str) -> int:
-    if name.isdecimal() and int(name) < len(_FACILITIES):
+    if name in map(str, range(len(_FACILITIES))):
         return int(name)
     if name not in _FACILITIES:
         raise InvalidArgument(f"invalid syslog facility {name!r}")

@@ -39,12 +39,14 @@ class Spill:
     def append(self, stream: int, data: bytes) -> None:
         """Raises OSError when the disk is full."""
         if not self._files or self._files[-1].written >= FILE_BYTES:
-            self._files.append(_File(tempfile.TemporaryFile(dir=self._directory)))  # noqa: SIM115
+            # Not buffered: what found no room would come up again when the file is closed.
+            file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115
+            self._files.append(_File(file))
         last = self._files[-1]
         last.file.seek(last.written)
-        last.file.write(_FRAME.pack(stream, len(data)))
-        last.file.write(data)
-        last.file.flush()
+        left = memoryview(_FRAME.pack(stream, len(data)) + data)
+        while left:
+            left = left[last.file.write(left) :]
         last.written += _FRAME.size + len(data)
         self.unread_bytes += _FRAME.size + len(data)
 

@@ -42,9 +42,9 @@ def select_rows(output: str, pids: set[int]) -> tuple[list[str], list[list[str]]
     column = next((index for index, title in enumerate(titles) if title in _PID_TITLES), None)
     if column is None:
         raise InvalidArgument("couldn't find PID field in ps output: keep the pid column")
-    rows = []
+    rows, wanted = [], {str(pid) for pid in pids}
     for line in lines[1:]:
         fields = line.split(None, len(titles) - 1)
-        if len(fields) > column and fields[column].isdecimal() and int(fields[column]) in pids:
+        if len(fields) > column and fields[column] in wanted:
             rows.append(fields)
     return titles, rows

@@ -34,7 +34,8 @@ _LOG_OPTIONS = {
 _HOSTNAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9_])?")
 _UNDEFINED = "This would result in undefined behavior"
 _DNS_WORD = re.compile(r"[!-~]+")
-_SIZE = re.compile(r"-1|(\d+)([kKmMgG]?)[bB]?")
+_SIZE = re.compile(r"-1|(\d{1,18})([kKmMgG]?)[bB]?")
+_DIGITS = re.compile(r"\d{1,64}")
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _MODES = {
     "IPC": ("", "none", "private", "shareable", "host", OF_CONTAINER),
@@ -168,7 +169,7 @@ def check_log(host: HostConfig) -> None:
             raise InvalidArgument(f"unknown log opt '{name}' for {driver} log driver")
         if name == "max-size":
             parse_size(value)
-        if name == "max-file" and (not value.isdecimal() or int(value) < 1):
+        if name == "max-file" and not re.fullmatch(r"0*[1-9]\d{0,8}", value):
             raise InvalidArgument("max-file cannot be less than 1")
     check_details(log.config)
 
@@ -201,7 +202,7 @@ def _port_range(numbers: str, text: str) -> range:
     first, dash, last = numbers.partition("-")
     if not dash:
         last = first
-    if not (first.isdecimal() and last.isdecimal()):
+    if not (_DIGITS.fullmatch(first) and _DIGITS.fullmatch(last)):
         raise InvalidArgument(f'invalid port specification: "{text[:64]}"')
     low, high = int(first), int(last)
     if not 0 < low <= high <= 65535:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,23 @@ async def test_a_full_disk_drops_the_reader_and_raises_nothing(
     monkeypatch.setattr(spill.tempfile, "TemporaryFile", fail)
     assert not await queue.put((1, b"y" * 90))
     assert await drained(queue) == [(1, b"x" * 90)]
+
+
+async def test_a_disk_that_is_full_half_way_keeps_what_came_before(
+    tmp_path: Path, small: None
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    queue = SpillQueue(tmp_path)
+    assert await queue.put((1, b"x" * 90))
+    assert await queue.put((1, b"y" * 90))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        assert not await queue.put((1, b"z" * 90))
+        assert await queue.take() == [(1, b"x" * 90)]
+        assert await queue.take() == [(1, b"y" * 90)]
+        queue.discard()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def test_discarding_while_data_is_spilled_harms_nobody(tmp_path: Path, small: None) -> None:

@@ -12,8 +12,16 @@ import pytest
 from tests.support.records import make_record
 
 from estiba.containers import sinks
-from estiba.containers.sinks import JournaldSink, Message, Part, journal_fields, journal_name
+from estiba.containers.sinks import (
+    JournaldSink,
+    Message,
+    Part,
+    SyslogSink,
+    journal_fields,
+    journal_name,
+)
 from estiba.model.container import Config, HostConfig, LogConfig
+from estiba.model.errors import InvalidArgument
 
 STAMP = b"2026-11-24T10:01:04.123456789"
 
@@ -95,3 +103,18 @@ def test_no_label_takes_the_place_of_a_fact() -> None:
         "SYSLOG_IDENTIFIER": "box",
         "TEAM": "a",
     }
+
+
+@pytest.mark.parametrize(
+    "address", ["http://host", "udp://host:70000", "tcp://host:x", "tcp://[::1", "udp://:0x10"]
+)
+def test_addresses_of_syslog_that_make_no_sense(address: str) -> None:
+    """Before a container starts: later nobody would hear that its lines go nowhere."""
+    with pytest.raises(InvalidArgument, match="syslog-address"):
+        SyslogSink({"syslog-address": address}, "tag")
+
+
+@pytest.mark.parametrize("facility", ["24", "x", "1" * 5000])
+def test_facilities_of_syslog_that_make_no_sense(facility: str) -> None:
+    with pytest.raises(InvalidArgument, match="facility"):
+        SyslogSink({"syslog-facility": facility}, "tag")

@@ -180,6 +180,7 @@ def test_hosts_accepted(fields: dict[str, Any]) -> None:
         ({"log_config": LogConfig(config={"max-size": "big"})}, "invalid size: 'big'"),
         ({"log_config": LogConfig(config={"max-file": "0"})}, "max-file cannot be less than 1"),
         ({"log_config": LogConfig(config={"max-file": "x"})}, "max-file cannot be less than 1"),
+        ({"log_config": LogConfig(config={"max-file": "9" * 5000})}, "max-file cannot be"),
         ({"restart_policy": RestartPolicy(name="maybe")}, "invalid restart policy"),
     ],
 )
@@ -237,7 +238,7 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "m", "-2", "1.5m", "1t", "1 m", "0x10", "10mm"])
+@pytest.mark.parametrize("text", ["", "m", "-2", "1.5m", "1t", "1 m", "0x10", "10mm", "9" * 5000])
 def test_sizes_refused(text: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid size"):
         parse_size(text)
@@ -260,7 +261,20 @@ def test_ports(text: str, ports: range, protocol: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0", "65536", "90-80", "80-", "-80", "80/icmp", "80-90-95", "a", "80,90", "80/tcp/udp"],
+    [
+        "",
+        "0",
+        "65536",
+        "90-80",
+        "80-",
+        "-80",
+        "80/icmp",
+        "80-90-95",
+        "a",
+        "80,90",
+        "80/tcp/udp",
+        "8" * 5000,
+    ],
 )
 def test_ports_refused(text: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid"):

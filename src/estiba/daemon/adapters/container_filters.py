@@ -14,6 +14,7 @@ from estiba.model.times import parse_moment
 Filters = Mapping[str, list[str]]
 _Test = Callable[[ContainerRecord, str], bool]
 
+_PORTS = re.compile(r"\d{1,9}(-\d{0,9})?")
 ANCESTOR = "ancestor"
 _ORDERED = ("before", "since")
 _CHOICES: dict[str, tuple[str, Sequence[str]]] = {
@@ -124,7 +125,7 @@ def _is_task(record: ContainerRecord, value: str) -> bool:
 def _port(ports: Iterable[str], value: str) -> bool:
     numbers, _, protocol = value.partition("/")
     low, _, high = numbers.partition("-")
-    if not low.isdecimal() or (high and not high.isdecimal()):
+    if not _PORTS.fullmatch(numbers):
         raise InvalidArgument(f"invalid port in a filter: {value[:32]!r}")
     wanted = range(int(low), int(high or low) + 1)
     for port in ports:

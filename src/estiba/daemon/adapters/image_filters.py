@@ -63,7 +63,7 @@ def found_filter(filters: Filters) -> Callable[[Mapping[str, Any]], bool]:
 
 
 def _stars(value: str) -> int:
-    if not value.isdecimal():
+    if not value.isdecimal() or len(value) > 18:
         raise InvalidArgument(f"invalid filter 'stars={value[:32]}'")
     return int(value)
 
