@@ -176,6 +176,45 @@ def test_outputs(daemon: PrivateDaemon, context: Path, tmp_path: Path) -> None:
     assert b"cli:docker" in loaded
 
 
+def images_of(daemon: PrivateDaemon) -> set[str]:
+    return {one["Id"] for one in daemon.request("GET", "/images/json")[1]}
+
+
+def test_what_is_only_put_out_is_no_image_here(daemon: PrivateDaemon, context: Path) -> None:
+    """Or it would stand untagged among the images, and its cache could not be pruned."""
+    write(context, "FROM busybox\nRUN echo passing >/f\nRUN echo again >/g\n")
+    before = images_of(daemon)
+    estiba(daemon, "build", "-o", "out", "ctx")
+    estiba(daemon, "build", "-o", "type=tar,dest=b.tar", "--squash", "ctx")
+    stated = ["--sbom=true", "--provenance=max"]
+    estiba(daemon, "build", *stated, "-t", "not:here", "-o", "type=oci,dest=a.oci", "ctx")
+    estiba(daemon, "build", *stated, "--squash", "-o", "type=oci,dest=squashed.oci", "ctx")
+    assert images_of(daemon) == before
+    for archive in ("a.oci", "squashed.oci"):
+        with tarfile.open(archive) as tar:
+            index = json.load(tar.extractfile("index.json") or io.BytesIO())
+            assert len(index["manifests"]) == 3, "the image and what is stated of it"
+            named = {name.rpartition("/")[2] for name in tar.getnames()}
+            (config,) = (
+                json.load(tar.extractfile(f"blobs/sha256/{digest}") or io.BytesIO())["config"]
+                for digest in [index["manifests"][0]["digest"].removeprefix("sha256:")]
+            )
+            assert config["digest"].removeprefix("sha256:") in named
+    estiba(daemon, "build", "-o", "out", "--load", "-t", "cli:loaded", "ctx")
+    loaded = images_of(daemon) - before
+    assert len(loaded) == 1
+    estiba(daemon, "build", "-o", "out", "ctx")
+    assert images_of(daemon) - before == loaded, "what was there before stays"
+
+
+def test_a_push_that_fails_leaves_no_image_either(daemon: PrivateDaemon, context: Path) -> None:
+    write(context, "FROM busybox\nRUN echo unpushed >/f\n")
+    before = images_of(daemon)
+    pushed = "type=registry,name=127.0.0.1:9/nobody:1"
+    estiba(daemon, "build", "-o", pushed, "ctx", code=1)
+    assert images_of(daemon) == before
+
+
 def test_files_about_the_result(daemon: PrivateDaemon, context: Path) -> None:
     write(context, "FROM busybox\nCOPY sub /\n")
     out, _ = estiba(daemon, "build", "-q", "--iidfile", "id", "--metadata-file", "meta", "ctx")

@@ -21,6 +21,7 @@ from estiba.build.progress import Tell
 from estiba.build.request import BuildRequest
 from estiba.build.statements import Statements
 from estiba.images.images import Images, Naming, NewImage
+from estiba.images.record import ImageRecord
 from estiba.model.image import Platform
 from estiba.model.reference import Reference
 
@@ -33,6 +34,9 @@ class Finished:
     for_client: tuple[ForClient, ...] = ()
     pushed: tuple[tuple[str, str], ...] = ()
     """Names, and the digests of their manifests."""
+
+    passing: tuple[ImageRecord, ...] = ()
+    """To be dropped once what is for the client stands on leases of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ class Builder:
         """The images of all platforms.
 
         Raises StepFailed, DockerfileError, NotFound and others of the tree; nothing but finished
-        steps in the cache is left then.
+        steps in the cache, and images that were to stay, is left then.
         """
         async with exchange.opened(session) as remote:
             builds = [
@@ -77,18 +81,25 @@ class Builder:
                 for number, platform in enumerate(self._platforms(request))
             ]
             tasks = [asyncio.create_task(one.run(), name=f"build {one.platform}") for one in builds]
+            is_done = False
             try:
                 await asyncio.gather(*tasks)
-                built = [await one.record(exchange.inline) for one in builds]
+                stays = exchange.keeps
+                built = [await one.record(exchange.inline, stays=stays) for one in builds]
                 for one in built:
                     await self.statements.attach(request, one)
                 names = exchange.names(request.tags)
                 if names:
                     await settled(self._name, names, built)
                 pushed, for_client = await exchange.put_out(built)
-                return Finished(tuple(built), tuple(for_client), tuple(pushed))
+                is_done = True
+                passing = () if stays else tuple(image for one in builds for image in one.added)
+                return Finished(tuple(built), tuple(for_client), tuple(pushed), passing)
             finally:
                 await finished(_end(tasks, builds))
+                if not is_done and not exchange.keeps:
+                    added = [image for one in builds for image in one.added]
+                    await settled(self.tools.passing.drop, added)
 
     def _name(self, names: tuple[Reference, ...], built: list[Built]) -> None:
         """Side by side where there are several platforms."""

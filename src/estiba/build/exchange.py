@@ -43,12 +43,12 @@ _CACHE = "cache"
 @dataclass(frozen=True, slots=True)
 class ForClient:
     """A tar that the client fetches. `index` is its place among the outputs that were asked for;
-    of type `cache`, among the caches. It stands on `layers`."""
+    of type `cache`, among the caches. It stands on what it `needs`, layers and content."""
 
     index: int
     type: str
     make: Callable[[], Iterator[bytes]]
-    layers: tuple[Digest, ...]
+    needs: tuple[Digest, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,11 @@ class Exchange:
         self.outputs = outputs.parse_outputs(self.request.outputs, self.request.tags)
         self.cache_from = parse_cache_from(self.request.cache_from)
         self.cache_to = parse_cache_to(self.request.cache_to)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the images stay in the store."""
+        return not self.outputs or any(output.keeps for output in self.outputs)
 
     def names(self, tags: tuple[Reference, ...]) -> tuple[Reference, ...]:
         """What the images are called in the store."""
@@ -198,7 +203,8 @@ class Exchange:
         return [(one.reference.familiar, one.digest) for one in sent]
 
     def _streamed(self, output: Output, built: Sequence[Built]) -> ForClient:
-        images = tuple(one.image for one in built)
+        # With what is stated of them, because they may be gone when the client comes.
+        images = outputs.current(self.engine.images, [one.image for one in built])
         epoch_s = built[0].epoch_s
         parts = Parts(
             self.engine.images,
@@ -209,7 +215,7 @@ class Exchange:
             output.index,
             output.type,
             lambda: outputs.stream(parts, output, images),
-            tuple(layer for image in images for layer in image.layers),
+            tuple(digest for image in images for digest in image.needed()),
         )
 
     def _layout(self, target: CacheTo, records: list[CacheRecord]) -> ForClient:

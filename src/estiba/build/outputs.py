@@ -182,7 +182,7 @@ def stream(
 
     Raises NotFound, DataLoss.
     """
-    records = _current(parts.images, records)
+    records = current(parts.images, records)
     if output.type in _ARCHIVES:
         return saving.archive(
             parts.images,
@@ -247,13 +247,13 @@ def push(
     token = CancelToken()
     with hub.cancel.ending_with(token.cancel):
         for name in output.names:
-            current = _current(hub.images, records)
-            steps = pusher.push_images([name], current, hub.credentials, token, output.annotations)
+            now = current(hub.images, records)
+            steps = pusher.push_images([name], now, hub.credentials, token, output.annotations)
             pushed += _told(name, steps, tell)
     return pushed
 
 
-def _current(images: Images, records: Sequence[ImageRecord]) -> list[ImageRecord]:
+def current(images: Images, records: Sequence[ImageRecord]) -> list[ImageRecord]:
     """As they are known now: with what is stated of them, and where they are already."""
     return [images.get(record.id) or record for record in records]
 

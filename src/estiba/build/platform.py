@@ -20,6 +20,7 @@ from estiba.build.dockerfile.lint_stages import Base
 from estiba.build.effects import settled, settled_apart
 from estiba.build.failure import Failure, StepFailed
 from estiba.build.ops import CopyOp, ImageInput, Plan, RunOp, StageInput, StagePlan, Step
+from estiba.build.passing import Passing
 from estiba.build.plan import MissingBases, PlanRequest, decide_plan, unused_args
 from estiba.build.ports import Executor
 from estiba.build.progress import Noticed, Tell, Vertex
@@ -53,6 +54,7 @@ class Tools:
     executor: Executor
     settings: RegistrySettings
     bases: Bases
+    passing: Passing
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class PlatformBuild:
     solver: Solver | None = None
     trees: Trees | None = None
     state: State | None = None
+    added: list[ImageRecord] = field(default_factory=list)
+    """What `record` put in the store."""
 
     async def make_plan(self) -> Plan:
         """Raises DockerfileError, InvalidArgument, and what a pull raises."""
@@ -205,8 +209,13 @@ class PlatformBuild:
         if self.solver is not None:
             self.solver.release()
 
-    async def record(self, with_cache: Callable[[bytes, list[CacheRecord]], bytes]) -> Built:
-        """The image, made of what was solved; `with_cache` may add the steps' records to it."""
+    async def record(
+        self, with_cache: Callable[[bytes, list[CacheRecord]], bytes], *, stays: bool
+    ) -> Built:
+        """The image, made of what was solved; `with_cache` may add the steps' records to it.
+
+        Without `stays` whoever has put it out drops what was `added`.
+        """
         assert self.plan is not None and self.state is not None
         assert self.trees is not None and self.solver is not None
         target = self.plan.stage(self.plan.target)
@@ -224,7 +233,7 @@ class PlatformBuild:
         else:
             encoded = await settled(self._without_layers, target, self.state, encode)
         new = NewImage(encoded, infos, parent=parent.id if parent else "")
-        image = await settled(self.tools.shared.images.add, new, Naming(), "build")
+        image = await settled(self._add, new, stays)
         return Built(
             image=image,
             plan=self.plan,
@@ -236,6 +245,12 @@ class PlatformBuild:
             finished_ns=time.time_ns(),
             epoch_s=None if self.epoch_ns is None else self.epoch_ns // 10**9,
         )
+
+    def _add(self, new: NewImage, stays: bool) -> ImageRecord:
+        """The image and the note of it are one, whoever is cancelled meanwhile. Blocks."""
+        image = self.tools.passing.add(new, stays=stays)
+        self.added.append(image)
+        return image
 
     def _records(self) -> list[CacheRecord]:
         """Of the target's own steps."""

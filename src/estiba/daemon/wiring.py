@@ -11,6 +11,7 @@ from estiba.build.bases import Bases
 from estiba.build.builder import Builder
 from estiba.build.exchange import Elsewhere
 from estiba.build.flights import Flights
+from estiba.build.passing import Passing
 from estiba.build.platform import Tools
 from estiba.build.solver import Shared
 from estiba.build.statements import Statements
@@ -92,7 +93,7 @@ def _backends(core: Core) -> Backends:
         images=image_queries,
         transfers=ImageTransfers(images, config.data_root / "tmp", architecture),
         registries=registries,
-        builds=_builds(core, registries),
+        builds=_builds(core, registries, image_queries),
         system=_system(core, image_queries),
         policies=PolicyAdapter(core.policies, core.networks, core.engine),
         networks=NetworkAdapter(core.networks, engine),
@@ -106,7 +107,7 @@ def _backends(core: Core) -> Backends:
     )
 
 
-def _builds(core: Core, registries: Registries) -> Builds:
+def _builds(core: Core, registries: Registries, image_queries: ImageQueries) -> Builds:
     config, images = core.config, core.images
     slots = asyncio.Semaphore(max(4, 2 * core.host.cpus))
     tools = Tools(
@@ -114,6 +115,7 @@ def _builds(core: Core, registries: Registries) -> Builds:
         core.build_executor,
         config.registries,
         Bases(images, registries.puller.pull),
+        Passing(images, image_queries.users_of),
     )
     elsewhere = Elsewhere(
         images, core.snapshots, config.registries, lambda: registries.puller.fetches

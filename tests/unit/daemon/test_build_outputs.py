@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -28,6 +30,39 @@ class Leases:
         for layer in layers:
             self.held.remove(layer)
 
+    @contextmanager
+    def frozen(self) -> Iterator[set[str]]:
+        yield set(self.held)
+
+
+class Blobs:
+    """One layer that no image needs."""
+
+    def __init__(self) -> None:
+        self.kept = {LAYER}
+
+    def diff_ids(self) -> list[str]:
+        return sorted(self.kept)
+
+    def digests(self) -> list[str]:
+        return []
+
+    partials = digests
+
+    def remove(self, *layers: str) -> None:
+        self.kept -= set(layers)
+
+
+def images_of(leases: Leases, blobs: Blobs) -> Any:
+    return SimpleNamespace(
+        leases=leases,
+        layers=blobs,
+        content=blobs,
+        lock=threading.RLock(),
+        list_all=list,
+        snapshot_layers=set,
+    )
+
 
 @pytest.mark.parametrize("taken", [0, 1, 9])
 async def test_an_output_gives_back_what_it_stands_on(taken: int) -> None:
@@ -42,9 +77,9 @@ async def test_an_output_gives_back_what_it_stands_on(taken: int) -> None:
         finally:
             is_open = False
 
-    leases = Leases()
+    leases, blobs = Leases(), Blobs()
     nothing = cast(Any, None)
-    elsewhere = cast(Any, SimpleNamespace(images=SimpleNamespace(leases=leases)))
+    elsewhere = cast(Any, SimpleNamespace(images=images_of(leases, blobs)))
     builds = Builds(nothing, nothing, elsewhere, nothing, nothing, Path("/nowhere"), UnderWay())
     token = builds.keep_output(ForClient(0, "tar", pieces, (LAYER,)))
     assert leases.held == [LAYER]
@@ -52,8 +87,9 @@ async def test_an_output_gives_back_what_it_stands_on(taken: int) -> None:
     for _ in range(taken):
         await anext(given, None)
     assert is_open == (taken == 1)
+    assert bool(blobs.kept) == (taken < 9)
     await given.aclose()
     assert not is_open
-    assert leases.held == []
+    assert leases.held == [] and blobs.kept == set()
     with pytest.raises(NotFound, match="given once"):
         await builds.output(token)

@@ -21,6 +21,7 @@ from estiba.build.dockerfile.errors import DockerfileError, excerpt
 from estiba.build.dockerfile.instructions import Dockerfile
 from estiba.build.dockerfile.parser import parse
 from estiba.build.effects import finished as to_its_end
+from estiba.build.effects import settled
 from estiba.build.exchange import Elsewhere, Exchange, ForClient
 from estiba.build.failure import StepFailed
 from estiba.build.prune import PruneOptions
@@ -34,6 +35,7 @@ from estiba.daemon.adapters.image_filters import Filters
 from estiba.distribution.cancel import CancelToken
 from estiba.http1 import Body
 from estiba.http1.uploads import Upload
+from estiba.images import removal
 from estiba.kernel.blocking import run_apart, run_blocking, start_blocking
 from estiba.kernel.trees import discard_tree
 from estiba.model.errors import InvalidArgument, NotFound
@@ -163,11 +165,13 @@ class Builds:
                 async for event in events:
                     if isinstance(event, progress.Noticed) or not event.vertex.is_silent:
                         yield progress.as_json(event, texts)
-            run.result()
+            view = run.view()
         except (DockerfileError, StepFailed) as error:
             yield _failed(error, request)
             return
-        yield {"result": run.view()}
+        finally:
+            await run.drop()
+        yield {"result": view}
 
     async def output(self, token: str) -> AsyncIterator[bytes]:
         self._forget_old()
@@ -192,20 +196,24 @@ class Builds:
         """The token that the client fetches it with. What it stands on stays until then."""
         self._forget_old()
         token = new_id()[:32]
-        leases = self.elsewhere.images.leases
-        leases.take(wanted.layers)
+        self.elsewhere.images.leases.take(wanted.needs)
         self._outputs[token] = _Output(
-            wanted.make, partial(leases.release, wanted.layers), time.monotonic()
+            wanted.make, partial(self._give_back, wanted), time.monotonic()
         )
         asyncio.get_running_loop().call_later(_LIFETIME_S + 1, self._forget_old)
         return token
+
+    def _give_back(self, wanted: ForClient) -> None:
+        """Also what only the output needed. Blocks."""
+        self.elsewhere.images.leases.release(wanted.needs)
+        removal.collect(self.elsewhere.images)
 
     def _forget_old(self) -> None:
         limit = time.monotonic() - _LIFETIME_S
         for token, output in list(self._outputs.items()):
             if output.made_s < limit:
                 del self._outputs[token]
-                output.close()
+                start_blocking(output.close)
 
     # -- agents, prune ---------------------------------------------------------------------
 
@@ -323,6 +331,12 @@ class _Run:
 
     def result(self) -> Finished:
         return self._task.result() if self._task is not None else Finished()
+
+    async def drop(self) -> None:
+        """The images that were made only to be put out."""
+        task = self._task
+        if task is not None and task.done() and not task.cancelled() and not task.exception():
+            await settled(self._builds.builder.tools.passing.drop, task.result().passing)
 
     def view(self) -> Json:
         """The last line for `estiba build`."""

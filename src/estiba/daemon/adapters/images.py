@@ -60,6 +60,10 @@ class ImageQueries:
             for record in records
         ]
 
+    def users_of(self, image: Digest) -> list[str]:
+        """Short ids of the containers that stand on it."""
+        return self._users().get(image, [])
+
     def _users(self, *, only_running: bool = False) -> dict[Digest, list[str]]:
         users: dict[Digest, list[str]] = {}
         for container in self.engine.records():
@@ -184,7 +188,7 @@ class ImageQueries:
                 removal.delete_unused,
                 self.images,
                 record,
-                lambda digest: self._users().get(digest, []),
+                self.users_of,
             )
             deleted += [dict(entry) for entry in gone]
         freed = max(0, before - await run_blocking(self.layers_bytes))
