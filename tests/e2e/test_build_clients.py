@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
@@ -52,6 +52,20 @@ def test_the_docker_client(daemon: PrivateDaemon, context: Path, tmp_path: Path)
     assert text.count("Using cache") == 3
     code, text = docker_build(daemon, "-q", str(context))
     assert code == 0 and text.startswith("sha256:") and "Step" not in text
+
+
+def test_the_docker_client_squashes(
+    make_daemon: Callable[..., PrivateDaemon], context: Path
+) -> None:
+    """It asks only daemons that call themselves experimental."""
+    daemon = make_daemon("--experimental")
+    daemon.start()
+    daemon.import_busybox()
+    code, text = docker_build(daemon, "--squash", "-t", "squashed:1", str(context))
+    assert code == 0, text
+    layers = daemon.request("GET", "/images/squashed:1/json")[1]["RootFS"]["Layers"]
+    assert len(layers) == 2
+    assert daemon.request("GET", "/info")[1]["ExperimentalBuild"] is True
 
 
 def test_the_docker_client_and_a_failure(daemon: PrivateDaemon, context: Path) -> None:

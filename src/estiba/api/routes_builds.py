@@ -108,6 +108,11 @@ def _options(context: Context) -> BuildOptions:
         )
     if context.text("isolation") not in ("", "default"):
         raise InvalidArgument(f"Unsupported isolation: {context.text('isolation')[:64]!r}")
+    if any(context.texts("securityopt")):
+        raise InvalidArgument(
+            "securityopt: the daemon on this platform does not support setting security options "
+            "on build: RUN --security=insecure with `estiba build --allow security.insecure` does"
+        )
     if context.text("networkmode").startswith("container:"):
         raise InvalidArgument(
             "networkmode=container:…: a build joins no container's network namespace: give the "

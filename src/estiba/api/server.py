@@ -39,7 +39,6 @@ _ENDING_S = (1.0, 5.0)
 _LISTEN_FDS_START = 3
 _COMMON = {
     "Api-Version": API_VERSION,
-    "Docker-Experimental": "false",
     "Ostype": "linux",
     "Server": f"Estiba/{__version__} (linux)",
 }
@@ -60,6 +59,7 @@ class Server:
     router: Router
     allowed_hosts: frozenset[str] = frozenset()
     socket_group: str = ""
+    is_experimental: bool = False
     _servers: list[asyncio.Server] = field(default_factory=list)
     _sockets: list[Path] = field(default_factory=list)
     _connections: set[Connection] = field(default_factory=set)
@@ -188,7 +188,8 @@ class Server:
             raise
         except Exception as error:
             response = _error(500, told(error, f"{request.method} {request.target[:200]}"))
-        for name, value in _COMMON.items():
+        experimental = {"Docker-Experimental": str(self.is_experimental).lower()}
+        for name, value in (_COMMON | experimental).items():
             response.headers.setdefault(name, value)
         return response
 

@@ -99,6 +99,7 @@ class DaemonConfig:
     init_path: Path = Path("/usr/bin/tini-static")
     seccomp_profile: str = ""
     no_new_privileges: bool = False
+    experimental: bool = False
     cgroup_parent: str = "/estiba"
     default_shm_bytes: int = 64 << 20
     default_ipc_mode: str = "private"
@@ -272,6 +273,7 @@ def _build(merged: dict[str, object]) -> DaemonConfig:
         init_path=path("init-path", "/usr/bin/tini-static"),
         seccomp_profile=text("seccomp-profile", ""),
         no_new_privileges=flag("no-new-privileges", False),
+        experimental=flag("experimental", False),
         cgroup_parent=text("cgroup-parent", "/estiba"),
         default_shm_bytes=int(text("default-shm-size", str(64 << 20))),
         default_ipc_mode=one_of("default-ipc-mode", "private", "shareable"),

@@ -12,7 +12,7 @@ LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 WITHOUT_EFFECT = frozenset(
     """
     api-cors-header bridge-accept-fwmark cgroup-parent-mode containerd containerd-namespace
-    containerd-plugins-namespace exec-opt experimental features ip6tables iptables live-restore
+    containerd-plugins-namespace exec-opt features ip6tables iptables live-restore
     oom-score-adjust selinux-enabled shutdown-timeout storage-driver storage-opt userland-proxy
     userland-proxy-path
     """.split()
@@ -95,6 +95,14 @@ def _containers(add: Add) -> None:
     add("--default-cgroupns-mode", metavar="MODE", help="private or host")
     add("--default-shm-size", type=int, metavar="BYTES")
     add("--label", action="append", metavar="KEY=VALUE")
+    add(
+        "--experimental",
+        type=_boolean,
+        metavar="BOOL",
+        nargs="?",
+        const=True,
+        help="say so to clients: docker's then sends build --squash",
+    )
 
 
 def _clients(add: Add) -> None:

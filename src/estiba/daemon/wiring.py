@@ -56,6 +56,7 @@ def build(config: DaemonConfig) -> Daemon:
         build_router(_backends(core)),
         allowed_hosts=frozenset(name.lower() for name in config.allowed_hosts),
         socket_group=config.socket_group,
+        is_experimental=config.experimental,
     )
     return Daemon(core, server, _listeners(config))
 

@@ -155,6 +155,7 @@ async def test_lists_in_every_form(value: str | list[str], names: list[str]) -> 
         ("cpuquota", "1" * 30),
         ("isolation", "hyperv"),
         ("networkmode", "container:x"),
+        ("securityopt", "seccomp=unconfined"),
     ],
 )
 async def test_what_is_refused(name: str, value: str) -> None:

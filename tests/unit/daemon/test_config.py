@@ -79,8 +79,14 @@ def test_what_host_gateway_stands_for(tmp_path: Path) -> None:
         loaded(tmp_path, host_gateway_ip="here")
 
 
+def test_experimental(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "--experimental").experimental
+    assert loaded(tmp_path, experimental=True).experimental
+    assert not loaded(tmp_path, "--experimental=false").experimental
+
+
 def test_what_means_nothing_here_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    flags = ["--userland-proxy=false", "--experimental", "--live-restore", "--exec-opt", "a=b"]
+    flags = ["--userland-proxy=false", "--live-restore", "--exec-opt", "a=b"]
     assert loaded(tmp_path, *flags, exec_opts=["c=d"], iptables=False) == DaemonConfig()
-    for name in ("userland-proxy", "experimental", "live-restore", "exec-opt", "iptables"):
+    for name in ("userland-proxy", "live-restore", "exec-opt", "iptables"):
         assert f"{name} has no effect here" in caplog.text

@@ -56,7 +56,7 @@ class System:
     facts_now: Callable[[], EngineFacts]
 
     async def version(self) -> Json:
-        return version_view(self.host, self.facts_now())
+        return version_view(self.config, self.host, self.facts_now())
 
     async def info(self) -> Json:
         return info_view(

@@ -56,7 +56,7 @@ class EngineFacts:
     """Component name (crun, runc, conmon, tini) → version."""
 
 
-def version_view(host: HostInfo, engine: EngineFacts) -> Json:
+def version_view(config: DaemonConfig, host: HostInfo, engine: EngineFacts) -> Json:
     """The body of `GET /version`."""
     components = [
         {
@@ -71,7 +71,7 @@ def version_view(host: HostInfo, engine: EngineFacts) -> Json:
                 "GitCommit": "",
                 "GoVersion": "",
                 "PythonVersion": platform.python_version(),
-                "Experimental": "false",
+                "Experimental": str(config.experimental).lower(),
                 "BuildTime": "",
             },
         },
@@ -157,7 +157,7 @@ def info_view(
         "NoProxy": "",
         "Name": host.name,
         "Labels": config.labels,
-        "ExperimentalBuild": False,
+        "ExperimentalBuild": config.experimental,
         "ServerVersion": __version__,
         "Runtimes": {name: {"path": path} for name, path in engine.runtimes.items()},
         "DefaultRuntime": config.default_runtime,
