@@ -61,7 +61,9 @@ class _Planner:
     def __init__(self, request: PlanRequest) -> None:
         self._request = request
         self._stages = request.dockerfile.stages
-        self._platform_args = platform_args(request.platform, request.host)
+        target = request.target or self._stages[-1].from_.name or "default"
+        platforms = platform_args(request.platform, request.host)
+        self._platform_args = {**platforms, "TARGETSTAGE": target}
         self._globals = self._global_args()
         self._plans: dict[int, StagePlan] = {}
         self._under_way: list[int] = []

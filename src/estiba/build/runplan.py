@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,8 @@ def plan_run(at: ast.Run, stage: Dispatcher) -> tuple[RunOp, str, str]:
     hidden = [f"{name}={value}" for name, value in scope.items() if name not in counted]
     hidden += [
         f"{name}={value}"
-        for name, value in stage.scope.request_args.items()
-        if name in PROXY_NAMES and name not in scope and name not in environment
+        for name, value in _proxies(stage.scope.request_args).items()
+        if name not in scope and name not in environment
     ]
     op = RunOp(
         argv=tuple(command.argv),
@@ -83,6 +84,12 @@ def plan_run(at: ast.Run, stage: Dispatcher) -> tuple[RunOp, str, str]:
             "RUN --device needs a CDI device, and this engine serves none: leave it out", at.span
         )
     return op, history.run(command.argv, args), _name(at)
+
+
+def _proxies(given: Mapping[str, str]) -> dict[str, str]:
+    """In capitals and in small letters, whichever was given: programs read one or the other."""
+    proxies = {name: value for name, value in given.items() if name in PROXY_NAMES}
+    return {**{name.swapcase(): value for name, value in proxies.items()}, **proxies}
 
 
 def _name(at: ast.Run) -> str:

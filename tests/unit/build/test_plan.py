@@ -215,7 +215,24 @@ def test_proxies_never_count_and_are_not_in_the_history() -> None:
     assert history == ["ARG HTTP_PROXY", "RUN /bin/sh -c make # buildkit"]
     op = op_of("FROM x\nRUN make\n", args={"HTTP_PROXY": "http://u:p@h"})
     assert isinstance(op, RunOp)
-    assert (op.args, op.hidden_env) == ((), ("HTTP_PROXY=http://u:p@h",))
+    assert op.args == ()
+    assert sorted(op.hidden_env) == ["HTTP_PROXY=http://u:p@h", "http_proxy=http://u:p@h"]
+    both = {"HTTP_PROXY": "one", "http_proxy": "two"}
+    op = op_of("FROM x\nENV http_proxy=own\nRUN make\n", args=both)
+    assert isinstance(op, RunOp)
+    assert op.hidden_env == ("HTTP_PROXY=one",)
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "value"),
+    [
+        ("FROM x AS Foo\nARG TARGETSTAGE\nENV A=$TARGETSTAGE\n", "", "foo"),
+        ("FROM x\nARG TARGETSTAGE\nENV A=$TARGETSTAGE\n", "", "default"),
+        ("FROM x AS foo\nARG TARGETSTAGE\nENV A=$TARGETSTAGE\nFROM x\n", "FOO", "FOO"),
+    ],
+)
+def test_the_target_is_an_argument_too(text: str, target: str, value: str) -> None:
+    assert f"A={value}" in planned(text, target=target).stages[-1].config.config.env
 
 
 # -- instructions --------------------------------------------------------------------------
