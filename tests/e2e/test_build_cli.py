@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -205,6 +205,23 @@ def test_what_is_only_put_out_is_no_image_here(daemon: PrivateDaemon, context: P
     assert len(loaded) == 1
     estiba(daemon, "build", "-o", "out", "ctx")
     assert images_of(daemon) - before == loaded, "what was there before stays"
+
+
+def test_what_was_only_put_out_counts_for_the_caches_budget(
+    make_daemon: Callable[..., PrivateDaemon], context: Path, tmp_path: Path
+) -> None:
+    settings = tmp_path / "daemon.json"
+    settings.write_text('{"builder": {"gc": {"enabled": true, "defaultKeepStorage": "1MB"}}}')
+    daemon = make_daemon("--config-file", str(settings))
+    daemon.start()
+    daemon.import_busybox()
+    write(context, "FROM busybox\nRUN dd if=/dev/zero of=/f bs=1000 count=3000\n")
+    estiba(daemon, "build", "-o", "out", "ctx")
+    assert (tmp_path / "out" / "f").stat().st_size == 3_000_000
+    wait_until(
+        lambda: not daemon.request("GET", "/system/df?type=build-cache")[1]["BuildCache"],
+        what="the cache to come below its budget",
+    )
 
 
 def test_a_push_that_fails_leaves_no_image_either(daemon: PrivateDaemon, context: Path) -> None:

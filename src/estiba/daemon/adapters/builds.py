@@ -311,7 +311,8 @@ class _Run:
             finished = await builds.builder.build(
                 request, dockerfile, self._tell, session, self._exchange
             )
-        self._loop.call_soon(builds.pruner.start_collection)
+        if not finished.passing:
+            self._loop.call_soon(builds.pruner.start_collection)
         return finished
 
     def _tell(self, event: progress.Event) -> None:
@@ -335,8 +336,12 @@ class _Run:
     async def drop(self) -> None:
         """The images that were made only to be put out."""
         task = self._task
-        if task is not None and task.done() and not task.cancelled() and not task.exception():
-            await settled(self._builds.builder.tools.passing.drop, task.result().passing)
+        if task is None or not task.done() or task.cancelled() or task.exception():
+            return
+        if passing := task.result().passing:
+            await settled(self._builds.builder.tools.passing.drop, passing)
+            # Until now their layers were no part of the cache alone.
+            self._builds.pruner.start_collection()
 
     def view(self) -> Json:
         """The last line for `estiba build`."""
