@@ -118,6 +118,21 @@ def test_what_the_plugin_refuses_is_told(world: World) -> None:
     daemon.docker("volume", "rm", "yes")
 
 
+def test_a_container_goes_although_its_plugin_keeps_its_nameless_volume(world: World) -> None:
+    daemon = world.daemon
+    daemon.docker("create", "--name", "box1", "--volume-driver", "blue", "-v", "/a", "busybox")
+    daemon.docker("create", "--name", "box2", "--volume-driver", "blue", "-v", "/b", "busybox")
+    kept = set(daemon.docker("volume", "ls", "-q").stdout.split())
+    world.plugin.behave(Remove="not today")
+    assert daemon.docker("rm", "-v", "box1").stdout == b"box1\n"
+    assert set(daemon.docker("volume", "ls", "-q").stdout.split()) == kept
+    world.plugin.behave()
+    daemon.docker("rm", "-v", "box2")
+    (left,) = set(daemon.docker("volume", "ls", "-q").stdout.split()) & kept
+    daemon.docker("volume", "rm", left.decode())
+    assert daemon.docker("ps", "-aq").stdout == b""
+
+
 @pytest.mark.parametrize("how", ["die", "garbage"])
 def test_a_plugin_that_breaks_in_the_middle_harms_nobody_else(world: World, how: str) -> None:
     daemon = world.daemon

@@ -34,8 +34,8 @@ from estiba.containers.world import World
 from estiba.daemon.config import DaemonConfig
 from estiba.daemon.hostinfo import HostInfo, read_facts, read_host
 from estiba.daemon.network_parts import network_settings, policy_facts
+from estiba.daemon.storage_parts import remove_nameless, storage_parts
 from estiba.images.images import Images
-from estiba.kernel.blocking import run_blocking
 from estiba.kernel.cgroup import Feature, Hierarchies
 from estiba.kernel.inode_flags import spread_subdirectories
 from estiba.kernel.inotify import SignWatch
@@ -44,8 +44,7 @@ from estiba.managed.plugins import ManagedPlugins
 from estiba.managed.process import Engine as PluginEngine
 from estiba.managed.sandbox import Paths as PluginPaths
 from estiba.model.container import HostConfig
-from estiba.model.digest import Digest
-from estiba.model.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from estiba.model.errors import InvalidArgument, Unavailable
 from estiba.model.image import Platform
 from estiba.network.dns.service import NameService
 from estiba.network.dns.upstream import Wishes
@@ -56,8 +55,6 @@ from estiba.runtime.conmon import Conmon
 from estiba.runtime.crun import CrunState
 from estiba.runtime.oci import OciRuntime
 from estiba.security.profiles import profile as profiles
-from estiba.storage.content import ContentStore
-from estiba.storage.layers import LayerStore
 from estiba.storage.snapshots import SnapshotStore
 from estiba.storage.unpack import Limits
 from estiba.storage.workspaces import Workspaces
@@ -119,20 +116,7 @@ def build_core(config: DaemonConfig) -> Core:
     monitor = Conmon(_program("conmon"), config.exec_root / "exits")
     bus = EventBus(asyncio.get_running_loop())
     store = Store.open(config.data_root / "estiba.db", bus, reserve=config.data_root / "reserve")
-
-    limits = Limits()
-    layers = LayerStore(config.data_root / "images", limits)
-    snapshots = SnapshotStore(config.data_root / "snapshots", layers)
-    content = ContentStore(config.data_root / "images")
-    platform = Platform(architecture=host.go_architecture)
-    build_root = config.data_root / "build"
-    workspaces = Workspaces(build_root / "work", layers)
-    build_cache = Cache(store, layers)
-
-    def used_layers() -> set[Digest]:
-        return snapshots.used_layers() | workspaces.used_layers() | build_cache.layers_kept()
-
-    images = Images(layers, content, store, used_layers, platform)
+    storage = storage_parts(config, store, Platform(architecture=host.go_architecture))
     plugins = Registry(config.plugin_places)
     volumes = Volumes(
         config.data_root / "volumes",
@@ -160,19 +144,16 @@ def build_core(config: DaemonConfig) -> Core:
         return engine.find(ref).record
 
     async def remove_volumes(record: ContainerRecord) -> None:
-        for name in record.anonymous_volumes:
-            users = [user for user in engine.volume_users(name) if user != record.id]
-            try:
-                await run_blocking(volumes.remove, name, users=users)
-            except (Conflict, NotFound):
-                continue
+        await remove_nameless(volumes, record, engine.volume_users)
 
     def linked(record: ContainerRecord) -> dict[str, ContainerRecord]:
         return engine.linked(record)
 
     resolver = Resolver(config.dns, config.dns_options, config.dns_search, names.serves)
     host_files = HostFiles(paths, resolver, linked, config.host_gateway)
-    sources = Sources(paths, volumes, host_files, find, snapshots.mount_layers, snapshots.view)
+    sources = Sources(
+        paths, volumes, host_files, find, storage.snapshots.mount_layers, storage.snapshots.view
+    )
     specs = SpecMaker(
         host=profiles.read_host(),
         sources=sources,
@@ -185,7 +166,7 @@ def build_core(config: DaemonConfig) -> Core:
     controls = KernelControls(paths, monitor, runtimes, specs)
     steps = KernelSteps(
         paths=paths,
-        snapshots=snapshots,
+        snapshots=storage.snapshots,
         plugging=Plugging(networks, host_files),
         sources=sources,
         monitor=monitor,
@@ -198,14 +179,13 @@ def build_core(config: DaemonConfig) -> Core:
     )
     world = World(store, paths, steps, controls, steps, controls.probe, remove_volumes)
     engine = Engine(world)
-    cache_mounts = CacheMounts(build_root)
     build_executor = KernelExecutor(
-        _build_engine(config, runtimes, networks, names, hierarchies, facts), cache_mounts
+        _build_engine(config, runtimes, networks, names, hierarchies, facts), storage.cache_mounts
     )
     pruner = Pruner(
-        images,
-        build_cache,
-        cache_mounts,
+        storage.images,
+        storage.build_cache,
+        storage.cache_mounts,
         config.data_root,
         lambda work: world.tasks.spawn(work, name="build cache"),
         config.build_cache_bytes,
@@ -223,9 +203,9 @@ def build_core(config: DaemonConfig) -> Core:
         monitor=monitor,
         bus=bus,
         store=store,
-        limits=limits,
-        images=images,
-        snapshots=snapshots,
+        limits=storage.limits,
+        images=storage.images,
+        snapshots=storage.snapshots,
         plugins=plugins,
         volumes=volumes,
         names=names,
@@ -237,9 +217,9 @@ def build_core(config: DaemonConfig) -> Core:
         engine=engine,
         execs=Execs(controls, world.tasks, is_gone=world.is_gone),
         log_keeper=log_keeper,
-        workspaces=workspaces,
-        build_cache=build_cache,
-        cache_mounts=cache_mounts,
+        workspaces=storage.workspaces,
+        build_cache=storage.build_cache,
+        cache_mounts=storage.cache_mounts,
         build_executor=build_executor,
         pruner=pruner,
         managed=_managed(config, paths, runtimes, hierarchies, store, plugins, volumes, networks),
