@@ -257,6 +257,23 @@ def test_a_volume_is_filled_once_and_not_with_nocopy(daemon: PrivateDaemon) -> N
     daemon.docker("volume", "rm", "filled", "bare", "bare2")
 
 
+@pytest.mark.parametrize("volume", ["/etc/passwd", "named:/etc/passwd"])
+def test_a_volume_over_a_file_is_refused(daemon: PrivateDaemon, volume: str) -> None:
+    """Found at the creation, before there is a volume, whoever asked for it."""
+    before = daemon.docker("volume", "ls", "-q").stdout
+    done = daemon.docker("create", "-v", volume, "busybox", check=False)
+    assert b"cannot mount volume over existing file, file exists /etc/passwd: " in done.stderr
+    daemon.docker("create", "--name", "box", "busybox")
+    daemon.docker("commit", "-c", f"VOLUME {volume.rpartition(':')[2]}", "box", "over")
+    done = daemon.docker("create", "over", check=False)
+    assert b"cannot mount volume over existing file, file exists /etc/passwd: " in done.stderr
+    assert daemon.docker("volume", "ls", "-q").stdout == before
+    # Who knows better mounts a file.
+    assert "root" in daemon.run("-v", "/etc/group:/etc/passwd", "over", "cat", "/etc/passwd")
+    daemon.docker("rm", "box")
+    daemon.docker("rmi", "over")
+
+
 @needs_docker(26)
 def test_a_subpath_never_leaves_the_volume_whoever_swaps_it(
     daemon: PrivateDaemon, tmp_path: Path

@@ -16,7 +16,7 @@ from estiba.containers.mounts import overlap
 from estiba.containers.pins import open_source, pin
 from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord, MountPlan
-from estiba.kernel.confined import exists_in_root, opened_root
+from estiba.kernel.confined import exists_in_root, open_in_root, opened_root
 from estiba.kernel.mounts import MountFlag, is_mounted, mount, peers_of, unmount
 from estiba.model.container import OF_CONTAINER
 from estiba.model.digest import Digest
@@ -54,6 +54,7 @@ class Sources:
         """
         for plan in record.mounts:
             if plan.type == "volume":
+                _check_place(plan, rootfs)
                 self._make_volume(plan)
                 if _fills(plan, rootfs):
                     self._use_volume(plan, rootfs, record.id)
@@ -249,6 +250,26 @@ def _fills(plan: MountPlan, rootfs: Path) -> bool:
         return False
     with opened_root(rootfs) as root:
         return exists_in_root(root, plan.destination)
+
+
+def _check_place(plan: MountPlan, rootfs: Path) -> None:
+    """Raises InvalidArgument where the image has a file: the runtime would only say that one of
+    the two is no directory.
+    """
+    if plan.subpath or not rootfs.is_dir():
+        return
+    with opened_root(rootfs) as root:
+        try:
+            found = open_in_root(root, plan.destination, os.O_PATH)
+        except OSError:
+            return
+        is_directory = stat.S_ISDIR(os.fstat(found).st_mode)
+        os.close(found)
+    if not is_directory:
+        raise InvalidArgument(
+            f"cannot mount volume over existing file, file exists {plan.destination}: mount a "
+            "file there, or give the volume another place"
+        )
 
 
 def _prepare_bind(plan: MountPlan) -> None:
