@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import classicbuild
 from tests.support.daemon import DEADLINE_S, PrivateDaemon
 from tests.support.registries import GenuineRegistry, genuine_registry
 from tests.support.registry import OwnRegistry
@@ -223,6 +224,28 @@ def test_an_image_brings_its_cache(
     told = build(other, "-t", "inline:1", "--cache-from", name)
     assert cached(told) >= 2, told
     assert made(other, "inline:1") == made(daemon, name)
+
+
+def layers(daemon: PrivateDaemon, image: str) -> list[str]:
+    return list(daemon.request("GET", f"/images/{image}/json")[1]["RootFS"]["Layers"])
+
+
+def test_an_image_brings_its_cache_in_an_archive(
+    daemon: PrivateDaemon, other: PrivateDaemon
+) -> None:
+    """All in the classic form, as what builds on fresh machines without BuildKit has it."""
+    files = {"Dockerfile": f"FROM busybox\nRUN {RANDOM} >/made\nRUN {RANDOM} >/own\n"}
+    asked = {"BUILDKIT_INLINE_CACHE": "1"}
+    first = classicbuild.build(daemon, files, t="brought:1", buildargs=asked)
+    assert "[Warning]" not in first.text
+    other.docker("load", stdin=daemon.docker("save", "brought:1").stdout)
+    from_it = {"cachefrom": json.dumps(["brought:1"]), "buildargs": asked}
+    again = classicbuild.build(other, files, t="again:1", **from_it)
+    assert [step.is_cached for step in again.steps] == [False, True, True]
+    assert layers(other, again.image) == layers(daemon, first.image)
+    files["Dockerfile"] += "RUN echo more >/more\n"
+    more = classicbuild.build(other, files, **from_it)
+    assert [step.is_cached for step in more.steps] == [False, True, True, False]
 
 
 def test_a_cache_that_is_away_or_damaged_is_a_warning(

@@ -78,7 +78,7 @@ class Exchange:
     def __post_init__(self) -> None:
         self.outputs = outputs.parse_outputs(self.request.outputs, self.request.tags)
         self.cache_from = parse_cache_from(self.request.cache_from)
-        self.cache_to = parse_cache_to(self.request.cache_to)
+        self.cache_to = parse_cache_to(self.request.cache_to, self.request.build_args)
 
     @property
     def keeps(self) -> bool:

@@ -17,6 +17,7 @@ _TO = {
     LOCAL: {"dest", "mode", "ignore-error"},
     INLINE: {"mode"},
 }
+_INLINE_ARGUMENT = "BUILDKIT_INLINE_CACHE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,15 @@ def parse_cache_from(specs: Sequence[Mapping[str, str]]) -> list[CacheFrom]:
     return found
 
 
-def parse_cache_to(specs: Sequence[Mapping[str, str]]) -> list[CacheTo]:
-    """Raises InvalidArgument for what is unknown."""
+def parse_cache_to(
+    specs: Sequence[Mapping[str, str]], build_args: Mapping[str, str] | None = None
+) -> list[CacheTo]:
+    """A build argument may ask for an inline cache too: those who speak the classic form have no
+    other way. Raises InvalidArgument for what is unknown.
+    """
+    asked = (build_args or {}).get(_INLINE_ARGUMENT, "")
+    if asked and flag("--build-arg", _INLINE_ARGUMENT, asked):
+        specs = [*specs, {"type": INLINE}]
     found = []
     for index, spec in enumerate(specs):
         kind = _checked("--cache-to", spec, _TO)

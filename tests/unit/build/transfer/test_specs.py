@@ -43,6 +43,13 @@ def test_caches_to_go_to() -> None:
     ]
 
 
+@pytest.mark.parametrize(("value", "asks"), [("1", 1), ("true", 1), ("0", 0), ("", 0)])
+def test_a_build_argument_asks_for_a_cache_in_the_image(value: str, asks: int) -> None:
+    local = {"type": "local", "dest": "/x"}
+    found = parse_cache_to([local], {"BUILDKIT_INLINE_CACHE": value})
+    assert found == [CacheTo(0, "local"), CacheTo(1, "inline")][: 1 + asks]
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
