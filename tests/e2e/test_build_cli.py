@@ -345,6 +345,10 @@ def test_check(daemon: PrivateDaemon, context: Path) -> None:
     assert out.startswith("Check complete, 2 warnings have been found!\n")
     assert "WARNING: MaintainerDeprecated - " in out
     assert "Dockerfile:2\n--------------------\n   1 |     FROM busybox\n   2 | >>> MAINT" in out
+    # A stage that the target does not need is a part of the file too.
+    write(context, "FROM busybox AS spare\nMAINTAINER me\nWORKDIR here\nFROM busybox\n")
+    out, _ = estiba(daemon, "build", "--check", "ctx", code=1)
+    assert "WARNING: MaintainerDeprecated - " in out and "WARNING: WorkdirRelativePath - " in out
     write(context, 'FROM busybox\nCMD ["echo", "x"]\n')
     out, _ = estiba(daemon, "build", "--call=check", "ctx")
     assert out == "Check complete, no warnings found.\n"
