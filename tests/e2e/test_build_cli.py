@@ -403,6 +403,16 @@ def test_a_shell_in_the_failed_state(daemon: PrivateDaemon, context: Path) -> No
     assert daemon.docker("ps", "-aq").stdout == b""
 
 
+def test_a_terminal_that_goes_takes_the_shell_along(daemon: PrivateDaemon, context: Path) -> None:
+    write(context, _FAILING)
+    with in_terminal(daemon, "build", "--debug", "ctx") as terminal:
+        terminal.wait_for(b"A shell in the state at which it failed")
+        terminal.wait_for(b"/ # ")
+        assert daemon.docker("ps", "-q").stdout
+        assert terminal.hang_up() == 128 + signal.SIGHUP
+    assert daemon.docker("ps", "-aq").stdout == b""
+
+
 def test_a_failed_state_without_a_shell(daemon: PrivateDaemon, context: Path) -> None:
     write(context, "FROM busybox\nRUN echo x > /left; rm /bin/sh; exit 3\n")
     with in_terminal(daemon, "build", "--debug", "ctx") as terminal:

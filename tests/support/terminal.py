@@ -29,6 +29,7 @@ class Terminal:
         self.seen = b""
         self._mark = 0
         self._code: int | None = None
+        self._is_gone = False
         self._child, self._master = pty.fork()
         if self._child == 0:
             # The size is there before the program asks for it.
@@ -42,7 +43,8 @@ class Terminal:
         if self._code is None:
             os.kill(self._child, signal.SIGKILL)
             os.waitpid(self._child, 0)
-        os.close(self._master)
+        if not self._is_gone:
+            os.close(self._master)
 
     def type(self, text: str | bytes) -> None:
         """What is shown from now on is what `wait_for` looks at."""
@@ -57,6 +59,17 @@ class Terminal:
         end = time.monotonic() + DEADLINE_S
         while text not in self.seen[self._mark :]:
             assert self._read(end), f"{text!r} was not shown: {self.seen[self._mark :]!r}"
+
+    def hang_up(self) -> int:
+        """The terminal goes away; the exit code of the program that hears of it."""
+        os.close(self._master)
+        self._is_gone = True
+        end = time.monotonic() + DEADLINE_S
+        while (found := os.waitpid(self._child, os.WNOHANG))[0] == 0:
+            assert time.monotonic() < end, "the program goes on without its terminal"
+            time.sleep(0.02)
+        self._code = os.waitstatus_to_exitcode(found[1])
+        return self._code
 
     def wait(self) -> int:
         """The program's exit code; negative for a signal."""

@@ -188,18 +188,24 @@ class _Work:
         return 1
 
     def _open_shell(self, state: str) -> None:
-        """In a container of the failed state, which goes when the shell ends."""
+        """In a container of the failed state, which goes when the shell or the terminal ends."""
         from estiba.cli import commands, run
         from estiba.cli.parse import Parser
 
-        name = buildreport.short(state)
-        buildreport.tell(sys.stderr, f"A shell in the state at which it failed, {name}:")
-        words = ["-i", "-t", "--rm", "--pull", "never", state]
+        short = buildreport.short(state)
+        buildreport.tell(sys.stderr, f"A shell in the state at which it failed, {short}:")
+        name = f"debug-{short}-{os.urandom(4).hex()}"
+        # A shell that is process 1 ignores the signals of a terminal that is gone.
+        words = ["-i", "-t", "--rm", "--sig-proxy=false", "--name", name, "--pull", "never", state]
         flags = commands.CONTAINER["run"].flags()
         arguments = Parser(flags).parse(words, interspersed=False)
         arguments.path = "run"
         try:
-            run.run(self._client, arguments)
+            with Signals({signal.SIGTERM: _ended, signal.SIGHUP: _ended}):
+                run.run(self._client, arguments)
+        except (SystemExit, KeyboardInterrupt):
+            self._client.delete(f"/containers/{name}", {"force": True, "v": True})
+            raise
         except UsageError as error:
             text = buildreport.without_shell(state, error.__cause__ or error)
             buildreport.tell(sys.stderr, text)

@@ -196,7 +196,10 @@ class RawTerminal:
         if self._wanted:
             import termios
 
-            termios.tcsetattr(0, termios.TCSADRAIN, self._before)
+            try:
+                termios.tcsetattr(0, termios.TCSADRAIN, self._before)
+            except termios.error:
+                return  # the terminal is gone
 
 
 def terminal_size() -> tuple[int, int]:
