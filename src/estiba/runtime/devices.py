@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -105,14 +106,21 @@ def _mapped(mapping: DeviceMapping) -> Iterator[Device]:
 
 
 def _below(directory: Path, target: Path) -> Iterator[Device]:
-    """All device nodes of a tree, those that containers have of their own left out."""
-    for entry in sorted(os.scandir(directory), key=lambda each: each.name):
+    """All device nodes of a tree, those that containers have of their own left out, and those
+    that are taken away meanwhile.
+    """
+    try:
+        entries = sorted(os.scandir(directory), key=lambda each: each.name)
+    except FileNotFoundError:
+        return
+    for entry in entries:
         if entry.name in _NOT_OF_THE_HOST:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _below(directory / entry.name, target / entry.name)
         elif not entry.is_symlink():
-            yield from _node(directory / entry.name, target / entry.name)
+            with contextlib.suppress(FileNotFoundError):
+                yield from _node(directory / entry.name, target / entry.name)
 
 
 def _node(path: Path, target: Path) -> Iterator[Device]:
