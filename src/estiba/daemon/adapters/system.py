@@ -99,13 +99,11 @@ class System:
             remaining = (until_ns - time.time_ns()) / 1e9 if until_ns else None
             if remaining is not None and remaining <= 0:
                 return
-            try:
-                async with asyncio.timeout(remaining):
-                    async for event in subscription:
-                        if event.sequence > last and event_matches(event, filters):
-                            yield event_view(event)
-            except TimeoutError:
-                return
+            async for event in _within(aiter(subscription), remaining):
+                if until_ns and event.time_ns > until_ns:
+                    return
+                if event.sequence > last and event_matches(event, filters):
+                    yield event_view(event)
 
     # -- disk usage ------------------------------------------------------------------------
 
@@ -174,6 +172,20 @@ class System:
             usage = {"Size": self.volumes.usage(volume.name), "RefCount": users}
             views.append({**volume_view(volume, self.volumes), "UsageData": usage})
         return views
+
+
+async def _within(events: AsyncIterator[Event], remaining_s: float | None) -> AsyncIterator[Event]:
+    """Those that come before the time is over, which is none of the consumer's own: a timeout
+    over all would cancel it, in the middle of its writing to a slow client.
+    """
+    deadline = None if remaining_s is None else asyncio.get_running_loop().time() + remaining_s
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline):
+                event = await anext(events)
+        except (TimeoutError, StopAsyncIteration):
+            return
+        yield event
 
 
 def event_view(event: Event) -> Json:
