@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 from tests.support.buildremains import wait_nothing_remains
-from tests.support.classicbuild import at_once, build, bundle
+from tests.support.classicbuild import Json, at_once, begin_bundle, build, bundle
 from tests.support.daemon import PrivateDaemon
 
 pytestmark = pytest.mark.e2e
@@ -62,3 +63,27 @@ def test_the_same_step_in_two_stages_is_done_once(daemon: PrivateDaemon) -> None
     assert [one["cached"] for one in ends].count(False) == 3, answer.lines
     whys = sorted(one["reason"] for one in ends if one["reason"])
     assert whys.count("hit: another stage or build was doing the same") == 1, whys
+
+
+def test_who_waits_for_a_cache_mount_holds_nobody_else_up(daemon: PrivateDaemon) -> None:
+    """As many as may run at once, and more, wait for a lock until another build has come by."""
+    go = "--mount=type=cache,id=slots-go,target=/go"
+    lock = "--mount=type=cache,id=slots-lock,sharing=locked,target=/lock"
+    patient = "n=0; until [ -e /go/x ]; do n=$((n+1)); [ $n -lt 300 ] || exit 1; sleep 0.1; done"
+    count = max(4, 2 * (os.cpu_count() or 1)) + 1
+    stages = [f"FROM busybox AS s{n}\nRUN {go} {lock} : {n}; {patient}\n" for n in range(count)]
+    copies = [f"COPY --from=s{n} /etc/group /{n}\n" for n in range(count)]
+    going = begin_bundle(daemon, {"Dockerfile": "".join([*stages, "FROM scratch\n", *copies])})
+    begun: set[int] = set()
+
+    def all_places_are_taken(line: Json) -> bool:
+        vertex = line.get("started", {}).get("vertex", {})
+        if "slots-lock" in vertex.get("text", ""):
+            begun.add(vertex["id"])
+        return len(begun) == count - 1
+
+    going.until(all_places_are_taken)
+    other = bundle(daemon, {"Dockerfile": f"FROM busybox\nRUN {go} touch /go/x\n"})
+    assert not other.error
+    answer = going.rest()
+    assert not answer.error, answer.lines

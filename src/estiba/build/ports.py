@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -174,8 +174,14 @@ class RunEnd:
     untouched: tuple[str, ...] = ()
 
 
+Waiting = Callable[[], AbstractAsyncContextManager[None]]
+"""Entered while a step does nothing but wait for others."""
+
+
 class Executor(Protocol):
-    async def run(self, request: RunRequest, output: Output) -> RunEnd:
+    async def run(
+        self, request: RunRequest, output: Output, waiting: Waiting = nullcontext
+    ) -> RunEnd:
         """Runs it to its end. A cancelled caller ends it; nothing is left in either case.
 
         Raises CommandNotFound, CommandNotExecutable, InvalidArgument, Unavailable.

@@ -21,6 +21,7 @@ from estiba.build.ports import RunLimits
 from estiba.build.progress import Finished, Log, Vertex
 from estiba.build.record import CacheRecord, Facts
 from estiba.build.running.targets import forget_untouched
+from estiba.build.slots import Slot
 from estiba.build.state import Layer, State, StepResult
 from estiba.build.stepwork import ExitError
 from estiba.kernel.blocking import run_blocking
@@ -58,6 +59,7 @@ class StepRun:
     identities: list[str] = field(default_factory=list)
     content: list[str] = field(default_factory=list)
     files: Mapping[str, str] = field(default_factory=dict)
+    slot: Slot = field(init=False)
 
     async def run(self, stack: AsyncExitStack) -> tuple[StepResult, str]:
         """The result, and why the cache hit or missed."""
@@ -205,7 +207,7 @@ class StepRun:
         return StepResult(result.record_id, layer, result.created_ns, cached=True)
 
     async def _do(self, wanted: list[str], taken: Taken | None) -> StepResult:
-        async with self.solver.shared.slots:
+        async with Slot(self.solver.shared.slots) as self.slot:
             self.start()
             return await self._do_now(wanted, taken)
 
@@ -259,7 +261,7 @@ class StepRun:
     async def _run(self, op: RunOp, root: Path) -> tuple[str, ...]:
         wanted, host = self.plan.platform, self.solver.shared.images.host
         try:
-            return await self.solver.work.run(op, root, self._say)
+            return await self.solver.work.run(op, root, self._say, self.slot.given_up)
         except CommandNotExecutable as error:
             if wanted.architecture == host.architecture:
                 raise

@@ -38,6 +38,7 @@ from estiba.build.ports import (
     SecretMount,
     SshMount,
     TmpfsMount,
+    Waiting,
 )
 from estiba.build.trees import Trees
 from estiba.distribution.cancel import CancelToken
@@ -155,7 +156,7 @@ class StepWork:
             return asked
         return self.around.network if self.around.network not in ("", "default") else "bridge"
 
-    async def run(self, op: RunOp, root: Path, output: Output) -> tuple[str, ...]:
+    async def run(self, op: RunOp, root: Path, output: Output, waiting: Waiting) -> tuple[str, ...]:
         """What `RunEnd.untouched` says. Raises ExitError, and what the executor raises."""
         async with AsyncExitStack() as stack:
             mounts = [await self._mount(mount, stack) for mount in op.mounts]
@@ -175,6 +176,7 @@ class StepWork:
                     limits=self.around.limits,
                 ),
                 output,
+                waiting,
             )
         if end.code != 0:
             raise ExitError(exit_message(op.argv, end.code, oom_killed=end.oom_killed), end.code)

@@ -15,14 +15,14 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from estiba.build.effects import settled
-from estiba.build.ports import CacheMount
+from estiba.build.ports import CacheMount, Waiting
 from estiba.build.running.queues import Gate
 from estiba.kernel.blocking import run_blocking
 from estiba.kernel.confined import open_in_root, opened_root
@@ -82,7 +82,9 @@ class CacheMounts:
             discard_tree(leftover)
 
     @asynccontextmanager
-    async def held(self, mounts: Sequence[CacheMount]) -> AsyncIterator[dict[str, Path]]:
+    async def held(
+        self, mounts: Sequence[CacheMount], waiting: Waiting = nullcontext
+    ) -> AsyncIterator[dict[str, Path]]:
         """The directories by id, made and, for new ones, filled; waits while others hold them.
 
         Raises InvalidArgument for an id, a mode of sharing or a seed that is none.
@@ -98,18 +100,18 @@ class CacheMounts:
             # Always in the same order, so that two steps never wait for each other.
             for cache_id in sorted(strictest):
                 mount = strictest[cache_id]
-                held[cache_id] = await stack.enter_async_context(self._held_one(mount))
+                held[cache_id] = await stack.enter_async_context(self._held_one(mount, waiting))
             yield held
 
     @asynccontextmanager
-    async def _held_one(self, mount: CacheMount) -> AsyncIterator[Path]:
+    async def _held_one(self, mount: CacheMount, waiting: Waiting) -> AsyncIterator[Path]:
         key = _key(mount.id)
         uses = self._uses.setdefault(key, _Uses())
         uses.claims += 1
         try:
             number = 0 if mount.sharing != PRIVATE else _first_idle(uses)
             gate = uses.gates.setdefault(number, Gate())
-            async with gate.entered(alone=mount.sharing != SHARED):
+            async with gate.entered(alone=mount.sharing != SHARED, waiting=waiting):
                 async with uses.making:
                     path = await settled(self._ensure, mount, number)
                 try:

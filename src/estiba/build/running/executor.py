@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 import posixpath
+from contextlib import nullcontext
 from dataclasses import replace
 
 from estiba.build.effects import settled
-from estiba.build.ports import CacheMount, Output, RunEnd, RunRequest
+from estiba.build.ports import CacheMount, Output, RunEnd, RunRequest, Waiting
 from estiba.build.running.cache_mounts import CacheMounts
 from estiba.build.running.ending import end_run
 from estiba.build.running.request import check_request
@@ -32,7 +33,9 @@ class KernelExecutor:
         self._caches = caches
         self._under_way: set[str] = set()
 
-    async def run(self, request: RunRequest, output: Output) -> RunEnd:
+    async def run(
+        self, request: RunRequest, output: Output, waiting: Waiting = nullcontext
+    ) -> RunEnd:
         """Runs it to its end. A cancelled caller ends it; nothing is left in either case.
 
         Raises CommandNotFound, CommandNotExecutable, InvalidArgument, NotFound for a network,
@@ -46,7 +49,7 @@ class KernelExecutor:
         self._under_way.add(request.id)
         try:
             wanted = [each for each in request.mounts if isinstance(each, CacheMount)]
-            async with self._caches.held(wanted) as caches:
+            async with self._caches.held(wanted, waiting) as caches:
                 expect_move()
                 return await run.perform(caches, output)
         finally:

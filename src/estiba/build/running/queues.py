@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+
+from estiba.build.ports import Waiting
 
 
 @dataclass(slots=True)
@@ -22,16 +24,27 @@ class Gate:
         return not (self.sharers or self.held or self._waiting)
 
     @asynccontextmanager
-    async def entered(self, *, alone: bool) -> AsyncIterator[None]:
-        """Waits for its turn; a cancelled caller leaves the queue."""
+    async def entered(self, *, alone: bool, waiting: Waiting = nullcontext) -> AsyncIterator[None]:
+        """Waits for its turn, within `waiting`; a cancelled caller leaves the queue."""
         if not self._waiting and self._has_room(alone):
             self._admit(alone)
         else:
-            await self._queue(alone)
+            await self._wait(alone, waiting)
         try:
             yield
         finally:
             self._leave(alone)
+
+    async def _wait(self, alone: bool, waiting: Waiting) -> None:
+        is_admitted = False
+        try:
+            async with waiting():
+                await self._queue(alone)
+                is_admitted = True
+        except BaseException:
+            if is_admitted:
+                self._leave(alone)
+            raise
 
     async def _queue(self, alone: bool) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
