@@ -101,6 +101,10 @@ def test_a_failing_command(daemon: PrivateDaemon) -> None:
         ("FROM busybox AS build\nFROM biuld.invalid\n", "Dockerfile:2:1: FROM biuld.invalid: "),
         ("FROM busybox AS base.invalid\nFROM bas.invalid\n", "(did you mean base.invalid?)"),
         (
+            "FROM --platform=linux/s390x busybox\n",
+            "FROM busybox: busybox is here for linux/amd64, not for linux/s390x: ",
+        ),
+        (
             "FROM busybox AS base.invalid\nFROM busybox\nCOPY --from=bas.invalid / /\n",
             "no stage is called bas.invalid (did you mean base.invalid?), and as an image: ",
         ),
@@ -158,6 +162,12 @@ def test_labels_and_arguments(daemon: PrivateDaemon) -> None:
     found = config(daemon, "args:1")
     assert found["Labels"] == {"own": "1", "both": "client", "x": ""}
     assert {"A=given", "B=default"} <= set(found["Env"])
+
+
+def test_a_base_image_that_is_to_be_newer(daemon: PrivateDaemon) -> None:
+    daemon.docker("tag", "busybox", "no.invalid/busybox")
+    error = failed(daemon, {"Dockerfile": "FROM no.invalid/busybox\n"}, pull="1").error
+    assert error.startswith('Dockerfile:1:1: FROM no.invalid/busybox: Get "https://no.invalid/v2/')
 
 
 def test_an_argument_that_is_misspelt(daemon: PrivateDaemon) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from estiba.build.dockerfile.errors import nearest
 from estiba.build.effects import finished
 from estiba.build.ops import ImageInput
 from estiba.build.progress import CANCELLED, Finished, Started, Status, Tell, Vertex
@@ -17,7 +18,7 @@ from estiba.images.images import Images
 from estiba.images.progress import Progress
 from estiba.images.record import ImageRecord
 from estiba.kernel.blocking import run_apart
-from estiba.model.errors import EstibaError, NotFound
+from estiba.model.errors import EstibaError, InvalidArgument, NotFound
 from estiba.model.image import Platform
 from estiba.model.reference import Reference, parse_reference
 
@@ -58,6 +59,23 @@ class Bases:
         if record is None:
             raise NotFound(f"{source.name}: no image for {source.platform} was found")
         return record
+
+    def explained(
+        self, error: EstibaError, source: ImageInput, stages: Iterable[str]
+    ) -> EstibaError:
+        """The error, with what may have been meant: a stage, or the image of a platform that is
+        here."""
+        names = sorted(set(stages) - {"", source.name.lower()})
+        if hint := nearest(source.name, names):
+            return NotFound(f"no stage is called {source.name}{hint}, and as an image: {error}")
+        try:
+            found = self.images.find_all(source.name)
+        except (NotFound, InvalidArgument):
+            return error
+        if self._local(source) is not None:
+            return error  # it is to be newer
+        here = ", ".join(dict.fromkeys(str(record.platform) for record in found))
+        return NotFound(f"{source.name} is here for {here}, not for {source.platform}: {error}")
 
     def _local(self, source: ImageInput) -> ImageRecord | None:
         try:

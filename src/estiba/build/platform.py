@@ -13,7 +13,6 @@ from estiba.build.assemble import image_config, squashed_history
 from estiba.build.attest.provenance import Material
 from estiba.build.bases import Bases
 from estiba.build.cache import Session
-from estiba.build.dockerfile.errors import nearest
 from estiba.build.dockerfile.instructions import Dockerfile, From
 from estiba.build.dockerfile.lint import ADVICE, lint, refuse
 from estiba.build.dockerfile.lint_stages import Base
@@ -36,7 +35,7 @@ from estiba.images.images import MAX_LAYERS, Naming, NewImage
 from estiba.images.record import ImageRecord
 from estiba.kernel.blocking import run_apart
 from estiba.model.digest import digest_of
-from estiba.model.errors import EstibaError, InvalidArgument, LimitExceeded, NotFound
+from estiba.model.errors import EstibaError, InvalidArgument, LimitExceeded
 from estiba.model.ids import new_id
 from estiba.model.image import ImageConfig, Platform, encode_config
 from estiba.storage.layers import LayerInfo
@@ -307,12 +306,8 @@ class PlatformBuild:
                     source, self.request.credentials, self.tell, pulls=self.request.pulls
                 )
             except EstibaError as error:
-                stages = {one.from_.name for one in self.dockerfile.stages}
-                names = sorted(stages - {"", source.name.lower()})
-                if hint := nearest(source.name, names):
-                    told = f"no stage is called {source.name}{hint}, and as an image: {error}"
-                    raise NotFound(told) from error
-                raise
+                names = [one.from_.name for one in self.dockerfile.stages]
+                raise self.tools.bases.explained(error, source, names) from error.__cause__
             self.known[source] = record
         return record
 
