@@ -35,6 +35,14 @@ _WARNED = (
 API_VERSION = "1.51"
 MIN_API_VERSION = "1.24"
 Json = dict[str, Any]
+_NO_SWARM: Json = {
+    "NodeID": "",
+    "NodeAddr": "",
+    "LocalNodeState": "inactive",
+    "ControlAvailable": False,
+    "Error": "",
+    "RemoteManagers": None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +111,9 @@ def info_view(
     records: list[ContainerRecord],
 ) -> Json:
     """The body of `GET /info`."""
-    states = [record.state for record in records]
-    running = sum(state in (ContainerState.RUNNING, ContainerState.RESTARTING) for state in states)
-    paused = states.count(ContainerState.PAUSED)
     return {
         "ID": engine.id,
-        "Containers": len(records),
-        "ContainersRunning": running,
-        "ContainersPaused": paused,
-        "ContainersStopped": len(records) - running - paused,
+        **_counts(records),
         "Images": engine.images,
         "Driver": engine.storage_driver,
         "DriverStatus": engine.storage_status,
@@ -122,15 +124,7 @@ def info_view(
             "Authorization": None,
             "Log": sorted(LOG_DRIVERS),
         },
-        "MemoryLimit": Feature.MEMORY in facts.features,
-        "SwapLimit": Feature.SWAP in facts.features,
-        "KernelMemoryTCP": False,
-        "CpuCfsPeriod": Feature.CPU_QUOTA in facts.features,
-        "CpuCfsQuota": Feature.CPU_QUOTA in facts.features,
-        "CPUShares": Feature.CPU_SHARES in facts.features,
-        "CPUSet": Feature.CPUSET in facts.features,
-        "PidsLimit": Feature.PIDS in facts.features,
-        "OomKillDisable": Feature.OOM_KILL_DISABLE in facts.features,
+        **_limits(facts),
         "IPv4Forwarding": True,
         "BridgeNfIptables": False,
         "BridgeNfIp6tables": False,
@@ -139,36 +133,20 @@ def info_view(
         "NGoroutines": engine.tasks,
         "SystemTime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         "LoggingDriver": config.log.type,
-        "CgroupDriver": "cgroupfs",
-        "CgroupVersion": "2" if facts.cgroup_v2 else "1",
         "NEventsListener": engine.event_listeners,
-        "KernelVersion": host.kernel,
-        "OperatingSystem": host.operating_system,
-        "OSVersion": host.os_version,
-        "OSType": "linux",
-        "Architecture": host.architecture,
+        **_host(host),
         "IndexServerAddress": "https://index.docker.io/v1/",
         "RegistryConfig": registry_view(config.registries),
-        "NCPU": host.cpus,
-        "MemTotal": host.memory_bytes,
         "GenericResources": None,
         "HttpProxy": "",
         "HttpsProxy": "",
         "NoProxy": "",
-        "Name": host.name,
         "Labels": config.labels,
         "ExperimentalBuild": config.experimental,
         "ServerVersion": __version__,
         "Runtimes": {name: {"path": path} for name, path in engine.runtimes.items()},
         "DefaultRuntime": config.default_runtime,
-        "Swarm": {
-            "NodeID": "",
-            "NodeAddr": "",
-            "LocalNodeState": "inactive",
-            "ControlAvailable": False,
-            "Error": "",
-            "RemoteManagers": None,
-        },
+        "Swarm": _NO_SWARM,
         "LiveRestoreEnabled": True,
         "Isolation": "",
         "InitBinary": config.init_path.name,
@@ -182,6 +160,48 @@ def info_view(
         "FirewallBackend": {"Driver": "nftables"},
         "CDISpecDirs": [],
         "Warnings": engine.warnings,
+    }
+
+
+def _counts(records: list[ContainerRecord]) -> Json:
+    states = [record.state for record in records]
+    running = sum(state in (ContainerState.RUNNING, ContainerState.RESTARTING) for state in states)
+    paused = states.count(ContainerState.PAUSED)
+    return {
+        "Containers": len(records),
+        "ContainersRunning": running,
+        "ContainersPaused": paused,
+        "ContainersStopped": len(records) - running - paused,
+    }
+
+
+def _limits(facts: HostFacts) -> Json:
+    """What the cgroups of this host can limit."""
+    return {
+        "MemoryLimit": Feature.MEMORY in facts.features,
+        "SwapLimit": Feature.SWAP in facts.features,
+        "KernelMemoryTCP": False,
+        "CpuCfsPeriod": Feature.CPU_QUOTA in facts.features,
+        "CpuCfsQuota": Feature.CPU_QUOTA in facts.features,
+        "CPUShares": Feature.CPU_SHARES in facts.features,
+        "CPUSet": Feature.CPUSET in facts.features,
+        "PidsLimit": Feature.PIDS in facts.features,
+        "OomKillDisable": Feature.OOM_KILL_DISABLE in facts.features,
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": "2" if facts.cgroup_v2 else "1",
+    }
+
+
+def _host(host: HostInfo) -> Json:
+    return {
+        "Name": host.name,
+        "KernelVersion": host.kernel,
+        "OperatingSystem": host.operating_system,
+        "OSVersion": host.os_version,
+        "OSType": "linux",
+        "Architecture": host.architecture,
+        "NCPU": host.cpus,
+        "MemTotal": host.memory_bytes,
     }
 
 
