@@ -32,7 +32,17 @@ _COLUMNS = (
 _SHORT = 12
 _SPACES = "1.48"
 """The API version that knows how much is to be kept by more than one word."""
-_BARE = {"inuse": "InUse", "shared": "Shared"}
+_TRUTHS: dict[str, Wanted] = {
+    "inuse": lambda entry: bool(entry.get("InUse")),
+    "shared": lambda entry: bool(entry.get("Shared")),
+    "private": lambda entry: not entry.get("Shared"),
+    "mutable": lambda entry: entry.get("Type") == "exec.cachemount",
+    "immutable": lambda entry: entry.get("Type") != "exec.cachemount",
+}
+_WORDS = {
+    **dict.fromkeys(("", "1", "t", "true"), True),
+    **dict.fromkeys(("0", "f", "false"), False),
+}
 _TEXTS = {"id": "ID", "type": "Type", "description": "Description"}
 
 
@@ -76,7 +86,7 @@ def print_deleted(names: list[str]) -> None:
 
 def _valued(words: list[str]) -> list[str]:
     """`shared` alone is `shared=true`."""
-    return [f"{word}=true" if word in (*_BARE, "private") else word for word in words]
+    return [f"{word}=true" if word in _TRUTHS else word for word in words]
 
 
 # -- du ------------------------------------------------------------------------------------
@@ -171,10 +181,6 @@ def _print_sums(entries: list[dict[str, Any]]) -> None:
 
 def _filter(word: str) -> Wanted:
     """One `--filter` of du. Raises FlagError."""
-    if word in _BARE:
-        return lambda entry: bool(entry.get(_BARE[word]))
-    if word == "private":
-        return lambda entry: not entry.get("Shared")
     key, equals, value = word.partition("=")
     contains = key.endswith("~")
     key = key.rstrip("~")
@@ -185,11 +191,10 @@ def _filter(word: str) -> Wanted:
         if key == "id":
             return lambda entry: str(entry.get(name)).startswith(value)
         return lambda entry: str(entry.get(name) or "") == value
-    if equals and key in (*_BARE, "private"):
-        inner = _filter(key)
-        is_wanted = value.lower() in ("1", "true", "")
-        return lambda entry: inner(entry) == is_wanted
-    if equals and key == "until":
+    if key in _TRUTHS and not contains and value.lower() in _WORDS:
+        is_wanted = _WORDS[value.lower()]
+        return lambda entry: _TRUTHS[key](entry) == is_wanted
+    if equals and key in ("until", "unused-for"):
         try:
             limit = time.time() - duration_ns(value) / 1e9
         except ValueError as error:
@@ -197,5 +202,5 @@ def _filter(word: str) -> Wanted:
         return lambda entry: 0 < _unix_time(entry.get("LastUsedAt")) < limit
     raise FlagError(
         f'invalid argument "{word}" for "--filter" flag: id=, type=, description=, '
-        "description~=, until=, inuse, shared or private"
+        f"description~=, until=, {', '.join(_TRUTHS)}"
     )

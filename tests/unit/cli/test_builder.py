@@ -123,7 +123,8 @@ def test_du_for_programs(run: Run) -> None:
         (["inuse"], "bbbb"), (["shared"], "bbbb"), (["private"], "aaaa cccc"),
         (["inuse=false"], "aaaa cccc"), (["type=regular"], "bbbb aaaa"),
         (["description=COPY . ."], "bbbb"), (["description~=a"], "aaaa cccc"),
-        (["until=1h"], "aaaa"), (["private", "type=regular"], "aaaa"),
+        (["mutable"], "cccc"), (["immutable=true"], "bbbb aaaa"), (["mutable=0"], "bbbb aaaa"),
+        (["until=1h"], "aaaa"), (["unused-for=1h"], "aaaa"), (["private", "type=regular"], "aaaa"),
     ],
 )  # fmt: skip
 def test_filters_of_du(run: Run, words: list[str], ids: str) -> None:
@@ -131,7 +132,9 @@ def test_filters_of_du(run: Run, words: list[str], ids: str) -> None:
     assert run("builder", "du", "--format", "{{.ID}}", *flags)[1].split() == ids.split()
 
 
-@pytest.mark.parametrize("word", ["size=1", "nonsense", "until=yesterday"])
+@pytest.mark.parametrize(
+    "word", ["size=1", "nonsense", "until=yesterday", "shared=maybe", "mutable~=1"]
+)
 def test_filters_that_are_none(run: Run, word: str) -> None:
     code, _, err, server = run("builder", "du", "--filter", word)
     assert code == 125
