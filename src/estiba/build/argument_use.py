@@ -35,7 +35,8 @@ _TAKES_OVER = re.compile(
 )
 """Where one of these is set, other code than what is written runs in each program."""
 _CHANGES_PROGRAMS = re.compile(r"PATH|LD_\w*|BASH\w*|ENV|FPATH|SHELLOPTS|IFS|POSIX\w*")
-_READS_ENVIRONMENTS = re.compile(r"(?<![A-Za-z0-9])proc(?![A-Za-z0-9])|environ")
+_READS_ENVIRONMENTS = re.compile(r"(?<![A-Za-z0-9])(?:proc|fd)(?![A-Za-z0-9])|environ")
+"""/dev/fd is a way into /proc too."""
 _SHELLS = frozenset({"sh", "bash", "dash", "ash"})
 _SHELL_OPTION = re.compile(r"-[ceuxfvE]*c|-[euxfvE]+|-[ceuxfvE]*o")
 _SHELL_SETTINGS = frozenset({"pipefail", "errexit", "nounset", "xtrace", "noglob", "verbose"})
