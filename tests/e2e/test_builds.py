@@ -101,6 +101,11 @@ def test_a_failing_command(daemon: PrivateDaemon) -> None:
         ("FROM busybox AS build\nFROM biuld.invalid\n", "Dockerfile:2:1: FROM biuld.invalid: "),
         ("FROM busybox AS base.invalid\nFROM bas.invalid\n", "(did you mean base.invalid?)"),
         (
+            "FROM busybox AS build\nRUN echo > /app\nFROM busybox\nCOPY --from=build /ap /\n",
+            '"/ap": not found in stage build; did you mean "/app"?',
+        ),
+        ("FROM busybox\nFROM busybox\nCOPY --from=0 /no-such /\n", "not found in stage 0"),
+        (
             "FROM --platform=linux/s390x busybox\n",
             "FROM busybox: busybox is here for linux/amd64, not for linux/s390x: ",
         ),

@@ -178,6 +178,7 @@ class PlatformBuild:
             self._stage,
             self._image,
             self.request.secrets,
+            {stage.index: stage.name for stage in plan.stages},
         )
         around = Surroundings(
             network=self.request.network,

@@ -55,6 +55,9 @@ class Trees:
     stage: Callable[[int], Awaitable[State]]
     image: Callable[[ImageInput], Awaitable[ImageRecord]]
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    titles: Mapping[int, str] = field(default_factory=dict)
+    """What the stages are called."""
+
     materials: list[Material] = field(default_factory=list)
     """What was fetched."""
 
@@ -77,7 +80,7 @@ class Trees:
     def shown(self, source: Input) -> str:
         match source:
             case StageInput(index):
-                return f"stage {index}"
+                return f"stage {self.titles.get(index) or index}"
             case ImageInput(name, _):
                 return f"image {name}"
             case ContextInput(name):
