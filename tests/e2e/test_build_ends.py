@@ -7,6 +7,7 @@ import http.client
 import json
 import random
 import socket
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -299,10 +300,13 @@ def test_killed_in_a_build(mortal: PrivateDaemon, point: str) -> None:
 
 
 def wait_recorded(daemon: PrivateDaemon, count: int) -> None:
-    """Layers are hashed beside the next step."""
+    """Layers are hashed beside the next step. What the daemon lists may not be written yet."""
+    url = f"file:{daemon.data_root}/estiba.db?mode=ro"
+    query = "SELECT count(*) FROM records WHERE kind = 'build-cache'"
 
     def recorded() -> bool:
-        return len(daemon.request("GET", "/system/df")[1]["BuildCache"] or []) == count
+        with contextlib.closing(sqlite3.connect(url, uri=True)) as database:
+            return database.execute(query).fetchone() == (count,)
 
     wait_until(recorded, what=f"{count} records")
 
