@@ -218,6 +218,20 @@ def test_limits_that_no_kernel_takes(
     assert words in failed(daemon, files, nocache="1", **limits).error
 
 
+def test_copies_of_a_file_are_files_of_their_own(daemon: PrivateDaemon) -> None:
+    """Also when they are of several steps: programs tell by the inode whether two are one."""
+    files = {"sub/file": "one\n"}
+    files["Dockerfile"] = (
+        "FROM busybox AS below\nCOPY . /a/\n"
+        "FROM below\nCOPY . /b/\nCOPY --link . /c/\n"
+        "RUN cp /a/sub/file /b/sub/file && cp /b/sub/file /c/sub/file\n"
+        "FROM below\nCOPY . /b/\nCOPY . /c/\n"
+        "RUN mkdir /d && cp -a /a /b /c /d && echo two >> /d/a/sub/file && cat /d/?/sub/file\n"
+        "COPY --from=1 /c /e\n"
+    )
+    assert "one\ntwo\none\none\n" in build(daemon, files, nocache="1").text
+
+
 def test_an_image_without_layers_keeps_its_id(daemon: PrivateDaemon) -> None:
     dockerfile = 'FROM scratch\nEXPOSE 80 2375\nENTRYPOINT ["/bin/echo"]\n'
     first = made(daemon, dockerfile).image

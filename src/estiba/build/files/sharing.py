@@ -28,23 +28,25 @@ class Sharing:
         self._root = root
         self._upper = upper
         self._last: tuple[int, str, int] | None = None
-        self._used: set[tuple[int, int]] = set()
 
     def link(self, of: int, to: int, name: str) -> bool:
         """`name` of the directory `of` in the mounted directory `to` too.
 
-        False when it cannot be: on another file system, linked too often, or linked already, as
-        two names of one file would stay one.
+        False when it cannot be: on another file system, or linked already, by whatever step of
+        the build. Two names of one file stay one wherever layers lie on one another: `cp` finds
+        them the same, and what keeps hard links makes such of them.
         """
         try:
-            status = os.stat(name, dir_fd=of, follow_symlinks=False)
-            inode = status.st_dev, status.st_ino
-            if inode in self._used:
+            if _links(of, name) > 1:
                 return False
-            os.link(name, name, src_dir_fd=of, dst_dir_fd=self._beside(to), follow_symlinks=False)
+            beside = self._beside(to)
+            os.link(name, name, src_dir_fd=of, dst_dir_fd=beside, follow_symlinks=False)
+            if _links(of, name) > 2:
+                # Another stage was at it too.
+                os.unlink(name, dir_fd=beside)
+                return False
         except OSError:
             return False
-        self._used.add(inode)
         return True
 
     def _beside(self, to: int) -> int:
@@ -61,6 +63,10 @@ class Sharing:
         if self._last is not None:
             os.close(self._last[2])
             self._last = None
+
+
+def _links(of: int, name: str) -> int:
+    return os.stat(name, dir_fd=of, follow_symlinks=False).st_nlink
 
 
 @contextmanager
