@@ -178,6 +178,9 @@ def _rule(line: str, file: str, number: int) -> IgnoreRule | None:
     is_exception = pattern.startswith("!")
     pattern = pattern[is_exception:].strip(_GO_SPACE)
     cleaned = _clean(pattern) if pattern else ""
+    if not is_exception and cleaned != cleaned.strip(_GO_SPACE):
+        # Docker trims again what stands behind the first slash, but for exceptions.
+        cleaned = posixpath.normpath(cleaned.strip(_GO_SPACE))
     if is_exception and cleaned in ("", "/"):
         raise InvalidArgument(f'{where}illegal exclusion pattern: "!"')
     if len(cleaned) > _MAX_PATTERN_CHARS:
