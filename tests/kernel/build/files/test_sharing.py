@@ -64,10 +64,23 @@ def is_shared(context: Path, upper: Path, name: str) -> bool:
 
 def test_files_in_directories_that_are_new_are_shared(spaces: Workspaces, context: Path) -> None:
     upper = copied(spaces, context, "a" * 64)
-    for name in ("top", "deep/one", "deep/er/two"):
+    for name in ("top", "deep/er/two"):
         assert is_shared(context, upper, name)
         assert (upper / name).read_text() == Path(name).name
+
+
+def test_a_file_of_several_names_is_copied_once(spaces: Workspaces, context: Path) -> None:
+    upper = copied(spaces, context, "a" * 64)
+    assert not is_shared(context, upper, "deep/one")
+    assert (upper / "deep" / "one").read_text() == "one"
     assert (upper / "deep" / "one").stat().st_ino == (upper / "deep" / "same").stat().st_ino
+
+
+def test_what_one_step_shares_another_copies(spaces: Workspaces, context: Path) -> None:
+    """Their layers may lie on one another, and two names of one file would stay one."""
+    first, second = copied(spaces, context, "a" * 64), copied(spaces, context, "b" * 64)
+    assert is_shared(context, first, "top") and not is_shared(context, second, "top")
+    assert (second / "top").read_text() == "top"
 
 
 def test_a_source_that_may_change_is_copied(spaces: Workspaces, context: Path) -> None:
