@@ -349,6 +349,7 @@ def checked_signal(value: str, at: ast.Instruction) -> str:
     name = value.upper().removeprefix("SIG")
     known = {one.name.removeprefix("SIG") for one in signal.Signals} | {"RTMIN", "RTMAX"}
     is_real_time = name.startswith(("RTMIN+", "RTMAX-")) and name[6:].isdecimal()
-    if not (value.isdecimal() and 0 < int(value) < 65) and name not in known and not is_real_time:
+    is_number = value.isdecimal() and len(value) < 10 and 0 < int(value) < 65
+    if not is_number and name not in known and not is_real_time:
         raise refusal(f"invalid signal: {value[:64]!r}: use a name such as SIGTERM", at.span)
     return value

@@ -94,9 +94,8 @@ class _Planner:
         for index in range(before - 1, -1, -1):
             if self._stages[index].from_.name == lowered:
                 return index
-        if name.isdecimal() and int(name) < before:
-            return int(name)
-        return None
+        number = _number(name)
+        return number if number is not None and number < before else None
 
     def _need(self, index: int) -> StagePlan | None:
         """The stage's plan; None while a base below it is not known."""
@@ -159,7 +158,7 @@ class _Planner:
         if named is None:
             found = self._stage_named(name, index)
             # A number names no stage here.
-            if found is not None and not name.isdecimal():
+            if found is not None and _number(name) is None:
                 below = self._need(found)
                 return StageInput(found), platform, below.config if below else None
             if name == SCRATCH:
@@ -187,18 +186,19 @@ class _Planner:
         found = self._stage_named(name, index)
         if found is not None:
             return StageInput(found)
-        if self._stages[index].from_.name == name.lower() or _is_self(name, index):
+        if self._stages[index].from_.name == name.lower() or _number(name) == index:
             raise refusal(f"stage {name!r} copies from itself: a circular dependency", at.span)
         below = self._stage_named(name, len(self._stages))
         if below is not None:
             raise refusal(
-                f"invalid from flag value {name}: that stage comes below "
+                f"invalid from flag value {name[:64]}: that stage comes below "
                 f"(line {self._stages[below].from_.span.start.line}): move it above, or rename it",
                 at.span,
             )
         if name.isdecimal():
             raise refusal(
-                f"invalid from flag value {name}: there is no stage of that number above", at.span
+                f"invalid from flag value {name[:64]}: there is no stage of that number above",
+                at.span,
             )
         if name == SCRATCH:
             return InlineInput(())
@@ -278,5 +278,6 @@ def _scratch(platform: Platform) -> ImageConfig:
     )
 
 
-def _is_self(name: str, index: int) -> bool:
-    return name.isdecimal() and int(name) == index
+def _number(name: str) -> int | None:
+    """The stage that it means by number, if it can be one."""
+    return int(name) if name.isascii() and name.isdecimal() and len(name) < 10 else None

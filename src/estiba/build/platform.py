@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -322,7 +323,7 @@ class PlatformBuild:
         text = self.request.build_args.get("SOURCE_DATE_EPOCH", "")
         if not text:
             return None
-        if not (text.isascii() and text.isdecimal() and int(text) <= _MAX_EPOCH):
+        if not (re.fullmatch("[0-9]{1,19}", text) and int(text) <= _MAX_EPOCH):
             raise InvalidArgument(
                 f"SOURCE_DATE_EPOCH={text[:32]}: give seconds since 1970, as `date +%s` does"
             )

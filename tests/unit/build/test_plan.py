@@ -408,6 +408,9 @@ def test_mounts() -> None:
         ("EXPOSE 99999", "ports are 0 to 65535"),
         ("EXPOSE 9-3", "ends below"),
         ("STOPSIGNAL SIGNONE", "invalid signal"),
+        # More digits than Python reads as a number.
+        (f"STOPSIGNAL {'9' * 5000}", "invalid signal"),
+        (f"COPY --from={'9' * 5000} /a /b", "no stage of that number"),
         ('ENV A="${B:?is missing}"', "is missing"),
     ],
 )

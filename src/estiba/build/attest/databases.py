@@ -14,8 +14,6 @@ import msgspec
 from estiba.build.attest.packages import Package, System
 from estiba.model.decoding import from_json
 
-_EMAIL = re.compile(r"\s*(.*?)\s*<([^<>]*)>\s*\Z")
-
 
 def read_system(data: bytes) -> System:
     """os-release(5)."""
@@ -137,7 +135,8 @@ def _person(text: str) -> str:
     """As SPDX writes whom something is from (7.5, package supplier)."""
     if not text:
         return ""
-    match = _EMAIL.match(text)
-    if match is None:
+    name, bracket, rest = text.rstrip().rpartition("<")
+    address = rest.removesuffix(">")
+    if not bracket or address == rest or ">" in address:
         return f"Person: {text}"
-    return f"Person: {match[1] or match[2]} ({match[2]})"
+    return f"Person: {name.strip() or address} ({address})"

@@ -130,7 +130,9 @@ def _port(ports: Iterable[str], value: str) -> bool:
     wanted = range(int(low), int(high or low) + 1)
     for port in ports:
         number, _, kind = port.partition("/")
-        if number.isdecimal() and int(number) in wanted and (kind or "tcp") == (protocol or "tcp"):
+        # Of a plain EXPOSE, which may say anything.
+        is_wanted = number.isdecimal() and len(number) < 10 and int(number) in wanted
+        if is_wanted and (kind or "tcp") == (protocol or "tcp"):
             return True
     return False
 

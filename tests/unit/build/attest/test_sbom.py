@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.daemon import PATIENCE
 
+from estiba.build.attest.databases import dpkg_packages
 from estiba.build.attest.packages import Package, System, purl
 from estiba.build.attest.sbom import Scan, sbom, scan_root, spdx
 from estiba.build.attest.tree import TreeLimits
@@ -335,3 +338,23 @@ def test_a_million_packages_are_refused(tmp_path: Path) -> None:
 def test_a_package_of_another_kind_has_a_plain_name() -> None:
     package = Package("golang", "github.com/A/B", "v1.0.0+incompatible")
     assert purl(package, System()) == "pkg:golang/github.com/a/b@v1.0.0%2Bincompatible"
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("Ana B <ana@x.example>", "Person: Ana B (ana@x.example)"),
+        ("<ana@x.example> ", "Person: ana@x.example (ana@x.example)"),
+        ("Ana <B> <ana@x.example>", "Person: Ana <B> (ana@x.example)"),
+        ("Ana B", "Person: Ana B"),
+        ("Ana <ana@x.example", "Person: Ana <ana@x.example"),
+        ("Ana <a@x> B", "Person: Ana <a@x> B"),
+        (f"Ana{' ' * 500_000}B", f"Person: Ana{' ' * 500_000}B"),
+    ],
+)
+def test_whom_a_package_is_from(written: str, shown: str) -> None:
+    stanza = f"Package: a\nVersion: 1\nMaintainer: {written}\n"
+    begin = time.process_time()
+    (package,) = dpkg_packages(stanza.encode(), "")
+    assert package.supplier == shown
+    assert time.process_time() - begin < PATIENCE
