@@ -204,6 +204,8 @@ async def _told(
         cancel.cancel()
         if not task.done():
             await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # nobody else will look
 
 
 def _credentials(auth: str) -> Credentials:
