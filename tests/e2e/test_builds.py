@@ -374,6 +374,21 @@ def cache_of(daemon: PrivateDaemon) -> list[dict[str, Any]]:
     return list(view["BuildCache"] or [])
 
 
+def test_a_cache_of_another_owner_is_another(daemon: PrivateDaemon) -> None:
+    cache = "--mount=type=cache,id=packages,target=/c"
+    text = (
+        f"FROM busybox\nRUN {cache} touch /c/of-root\nUSER 1000\n"
+        f"RUN {cache},uid=1000 test ! -e /c/of-root && touch /c/mine\n"
+        f"RUN {cache},uid=1000,gid=7 test ! -e /c/mine\nRUN {cache},uid=1000 test -e /c/mine\n"
+        f"RUN {cache},uid=0,mode=755 test -e /c/of-root\n"
+    )
+    made(daemon, text)
+    names = {one["Description"] for one in cache_of(daemon) if one["Type"] == "exec.cachemount"}
+    assert {"packages", "packages (1000:0, 0755)", "packages (1000:7, 0755)"} <= {
+        name.removeprefix("cache mount ") for name in names
+    }, names
+
+
 def prune(daemon: PrivateDaemon, query: str = "") -> dict[str, Any]:
     status, view = daemon.request("POST", f"/build/prune{query}")
     assert status == 200, view

@@ -47,6 +47,9 @@ from estiba.model.errors import Forbidden, InvalidArgument
 from estiba.model.ids import new_id
 from estiba.runtime.users import resolve_user
 
+_CACHE_MODE = 0o755
+"""Of a cache mount that asks for none."""
+
 
 class ExitError(Exception):
     """The program of a RUN ended with another code than zero."""
@@ -202,11 +205,15 @@ class StepWork:
         if spec.input is not None:
             root = await stack.enter_async_context(self.trees.opened(spec.input))
             seed = (root, spec.source)
+        mode = _CACHE_MODE if spec.mode is None else spec.mode
+        is_usual = (spec.uid, spec.gid, mode) == (0, 0, _CACHE_MODE)
+        # With BuildKit too, another owner has another cache: one could not write to both.
+        apart = "" if is_usual else f" ({spec.uid}:{spec.gid}, {mode:04o})"
         return CacheMount(
             spec.target,
-            spec.id,
+            spec.id + apart,
             sharing=spec.sharing,
-            mode=0o755 if spec.mode is None else spec.mode,
+            mode=mode,
             uid=spec.uid,
             gid=spec.gid,
             readonly=spec.readonly,

@@ -272,18 +272,19 @@ def archive(mode: str) -> bytes:
     return buffer.getvalue()
 
 
+# Named, as gzip writes down when it was made: no two processes would collect the same tests.
 @pytest.mark.parametrize(
     ("data", "form"),
     [
-        (archive("w:"), Form.ARCHIVE),
-        (archive("w:gz"), Form.ARCHIVE),
-        (archive("w:bz2"), Form.ARCHIVE),
-        (archive("w:xz"), Form.ARCHIVE),
-        (b"", Form.FILE),
-        (bytes(10240), Form.FILE),
-        (b"\x1f\x8b\x08 looks like gzip", Form.FILE),
-        (archive("w:gz")[:30], Form.FILE),
-        (b"BZh9 but no", Form.FILE),
+        pytest.param(archive("w:"), Form.ARCHIVE, id="tar"),
+        pytest.param(archive("w:gz"), Form.ARCHIVE, id="gzip"),
+        pytest.param(archive("w:bz2"), Form.ARCHIVE, id="bzip2"),
+        pytest.param(archive("w:xz"), Form.ARCHIVE, id="xz"),
+        pytest.param(b"", Form.FILE, id="empty"),
+        pytest.param(bytes(10240), Form.FILE, id="zeros"),
+        pytest.param(b"\x1f\x8b\x08 looks like gzip", Form.FILE, id="like gzip"),
+        pytest.param(archive("w:gz")[:30], Form.FILE, id="cut gzip"),
+        pytest.param(b"BZh9 but no", Form.FILE, id="like bzip2"),
     ],
 )
 def test_archives_are_known_by_their_content(tmp_path: Path, data: bytes, form: Form) -> None:
