@@ -149,7 +149,10 @@ class BridgeDriver:
 
     def connect(self, network: NetworkRecord, attachment: Attachment) -> Endpoint:
         if network.id not in self._live:
-            self.ensure(network)
+            # Once: whoever made it again would forget the addresses that the first one gave.
+            with self._mending:
+                if network.id not in self._live:
+                    self.ensure(network)
         live = self._live[network.id]
         settings = attachment.settings
         before = attachment.before

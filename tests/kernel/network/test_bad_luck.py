@@ -17,7 +17,7 @@ from tests.support.daemon import wait_until
 
 from estiba.kernel import rtnetlink
 from estiba.kernel.netlink import NetlinkSocket
-from estiba.model.errors import Conflict
+from estiba.model.errors import Conflict, FailedPrecondition
 from estiba.network.networks import Networks
 from estiba.network.record import KIND, IpamConfig, NetworkSpec, PortRequest
 from estiba.store import Store, Transaction
@@ -70,6 +70,25 @@ def test_a_pair_taken_away_is_no_error_and_comes_with_the_next_start(host: Host)
     host.networks.republish("one", one, [PortRequest(container_port=80, host_port="8081")])
     host.networks.disconnect("one", one)
     assert ping(host.networks.sandbox_path("one"), host.attach("one").gateway)
+
+
+def test_the_first_containers_on_a_network_that_could_not_be_made_have_each_their_address(
+    host: Host,
+) -> None:
+    network = host.networks.create(NetworkSpec(name="blue"))
+    host.networks.stop()
+    run("ip", "link", "del", network.bridge)
+    run("ip", "link", "add", network.bridge, "type", "veth", "peer", "name", "other0")
+    host.networks = Networks(host.config, host.store)
+    host.networks.start()
+    with pytest.raises(FailedPrecondition, match="no bridge"):
+        host.attach("early", network="blue")
+    run("ip", "link", "del", network.bridge)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: host.attach(f"c{n}", network="blue"), range(8)))
+    assert len({endpoint.ip_address for endpoint in found}) == 8
+    for endpoint in found:
+        assert ping(host.networks.sandbox_path(endpoint.container_id), endpoint.gateway)
 
 
 def test_networks_whose_bridge_is_gone_are_removed(host: Host) -> None:
