@@ -10,10 +10,10 @@ import msgspec
 from estiba.containers.hostfacts import HostFacts
 from estiba.model.container import Resources
 from estiba.model.errors import Conflict, InvalidArgument
+from estiba.model.limits import MIN_MEMORY_BYTES, check_cpu_times, check_memory
 
 R = TypeVar("R", bound=Resources)
 
-MIN_MEMORY_BYTES = 6 * 1024 * 1024
 _RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 
 
@@ -74,18 +74,8 @@ def check_update(current: Resources, update: Resources, facts: HostFacts) -> Non
 
 
 def _check_memory(resources: Resources) -> None:
-    memory, swap = resources.memory, resources.memory_swap
-    if memory and memory < MIN_MEMORY_BYTES:
-        raise InvalidArgument("Minimum memory limit allowed is 6MB")
-    if swap > 0 and not memory:
-        raise InvalidArgument(
-            "You should always set the Memory limit when using Memoryswap limit, see usage"
-        )
-    if 0 < swap < memory:
-        raise InvalidArgument(
-            "Minimum memoryswap limit should be larger than memory limit, see usage"
-        )
-    reservation = resources.memory_reservation
+    check_memory(resources.memory, resources.memory_swap)
+    memory, reservation = resources.memory, resources.memory_reservation
     if reservation and reservation < MIN_MEMORY_BYTES:
         raise InvalidArgument("Minimum memory reservation allowed is 6MB")
     if memory and reservation > memory:
@@ -111,12 +101,7 @@ def _check_cpu(resources: Resources, facts: HostFacts) -> None:
                 f"range of CPUs is from 0.01 to {facts.cpus}.00, as there are only "
                 f"{facts.cpus} CPUs available"
             )
-    if resources.cpu_period and not 1000 <= resources.cpu_period <= 1_000_000:
-        raise InvalidArgument(
-            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
-        )
-    if 0 < resources.cpu_quota < 1000:
-        raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    check_cpu_times(resources.cpu_period, resources.cpu_quota)
     if resources.cpu_shares < 0:
         raise InvalidArgument(
             f"invalid CPU shares ({resources.cpu_shares}): value must be a positive integer"

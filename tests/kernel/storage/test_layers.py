@@ -18,16 +18,8 @@ from estiba.kernel.mounts import is_mounted
 from estiba.model.errors import DataLoss, NotFound
 from estiba.storage.layers import LayerStore
 from estiba.storage.snapshots import ADDED, DELETED, MODIFIED, SnapshotStore
-from estiba.storage.unpack import Limits
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture
-def layers(tmp_path: Path) -> LayerStore:
-    store = LayerStore(tmp_path / "images", Limits())
-    store.open()
-    return store
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from estiba.build.ports import RunLimits, RunRequest, SecretMount, SshMount
 from estiba.model.container import Config, HostConfig, Ulimit
 from estiba.model.errors import InvalidArgument
+from estiba.model.limits import check_cpu_times, check_memory
 
 DEFAULT_HOSTNAME = "build"
 """The same for all steps, so that one that writes it down gives the same layer again."""
 
 _CPUSET = re.compile(r"[0-9,-]{0,4096}")
-_MIN_MEMORY_BYTES = 6 << 20
 _MAX_MOUNTS = 128
 _MAX_STRING_BYTES = 128 << 10  # of one argument or variable: MAX_ARG_STRLEN of execve(2)
 _MAX_STRINGS_BYTES = 1 << 20
@@ -72,33 +72,13 @@ def _check_limits(limits: RunLimits) -> None:
     ):
         if not least <= value < 1 << 63:
             raise InvalidArgument(f"invalid {name} for RUN: {str(value)[:32]}")
-    _check_bounds(limits)
+    check_memory(limits.memory_bytes, limits.memory_swap_bytes)
+    check_cpu_times(limits.cpu_period_us, limits.cpu_quota_us)
     for text in (limits.cpuset_cpus, limits.cpuset_mems):
         if not _CPUSET.fullmatch(text):
             raise InvalidArgument(
                 f"invalid set of processors or memory nodes {text[:64]!r}: write it as 0-2,7"
             )
-
-
-def _check_bounds(limits: RunLimits) -> None:
-    """What the kernel would refuse without a word, in Docker's."""
-    memory, swap, period = limits.memory_bytes, limits.memory_swap_bytes, limits.cpu_period_us
-    if 0 < memory < _MIN_MEMORY_BYTES:
-        raise InvalidArgument("Minimum memory limit allowed is 6MB")
-    if swap > 0 and not memory:
-        raise InvalidArgument(
-            "You should always set the Memory limit when using Memoryswap limit, see usage"
-        )
-    if 0 < swap < memory:
-        raise InvalidArgument(
-            "Minimum memoryswap limit should be larger than memory limit, see usage"
-        )
-    if period and not 1000 <= period <= 1_000_000:
-        raise InvalidArgument(
-            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
-        )
-    if 0 < limits.cpu_quota_us < 1000:
-        raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
 
 
 def container_config(request: RunRequest) -> Config:

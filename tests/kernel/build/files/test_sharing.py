@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.leaks import HostState, assert_clean
 
 from estiba.build.files.copying import put
 from estiba.build.files.model import CopyOptions, CopySource
 from estiba.build.files.selection import take
 from estiba.storage.layers import LayerStore
-from estiba.storage.unpack import Limits
 from estiba.storage.workspaces import Workspaces
 
 pytestmark = pytest.mark.kernel
@@ -28,22 +25,6 @@ def context(tmp_path: Path) -> Path:
     (root / "deep" / "er" / "two").write_text("two")
     (root / "deep" / "same").hardlink_to(root / "deep" / "one")
     return root
-
-
-@pytest.fixture
-def layers(tmp_path: Path) -> LayerStore:
-    store = LayerStore(tmp_path / "images", Limits())
-    store.open()
-    return store
-
-
-@pytest.fixture
-def spaces(tmp_path: Path, layers: LayerStore) -> Iterator[Workspaces]:
-    before = HostState.read(only=str(tmp_path))
-    made = Workspaces(tmp_path / "work", layers)
-    made.open()
-    yield made
-    assert_clean(before, only=str(tmp_path))
 
 
 def copied(
