@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -59,13 +59,19 @@ class Server:
     router: Router
     allowed_hosts: frozenset[str] = frozenset()
     socket_group: str = ""
-    is_experimental: bool = False
+    is_experimental: InitVar[bool] = False
+    _common: dict[str, str] = field(init=False)
+    """Headers of every answer."""
+
     _servers: list[asyncio.Server] = field(default_factory=list)
     _sockets: list[Path] = field(default_factory=list)
     _connections: set[Connection] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     """Of connections; one lasts until its handler has ended, wherever its client is."""
     _is_closing: bool = False
+
+    def __post_init__(self, is_experimental: bool) -> None:
+        self._common = {**_COMMON, "Docker-Experimental": str(is_experimental).lower()}
 
     async def listen(self, listener: Listener) -> None:
         """Raises InvalidArgument for a bad address, Unavailable when it is taken."""
@@ -188,8 +194,7 @@ class Server:
             raise
         except Exception as error:
             response = _error(500, told(error, f"{request.method} {request.target[:200]}"))
-        experimental = {"Docker-Experimental": str(self.is_experimental).lower()}
-        for name, value in (_COMMON | experimental).items():
+        for name, value in self._common.items():
             response.headers.setdefault(name, value)
         return response
 

@@ -19,13 +19,6 @@ from estiba.model.errors import InvalidArgument
 from estiba.model.image import ImageConfig, ImageProcessConfig, Platform, parse_platform
 
 SCRATCH = "scratch"
-_OFFERED = frozenset(
-    {"SOURCE_DATE_EPOCH"}
-    | {f"{side}{what}" for side in ("TARGET", "BUILD") for what in ("PLATFORM", "OS", "ARCH")}
-    | {"TARGETVARIANT", "BUILDVARIANT"}
-)
-"""Arguments that mean something undeclared."""
-
 _MAX_DEPTH = 200
 
 
@@ -62,8 +55,7 @@ class _Planner:
         self._request = request
         self._stages = request.dockerfile.stages
         target = request.target or self._stages[-1].from_.name or "default"
-        platforms = platform_args(request.platform, request.host)
-        self._platform_args = {**platforms, "TARGETSTAGE": target}
+        self._platform_args = platform_args(request.platform, request.host, target)
         self._globals = self._global_args()
         self._plans: dict[int, StagePlan] = {}
         self._under_way: list[int] = []
@@ -249,7 +241,9 @@ def unused_args(dockerfile: Dockerfile, plan: Plan, given: Mapping[str, str]) ->
     arguments = [*dockerfile.global_args, *(one for one in written if isinstance(one, Arg))]
     declared = {name for arg in arguments for name, _ in arg.pairs}
     declared |= {name for stage in plan.stages for name, _ in stage.args}
-    known = declared | PROXY_NAMES | _OFFERED
+    # What means something undeclared.
+    offered = {"SOURCE_DATE_EPOCH", *platform_args(Platform(), Platform(), "")}
+    known = declared | PROXY_NAMES | offered
     unused = sorted(
         name for name in given if name not in known and not name.startswith("BUILDKIT_")
     )
@@ -259,13 +253,14 @@ def unused_args(dockerfile: Dockerfile, plan: Plan, given: Mapping[str, str]) ->
     return f"One or more build-args [{' '.join(unused)}] were not consumed{hint}"
 
 
-def platform_args(target: Platform, host: Platform) -> dict[str, str]:
-    """The arguments that every build has in the global scope."""
+def platform_args(target: Platform, host: Platform, stage: str) -> dict[str, str]:
+    """The arguments that every build has in the global scope; `stage` is what it ends with."""
     return {
         "TARGETPLATFORM": str(target), "TARGETOS": target.os,
         "TARGETARCH": target.architecture, "TARGETVARIANT": target.variant,
         "BUILDPLATFORM": str(host), "BUILDOS": host.os,
         "BUILDARCH": host.architecture, "BUILDVARIANT": host.variant,
+        "TARGETSTAGE": stage,
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -26,7 +26,7 @@ from estiba.kernel.cgroup_stats import (
     V2Reader,
     read,
 )
-from estiba.kernel.mountinfo import read_lines
+from estiba.kernel.mountinfo import parse_line, read_lines
 
 _UNIFIED = ""
 _V1_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids")
@@ -102,21 +102,16 @@ class Hierarchies:
     mounts: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
-    def detect(cls, mountinfo: str | None = None) -> Hierarchies:
-        """Reads /proc/self/mountinfo (proc(5)), or the text given."""
-        if mountinfo is None:
-            mountinfo = os.fsdecode(b"\n".join(read_lines()))
+    def detect(cls, lines: Iterable[bytes] | None = None) -> Hierarchies:
+        """Reads /proc/self/mountinfo (proc(5)), or the lines given."""
         mounts: dict[str, Path] = {}
-        for line in mountinfo.removesuffix("\n").split("\n"):
-            before, _, after = line.partition(" - ")
-            kind, _, options = after.split(" ", 2)
-            path = Path(before.split(" ")[4].replace("\\040", " "))
-            if kind == "cgroup2":
-                mounts.setdefault(_UNIFIED, path)
-            elif kind == "cgroup":
-                for name in options.rpartition(" ")[2].split(","):
+        for one in map(parse_line, read_lines() if lines is None else lines):
+            if one.kind == "cgroup2":
+                mounts.setdefault(_UNIFIED, one.point)
+            elif one.kind == "cgroup":
+                for name in one.options:
                     if name in _V1_CONTROLLERS or name == "hugetlb" or name.startswith("name="):
-                        mounts.setdefault(name, path)
+                        mounts.setdefault(name, one.point)
         if not any(name in mounts for name in _V1_CONTROLLERS):
             return cls(Mode.V2, {_UNIFIED: mounts.get(_UNIFIED, Path("/sys/fs/cgroup"))})
         return cls(Mode.HYBRID if _UNIFIED in mounts else Mode.V1, mounts)

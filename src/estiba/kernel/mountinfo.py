@@ -16,12 +16,15 @@ _ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 @dataclass(frozen=True, slots=True)
 class MountLine:
-    """One mount. `optional` are the fields that tell of its peers, without their numbers."""
+    """One mount. `optional` are the fields that tell of its peers, without their numbers;
+    `options` those of the file system, not of the mount.
+    """
 
     id: str
     point: Path
     optional: frozenset[str]
     kind: str
+    options: tuple[str, ...]
 
 
 def read_lines() -> list[bytes]:
@@ -37,11 +40,13 @@ def point_of(line: bytes) -> bytes:
 def parse_line(line: bytes) -> MountLine:
     before, _, after = line.partition(b" - ")
     fields = before.split(b" ")
+    kind, _, options = after.split(b" ", 2)
     return MountLine(
         id=os.fsdecode(fields[0]),
         point=Path(os.fsdecode(_unescaped(fields[4]))),
         optional=frozenset(os.fsdecode(field.partition(b":")[0]) for field in fields[6:]),
-        kind=os.fsdecode(after.partition(b" ")[0]),
+        kind=os.fsdecode(kind),
+        options=tuple(os.fsdecode(options).rpartition(" ")[2].split(",")),
     )
 
 

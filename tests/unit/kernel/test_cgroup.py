@@ -69,24 +69,28 @@ def write(root: Path, files: dict[str, str], *, prefix: str = "") -> None:
         path.write_text(text)
 
 
+def detected(mountinfo: str) -> Hierarchies:
+    return Hierarchies.detect(mountinfo.encode().splitlines())
+
+
 @pytest.fixture
 def v1(tmp_path: Path) -> Hierarchies:
     write(tmp_path, V1_FILES)
-    return Hierarchies.detect(V1_LINES.format(root=tmp_path))
+    return detected(V1_LINES.format(root=tmp_path))
 
 
 @pytest.fixture
 def v2(tmp_path: Path) -> Hierarchies:
     write(tmp_path, V2_FILES)
     (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
-    return Hierarchies.detect(V2_LINES.format(root=tmp_path))
+    return detected(V2_LINES.format(root=tmp_path))
 
 
 def test_the_three_layouts_are_told_apart(tmp_path: Path) -> None:
     v1, unified, v2 = (text.format(root=tmp_path) for text in (V1_LINES, UNIFIED_LINE, V2_LINES))
-    assert Hierarchies.detect(v1).mode == Mode.V1
-    assert Hierarchies.detect(v1 + unified).mode == Mode.HYBRID
-    assert Hierarchies.detect(v2).mode == Mode.V2
+    assert detected(v1).mode == Mode.V1
+    assert detected(v1 + unified).mode == Mode.HYBRID
+    assert detected(v2).mode == Mode.V2
 
 
 def test_controllers_that_are_mounted_together_share_a_directory(v1: Hierarchies) -> None:
@@ -193,4 +197,4 @@ def test_groups_are_made_and_removed_twice(layout: str, request: pytest.FixtureR
 
 def test_a_path_with_a_space_is_unescaped() -> None:
     line = "31 23 0:28 / /mnt/a\\040b rw - cgroup2 cgroup2 rw\n"
-    assert Hierarchies.detect(line).mounts[""] == Path("/mnt/a b")
+    assert detected(line).mounts[""] == Path("/mnt/a b")
