@@ -31,3 +31,13 @@ def plugged(daemon: PrivateDaemon, tree: Path) -> Iterator[PrivateDaemon]:
     assert list((daemon.data_root / "plugins/mounts").iterdir()) == []
     assert pids_of(daemon) == []
     assert_clean(before, only=daemon.tag)
+
+
+@pytest.fixture
+def clean(daemon: PrivateDaemon) -> Iterator[None]:
+    """No test leaves a container, mount, link or process behind."""
+    before = HostState.read(only=daemon.tag)
+    yield
+    for line in daemon.docker("ps", "-aq").stdout.decode().split():
+        daemon.docker("rm", "-fv", line)
+    assert_clean(before, only=daemon.tag)

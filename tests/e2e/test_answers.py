@@ -7,21 +7,13 @@ import contextlib
 import json
 import select
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.daemon import PrivateDaemon, UnixConnection, wait_until
 
-pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(autouse=True)
-def clean(daemon: PrivateDaemon) -> Iterator[None]:
-    yield
-    for view in daemon.request("GET", "/containers/json?all=1")[1]:
-        daemon.request("DELETE", f"/containers/{view['Id']}?force=1&v=1")
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("clean")]
 
 
 def made(daemon: PrivateDaemon, name: str = "box", **body: Any) -> str:

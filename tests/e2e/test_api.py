@@ -20,14 +20,7 @@ import docker
 import pytest
 from tests.support.daemon import PrivateDaemon, wait_until
 
-pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(autouse=True)
-def clean(daemon: PrivateDaemon):
-    yield
-    for view in daemon.request("GET", "/containers/json?all=1")[1]:
-        daemon.request("DELETE", f"/containers/{view['Id']}?force=1&v=1")
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("clean")]
 
 
 @pytest.fixture

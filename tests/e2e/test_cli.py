@@ -17,14 +17,7 @@ import pytest
 from tests.support.daemon import PrivateDaemon
 from tests.support.terminal import Terminal
 
-pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(autouse=True)
-def clean(daemon: PrivateDaemon):
-    yield
-    for line in daemon.docker("ps", "-aq").stdout.decode().split():
-        daemon.docker("rm", "-fv", line)
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("clean")]
 
 
 def estiba(

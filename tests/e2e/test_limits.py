@@ -13,17 +13,16 @@ import re
 import shlex
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.daemon import PrivateDaemon, wait_until
-from tests.support.leaks import HostState, assert_clean
 
 from estiba.kernel.cgroup import Feature, Hierarchies, Mode, Stats
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("clean")]
 
 HIERARCHIES = Hierarchies.detect()
 IS_V2 = HIERARCHIES.mode == Mode.V2
@@ -31,15 +30,6 @@ MB = 1 << 20
 TOP = Path(__file__).parents[2]
 UNITS = Path("/run/systemd/system")
 only_on_v2 = pytest.mark.skipif(not IS_V2, reason="this host has no pure cgroup v2")
-
-
-@pytest.fixture(autouse=True)
-def clean(daemon: PrivateDaemon) -> Iterator[None]:
-    before = HostState.read(only=daemon.tag)
-    yield
-    for line in daemon.docker("ps", "-aq").stdout.decode().split():
-        daemon.docker("rm", "-fv", line)
-    assert_clean(before, only=daemon.tag)
 
 
 @pytest.fixture(params=["crun", "runc"])

@@ -21,14 +21,7 @@ from wsproto.events import (
     TextMessage,
 )
 
-pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(autouse=True)
-def clean(daemon: PrivateDaemon):
-    yield
-    for view in daemon.request("GET", "/containers/json?all=1")[1]:
-        daemon.request("DELETE", f"/containers/{view['Id']}?force=1&v=1")
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("clean")]
 
 
 def test_old_form_of_attach_answers_200(daemon: PrivateDaemon) -> None:
