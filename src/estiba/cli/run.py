@@ -12,7 +12,7 @@ from estiba.cli.runspec import attachments, environment
 from estiba.client.errors import ApiError, ClientError, StartError
 from estiba.client.host import read_config
 from estiba.client.http import Client, part
-from estiba.client.streams import RawTerminal, Session, Signals, terminal_size
+from estiba.client.streams import RawTerminal, Session, WatchedSignals, terminal_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _foreground(
     """The program's exit code. Raises _Detached."""
     url = f"/containers/{part(container)}"
     waiting = client.call("POST", f"{url}/wait", {"condition": condition})
-    with RawTerminal(tty and stdin), Signals(_handlers(client, url, tty=tty, proxy=proxy)):
+    with RawTerminal(tty and stdin), WatchedSignals(_handlers(client, url, tty=tty, proxy=proxy)):
         if begin:
             _start(client, container)
         if tty:
@@ -297,7 +297,7 @@ def exec_(client: Client, given: Arguments) -> int:
         return 0
     response = client.call("POST", f"{url}/start", None, options, upgrade=True)
     session = Session(*response.hijacked(), tty=tty, scanner=scanner)
-    with RawTerminal(tty and stdin), Signals(_handlers(client, url, tty=tty, proxy=False)):
+    with RawTerminal(tty and stdin), WatchedSignals(_handlers(client, url, tty=tty, proxy=False)):
         if tty:
             _resize(client, url)
         if not session.run(stdin=stdin):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import select
 
@@ -68,8 +69,7 @@ def write_all(fd: int, data: bytes) -> None:
 class Session:
     """Copies stdin to the program and its output to the user, until the output ends.
 
-    One thread and `poll`: neither direction can hold up the other, and a signal handler runs
-    between two copies.
+    One thread and `poll`: neither direction can hold up the other.
     """
 
     def __init__(
@@ -214,7 +214,32 @@ def terminal_size() -> tuple[int, int]:
 
 
 class Signals:
-    """Handlers for as long as the block runs."""
+    """Handlers for as long as the block runs; they may raise, in the main thread."""
+
+    def __init__(self, handlers: dict[int, Callable[[int], None]]) -> None:
+        self._handlers = handlers
+
+    def __enter__(self) -> None:
+        import signal
+
+        self._before = {
+            number: signal.signal(number, lambda number, _frame: self._handlers[number](number))
+            for number in self._handlers
+        }
+
+    def __exit__(self, *_: object) -> None:
+        import signal
+
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class WatchedSignals:
+    """Handlers that run in order in a thread of their own, for as long as the block runs.
+
+    The interpreter's handlers run when the main thread is at its next instruction: one whose
+    signal came just before a read would wait until there is something to read.
+    """
 
     def __init__(self, handlers: dict[int, Callable[[int], None]]) -> None:
         self._handlers = handlers
@@ -224,10 +249,22 @@ class Signals:
             return
         import signal
 
+        self._numbers, written = os.pipe()
+        os.set_blocking(written, False)
+        # Before the handlers: from the first one on nothing is lost.
+        self._written = written
+        self._wakeup = signal.set_wakeup_fd(written, warn_on_full_buffer=False)
         self._before = {
-            number: signal.signal(number, lambda number, _frame: self._handlers[number](number))
-            for number in self._handlers
+            number: signal.signal(number, lambda _number, _frame: None) for number in self._handlers
         }
+        _thread.start_new_thread(self._watch, ())
+
+    def _watch(self) -> None:
+        while numbers := os.read(self._numbers, CHUNK):
+            for number in numbers:
+                if number in self._handlers:
+                    self._handlers[number](number)
+        os.close(self._numbers)
 
     def __exit__(self, *_: object) -> None:
         if not self._handlers:
@@ -236,3 +273,5 @@ class Signals:
 
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self._written)

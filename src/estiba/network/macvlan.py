@@ -164,17 +164,24 @@ class ParentDriver:
         )
         given = self._addresses[network.id].allocate(bare, settings.ipam_config, before)
         endpoint = with_addresses(bare, network, given)
+        setup = setup_of(endpoint, attachment.default_route)
+        if network.parent_mode.startswith("l3"):
+            # Nobody answers ARP there: the host's own table of routes decides.
+            versions = tuple(v for v in attachment.default_route if endpoint.gateway_of(v))
+            setup = replace(setup, gateways=(), direct=versions)
+        # One of that name or MAC, or the only one in mode passthru, may be on its way out.
+        self._reaper.drain()
         try:
             self._make_link(network, endpoint, attachment.sandbox)
             failpoint.hit("network.child-made")
-            setup = setup_of(endpoint, attachment.default_route)
-            if network.parent_mode.startswith("l3"):
-                # Nobody answers ARP there: the host's own table of routes decides.
-                versions = tuple(v for v in attachment.default_route if endpoint.gateway_of(v))
-                setup = replace(setup, gateways=(), direct=versions)
             inside.configure(attachment.sandbox, setup)
-        except BaseException:
+        except BaseException as error:
             self.disconnect(endpoint, attachment.sandbox)
+            if isinstance(error, NetlinkError) and error.errno == errno.EADDRINUSE:
+                raise FailedPrecondition(
+                    f"cannot join network {network.name}: the MAC address {endpoint.mac_address} "
+                    f"is in use on {network.parent}; give another one with --mac-address"
+                ) from error
             raise
         return endpoint
 
@@ -188,12 +195,7 @@ class ParentDriver:
         namespace = os.open(sandbox, os.O_RDONLY | os.O_CLOEXEC)
         request = self._request(network, endpoint, parent.index, namespace)
         try:
-            try:
-                self._links.execute(request)
-            except NetlinkError:
-                # One with that name, or the only one in mode passthru, may be on its way out.
-                self._reaper.drain()
-                self._links.execute(request)
+            self._links.execute(request)
         except NetlinkError as error:
             raise self._refusal(network, error) from error
         finally:
@@ -232,8 +234,11 @@ class ParentDriver:
 
     def disconnect(self, endpoint: Endpoint, sandbox: Path) -> None:
         name = endpoint.interface
-        # In the background: the kernel takes 20 ms, and mostly the sandbox goes first.
-        self._reaper.then(lambda: inside.remove_interface(sandbox, name, self._kind.name))
+        # In the background, for the kernel takes 20 ms. A namespace that is closed before keeps
+        # the MAC and the place on the parent taken until the kernel gets around to it.
+        handle = inside.open_handle(sandbox)
+        if handle is not None:
+            self._reaper.then(lambda: inside.remove_interface(handle, name, self._kind.name))
         failpoint.hit("network.child-removed")
         addresses = self._addresses.get(endpoint.network_id)
         if addresses is not None:

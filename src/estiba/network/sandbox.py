@@ -11,7 +11,7 @@ from pathlib import Path
 from estiba.kernel import failpoint, rtnetlink, rtroutes
 from estiba.kernel.congestion import unpaced
 from estiba.kernel.netlink import NetlinkError, NetlinkSocket
-from estiba.kernel.netns import ensure_netns, is_netns, remove_netns, run_in_netns
+from estiba.kernel.netns import ensure_netns, is_netns, open_netlink, remove_netns, run_in_netns
 from estiba.kernel.rtroutes import Address, Interface, Network
 from estiba.model.errors import InvalidArgument
 
@@ -127,25 +127,27 @@ def _configure(setup: Setup, open_port: Callable[[], None] | None) -> None:
         _set(f"/{name}/".join(parts), key, value)
 
 
-def remove_interface(sandbox: Path, interface: str, kind: str) -> None:
-    """Deletes a link of that kind; a sandbox or link that is gone is no error."""
-
-    def inside() -> None:
-        with NetlinkSocket() as handle:
-            try:
-                link = rtnetlink.get_link(handle, interface)
-                if link.kind == kind:
-                    handle.execute(rtnetlink.delete_link(link.index))
-            except NetlinkError as error:
-                if error.errno != errno.ENODEV:
-                    raise
-
+def open_handle(sandbox: Path) -> NetlinkSocket | None:
+    """Keeps the namespace, be the sandbox closed meanwhile; None for one that is gone."""
     try:
-        run_in_netns(sandbox, inside)
-    except OSError:
+        return open_netlink(sandbox)
+    except OSError as error:
         # It may be closed while this looks at it.
         if is_netns(sandbox):
-            raise
+            _log.warning("cannot clear away links in %s: %s", sandbox.name, error)
+        return None
+
+
+def remove_interface(handle: NetlinkSocket, interface: str, kind: str) -> None:
+    """Deletes a link of that kind, if it is there, and closes the handle."""
+    with handle:
+        try:
+            link = rtnetlink.get_link(handle, interface)
+            if link.kind == kind:
+                handle.execute(rtnetlink.delete_link(link.index))
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
 
 
 def counters(sandbox: Path, interface: str) -> rtnetlink.Counters | None:

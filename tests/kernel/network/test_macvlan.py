@@ -121,6 +121,28 @@ def test_passthru_has_room_for_one(host: Host, lan: Path) -> None:
     assert host.attach("two", network="lanpassthru").ip_address
 
 
+@pytest.mark.parametrize("mode", ["bridge", "passthru"])
+def test_it_starts_again_while_the_kernel_still_clears_away_the_last_run(
+    host: Host, lan: Path, mode: str
+) -> None:
+    network = create(host, mode).name
+    before = host.attach("one", network=network)
+    for _ in range(20):
+        host.networks.close_sandbox("one")
+        assert host.attach("one", network=network, before=before).mac_address == before.mac_address
+
+
+def test_a_mac_that_another_container_has(host: Host, lan: Path) -> None:
+    network = create(host)
+    settings = EndpointSettings(mac_address="02:00:00:00:50:09")
+    one = host.attach("one", network="lan", settings=settings)
+    with pytest.raises(FailedPrecondition, match="02:00:00:00:50:09 is in use on lan0"):
+        host.attach("two", network="lan", settings=settings)
+    assert host.networks.endpoints(network.id) == [one]
+    host.networks.close_sandbox("one")
+    assert host.attach("two", network="lan", settings=settings).mac_address == "02:00:00:00:50:09"
+
+
 def test_without_a_parent_it_is_internal(host: Host) -> None:
     network = host.networks.create(NetworkSpec(name="alone", driver="macvlan"))
     assert network.internal and network.owns_parent
