@@ -16,7 +16,8 @@ from estiba.build.dockerfile.instructions import Dockerfile
 from estiba.build.effects import finished, settled
 from estiba.build.exchange import Exchange, ForClient
 from estiba.build.failure import StepFailed
-from estiba.build.platform import Built, PlatformBuild, Tools
+from estiba.build.planning import Planning, Tools
+from estiba.build.platform import Built, PlatformBuild
 from estiba.build.progress import Tell
 from estiba.build.request import BuildRequest
 from estiba.build.statements import Statements
@@ -51,11 +52,11 @@ class Builder:
         Raises DockerfileError where the file itself makes them errors.
         """
         platform = self._platforms(request)[0]
-        one = PlatformBuild(self.tools, request, dockerfile, platform, tell, None, 0)
+        planning = Planning(self.tools, request, dockerfile, platform, tell)
         # What needs the base image is left out when there is none.
         with contextlib.suppress(StepFailed):
-            await one.make_plan()
-        return await one.lint()
+            await planning.make()
+        return await planning.lint()
 
     def _platforms(self, request: BuildRequest) -> tuple[Platform, ...]:
         return request.platforms or (self.images.host,)
@@ -76,11 +77,17 @@ class Builder:
         async with exchange.opened(session) as remote:
             builds = [
                 PlatformBuild(
-                    self.tools, request, dockerfile, platform, tell, session, number, remote
+                    Planning(self.tools, request, dockerfile, platform, tell),
+                    session,
+                    number,
+                    remote,
                 )
                 for number, platform in enumerate(self._platforms(request))
             ]
-            tasks = [asyncio.create_task(one.run(), name=f"build {one.platform}") for one in builds]
+            tasks = [
+                asyncio.create_task(one.run(), name=f"build {one.planning.platform}")
+                for one in builds
+            ]
             is_done = False
             try:
                 await asyncio.gather(*tasks)

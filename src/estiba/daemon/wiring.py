@@ -12,7 +12,7 @@ from estiba.build.builder import Builder
 from estiba.build.exchange import Elsewhere
 from estiba.build.flights import Flights
 from estiba.build.passing import Passing
-from estiba.build.platform import Tools
+from estiba.build.planning import Tools
 from estiba.build.solver import Shared
 from estiba.build.statements import Statements
 from estiba.containers.creation import Defaults
