@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from functools import partial
 
 from estiba.kernel import conntrack, failpoint
@@ -32,11 +30,11 @@ from estiba.network.policy.members import (
     Member,
     NetworkView,
     State,
-    inherits,
     member_of,
     view_of,
 )
 from estiba.network.policy.names import Names
+from estiba.network.policy.roll import Roll
 from estiba.network.policy.rules import OPEN, NetworkPolicy
 from estiba.network.policy.ruleset import difference, render
 from estiba.network.record import Endpoint, NetworkRecord
@@ -62,16 +60,9 @@ class Policies:
         self._facts = facts
         self._nft = Nft()
         self._log: PacketLog | None = None
-        self._networks: dict[str, NetworkRecord] = {}
         self._policies: dict[str, NetworkPolicy] = {}
-        self._members: dict[tuple[str, str], Member] = {}
-        self._leaving: set[tuple[str, str]] = set()
-        """Members whose links may still be there: they stay guarded until they are gone."""
-
-        self._owners: dict[Address, str] = {}
-        """Containers by the addresses that they had last, be they gone."""
-
         self._names = Names(clock)
+        self._roll = Roll(self._names.forget)
         self._counts: dict[str, tuple[int, int]] = {}
         self._compiled = Compiled()
         self._is_swept = False
@@ -86,7 +77,7 @@ class Policies:
         self._firewall = firewall
         self._names.table = firewall.table
         self._policies = stored.load(self._store)
-        denials = Denials(self.point, self._name_of, self._emit)
+        denials = Denials(self.point, self._roll.name_of, self._emit)
         self._log = open_log(firewall.table, denials)
         self._compiled = self._compile(State())
         firewall.set_policy(self)
@@ -110,12 +101,11 @@ class Policies:
         go on with.
         """
         with self._firewall.lock:
-            member = self._members.get((endpoint.container_id, endpoint.network_id))
+            member = self._roll.get((endpoint.container_id, endpoint.network_id))
             if member is None:
                 return
-            strange = [a for a in member.addresses if self._owners.get(a) != member.container_id]
-            self._owners |= dict.fromkeys(strange, member.container_id)
-            has_rules = _has_rules(self.view(self._networks[member.network_id]), member)
+            strange = self._roll.own(member)
+            has_rules = _has_rules(self.view(self._roll.network(member.network_id)), member)
         if strange and has_rules:
             try:
                 conntrack.forget_flows_of(strange)
@@ -134,10 +124,7 @@ class Policies:
     def left(self, endpoint: Endpoint) -> None:
         """It stays guarded: its link is there, and a renamed one comes back at once."""
         with self._firewall.lock:
-            key = endpoint.container_id, endpoint.network_id
-            if key in self._members:
-                self._leaving.add(key)
-                self._purge()
+            if self._roll.leave((endpoint.container_id, endpoint.network_id)):
                 self._apply()
 
     def adopted(self, endpoints: Sequence[tuple[NetworkRecord, Endpoint]]) -> None:
@@ -150,22 +137,15 @@ class Policies:
                     _log.error("container %s: %s", endpoint.container_name, error)
             state = self.state()
             for member in state.members:
-                self._owners |= dict.fromkeys(member.addresses, member.container_id)
+                self._roll.own(member)
             self._compiled = self._compile(state)
             self._names.settle(state)
             self._names.recall(state, self._nft)
 
     def removed(self, network: NetworkRecord) -> None:
         with self._firewall.lock:
-            gone = [key for key in self._members if key[1] == network.id]
-            for key in gone:
-                self._forget(key)
-            if gone:
+            if self._roll.remove_network(self.view(network)):
                 self._apply()
-            self._networks.pop(network.id, None)
-            subnets = self.view(network).subnets
-            for address in [a for a in self._owners if any(a in subnet for subnet in subnets)]:
-                del self._owners[address]
             known = self._policies.pop(network.id, None)
         if known is not None:
             self._store.commit_blocking(partial(stored.forget, network_id=network.id), durable=True)
@@ -186,13 +166,7 @@ class Policies:
         facts = self._facts(endpoint.container_id)
         member = member_of(network, endpoint, facts.labels, parse_egress(facts.egress))
         self._check(network, member)
-        known = None if member.key in self._leaving else self._members.get(member.key)
-        if not member.link or (known == member and self._networks[network.id] == network):
-            return False
-        self._networks[network.id] = network
-        self._purge(member)
-        self._members[member.key] = member
-        return True
+        return bool(member.link) and self._roll.enter(network, member)
 
     def _check(self, network: NetworkRecord, member: Member) -> None:
         """Raises FailedPrecondition or Conflict where a policy could not be kept."""
@@ -209,28 +183,12 @@ class Policies:
                 f"containers of network {network.name} may pretend to be others "
                 f"({OPTION_ANTI_SPOOFING}=false), so that no policy could be kept there"
             )
-        for other in self._members.values():
-            same = other.network_id == member.network_id and other.mac == member.mac
-            if same and other.key != member.key and other.key not in self._leaving:
-                raise Conflict(
-                    f"container {other.name} has the MAC address {member.mac} too, so that the "
-                    f"policy of {member.name} could not be kept: give it another"
-                )
-
-    def _purge(self, heir: Member | None = None) -> None:
-        """Forgets members whose links are gone, or whose addresses another has by now."""
-        for key in list(self._leaving):
-            member = self._members[key]
-            if heir is not None and heir.key == key:
-                self._leaving.discard(key)
-            elif not _has_link(member.link) or (heir is not None and inherits(heir, member)):
-                self._forget(key)
-
-    def _forget(self, key: tuple[str, str]) -> None:
-        self._leaving.discard(key)
-        del self._members[key]
-        if not any(other[0] == key[0] for other in self._members):
-            self._names.forget(key[0])
+        twin = self._roll.twin(member)
+        if twin is not None:
+            raise Conflict(
+                f"container {twin.name} has the MAC address {member.mac} too, so that the "
+                f"policy of {member.name} could not be kept: give it another"
+            )
 
     # -- what is said ------------------------------------------------------------------------
 
@@ -274,13 +232,11 @@ class Policies:
         facts = self._facts(container_id)
         egress = parse_egress(facts.egress)
         with self._firewall.lock:
-            mine = {key: m for key, m in self._members.items() if key[0] == container_id}
-            for key, member in mine.items():
-                self._members[key] = replace(member, labels=facts.labels, egress=egress)
+            before = self._roll.relabel(container_id, facts.labels, egress)
             try:
                 self._apply()
             except BaseException:
-                self._members.update(mine)
+                self._roll.put(before)
                 raise
         self._cut()
 
@@ -296,8 +252,8 @@ class Policies:
 
     def state(self) -> State:
         with self._firewall.lock:
-            views = {network.id: self.view(network) for network in self._networks.values()}
-            return State(views, tuple(self._members.values()))
+            views = {network.id: self.view(network) for network in self._roll.networks()}
+            return State(views, self._roll.members())
 
     def overview(self, networks: Sequence[NetworkRecord], endpoints: Sequence[Endpoint]) -> State:
         """All of them, guarded or not: what `explain` looks at."""
@@ -406,7 +362,7 @@ class Policies:
             points = [
                 point
                 for point in self._compiled.points.values()
-                if point.member.key not in self._leaving
+                if not self._roll.is_leaving(point.member)
             ]
             found = carried.counters(self._nft, self._firewall.table)
         zero = (0, 0)
@@ -416,10 +372,6 @@ class Policies:
         """The rule that a logged packet names."""
         return self._compiled.points.get(tag)
 
-    def _name_of(self, address: Address) -> str:
-        members = list(self._members.values())
-        return next((member.name for member in members if address in member.addresses), "")
-
     def _emit(self, event: Event) -> None:
         with contextlib.suppress(EstibaError):
             self._store.commit_blocking(lambda tx: tx.add_event(event))
@@ -427,10 +379,3 @@ class Policies:
 
 def _has_rules(view: NetworkView, member: Member) -> bool:
     return view.policy.guards or view.egress is not None or member.egress is not None
-
-
-def _has_link(name: str) -> bool:
-    try:
-        return bool(socket.if_nametoindex(name))
-    except OSError:
-        return False
