@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TypeVar
 
 import msgspec
@@ -10,11 +9,15 @@ import msgspec
 from estiba.containers.hostfacts import HostFacts
 from estiba.model.container import Resources
 from estiba.model.errors import Conflict, InvalidArgument
-from estiba.model.limits import MIN_MEMORY_BYTES, check_cpu_times, check_memory
+from estiba.model.limits import (
+    MIN_MEMORY_BYTES,
+    check_cpu_set,
+    check_cpu_times,
+    check_memory,
+    check_memory_nodes,
+)
 
 R = TypeVar("R", bound=Resources)
-
-_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 
 
 def check_resources(resources: Resources, facts: HostFacts) -> None:
@@ -108,32 +111,5 @@ def _check_cpu(resources: Resources, facts: HostFacts) -> None:
         )
     if resources.cpu_realtime_runtime > resources.cpu_realtime_period > 0:
         raise InvalidArgument("cpu real-time runtime cannot be higher than cpu real-time period")
-    available = f"0-{facts.cpus - 1}" if facts.cpus > 1 else "0"
-    _check_set("cpus", "CPUs", resources.cpuset_cpus, available)
-    _check_set("mems", "memory nodes", resources.cpuset_mems, facts.memory_nodes)
-
-
-def _check_set(name: str, what: str, wanted: str, available: str) -> None:
-    found = parse_set(wanted)
-    if found is None:
-        shown = wanted[:64]
-        raise InvalidArgument(f"Invalid value {shown} for cpuset {name}: invalid format: {shown}")
-    if not found <= (parse_set(available) or set()):
-        raise InvalidArgument(
-            f"Requested {what} are not available - requested {wanted}, available: {available}"
-        )
-
-
-def parse_set(text: str) -> set[int] | None:
-    """The numbers of a list such as 0-2,7 (cpuset(7)); None for one that is none."""
-    numbers: set[int] = set()
-    for part in text.split(",") if text else []:
-        match = _RANGE.fullmatch(part)
-        if match is None:
-            return None
-        first = int(match[1])
-        last = int(match[2] or first)
-        if last < first:
-            return None
-        numbers.update(range(first, last + 1))
-    return numbers
+    check_cpu_set(resources.cpuset_cpus, facts.cpus)
+    check_memory_nodes(resources.cpuset_mems, facts.memory_nodes)

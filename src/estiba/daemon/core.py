@@ -254,6 +254,8 @@ def _build_engine(
         has_names=names.serves,
         hierarchies=hierarchies,
         host=profiles.read_host(),
+        cpus=facts.cpus,
+        memory_nodes=facts.memory_nodes,
         can_limit_swap=Feature.SWAP in facts.features,
     )
 

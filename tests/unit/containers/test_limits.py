@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from estiba.containers.hostfacts import HostFacts
-from estiba.containers.limits import check_resources, check_update, parse_set, updated
+from estiba.containers.limits import check_resources, check_update, updated
 from estiba.containers.unhonoured import honoured_update, update_warnings
 from estiba.kernel.cgroup import Feature
 from estiba.model.container import DeviceMapping, HostConfig, Resources
@@ -20,23 +20,6 @@ FACTS = HostFacts(
     cgroup_v2=False,
     features=frozenset(Feature) - {Feature.BLKIO_WEIGHT},
 )
-
-
-@pytest.mark.parametrize(
-    ("text", "numbers"),
-    [
-        ("", set()),
-        ("0", {0}),
-        ("0-2,7", {0, 1, 2, 7}),
-        ("3-3", {3}),
-        ("1-0", None),
-        ("1,", None),
-        ("-1", None),
-        ("a", None),
-    ],
-)
-def test_sets_of_processors(text: str, numbers: set[int] | None) -> None:
-    assert parse_set(text) == numbers
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from estiba.kernel.blocking import run_blocking
 from estiba.kernel.cgroup import Hierarchies, Mode
 from estiba.model.errors import Internal, Unavailable
 from estiba.model.ids import short
+from estiba.model.limits import check_cpu_set, check_memory_nodes
 from estiba.network.record import Endpoint
 from estiba.network.resolv import render_hostname, render_hosts, render_resolv_conf
 from estiba.runtime.crun import CrunState
@@ -70,6 +71,8 @@ class Engine:
     networks: Networking
     hierarchies: Hierarchies
     host: Host
+    cpus: int
+    memory_nodes: str
     can_limit_swap: bool = True
     has_names: Callable[[str], bool] = lambda run_id: False
     """Whether a run has a name server of the engine's in its network namespace."""
@@ -85,6 +88,8 @@ class Run:
 
     def __init__(self, engine: Engine, request: RunRequest) -> None:
         """Raises InvalidArgument."""
+        check_cpu_set(request.limits.cpuset_cpus, engine.cpus)
+        check_memory_nodes(request.limits.cpuset_mems, engine.memory_nodes)
         self._engine = engine
         self._request = request
         self._sandbox = Sandbox(engine.places, request.id)

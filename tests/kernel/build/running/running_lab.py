@@ -147,6 +147,8 @@ def make_engine(base: Path, networks: Networks, *, parent: str, runtime: str = "
         networks=networks,
         hierarchies=hierarchies,
         host=read_host(),
+        cpus=os.cpu_count() or 1,
+        memory_nodes="0",
     )
 
 

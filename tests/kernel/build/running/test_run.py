@@ -227,6 +227,12 @@ async def test_limits_hold(lab: Lab) -> None:
     assert words[8] == "8"
 
 
+@pytest.mark.parametrize("limits", [RunLimits(cpuset_cpus="4000"), RunLimits(cpuset_mems="0-9")])
+async def test_processors_and_memory_that_the_host_lacks(lab: Lab, limits: RunLimits) -> None:
+    with lab.tree() as tree, pytest.raises(InvalidArgument, match=r"are not available - requested"):
+        await lab.run(tree, "/bin/true", limits=limits)
+
+
 async def test_a_cgroup_parent_of_its_own(lab: Lab) -> None:
     parent = f"{lab.engine.defaults.cgroup_parent}/deep"
     told = Told()
