@@ -6,9 +6,12 @@ of a pool that failed to return would poison whoever runs on it next.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +22,7 @@ from estiba.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
 T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
+_PAUSE_S = 0.01
 
 
 def ensure_netns(path: Path, prepare: Callable[[], None] | None = None) -> None:
@@ -78,6 +82,32 @@ def run_in_netns(path: Path, function: Callable[[], T]) -> T:
 def open_netlink(path: Path, protocol: int = NETLINK_ROUTE) -> NetlinkSocket:
     """A netlink socket that belongs to the namespace at `path`, for use from any thread."""
     return run_in_netns(path, lambda: NetlinkSocket(protocol))
+
+
+@contextlib.contextmanager
+def alone_in_netns(patience_s: float) -> Iterator[bool]:
+    """Alone with the caller's namespace among all processes, and threads, that ask for that.
+
+    After `patience_s` it goes on all the same, and False tells so: whoever holds it may have been
+    stopped. The lock is one of flock(2) on the namespace itself; a process that dies lets go.
+    """
+    fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield _is_locked(fd, time.monotonic() + patience_s)
+    finally:
+        os.close(fd)
+
+
+def _is_locked(fd: int, end: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(_PAUSE_S)
+        else:
+            return True
 
 
 class NamespaceThread:

@@ -10,11 +10,12 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from estiba.kernel import failpoint
+from estiba.kernel.netns import alone_in_netns
 from estiba.model.errors import AlreadyExists, EstibaError, Forbidden, InvalidArgument, NotFound
 from estiba.network.dns.records import parse_zone
 from estiba.network.driver import Driver
@@ -35,6 +36,8 @@ from estiba.store import Store, Transaction
 _log = logging.getLogger(__name__)
 
 PREDEFINED = ("bridge", "host", "none")
+_PATIENCE_S = 10.0
+"""What another engine may take for a network of its own."""
 
 
 class Catalog:
@@ -67,10 +70,16 @@ class Catalog:
         stored = {record.id: decode(record.body) for record in self._store.load(KIND)}
         by_name = {record.name: record for record in stored.values()}
         wanted = [record for record in stored.values() if not record.predefined]
-        predefined = [
-            self._plan_predefined(name, by_name.get(name), wanted, config) for name in PREDEFINED
-        ]
-        for record in predefined + wanted:
+        with _alone_on_host():
+            predefined = [
+                self._plan_predefined(name, by_name.get(name), wanted, config)
+                for name in PREDEFINED
+            ]
+            self._take_in(predefined, stored)
+        self._take_in(wanted, stored)
+
+    def _take_in(self, records: list[NetworkRecord], stored: dict[str, NetworkRecord]) -> None:
+        for record in records:
             if stored.get(record.id) != record:
                 self._save(record)
             self._records[record.id] = record
@@ -124,7 +133,14 @@ class Catalog:
             spec = from_template(spec, self._template(spec.config_from))
         check_option(spec.options, spec.driver)
         parse_zone(spec.options)
-        record = self._planned(self._drivers.with_full_names(spec))
+        spec = self._drivers.with_full_names(spec)
+        with contextlib.ExitStack() as stack:
+            if self._drivers.looks_for_room(spec):
+                stack.enter_context(_alone_on_host())
+            return self._make(spec)
+
+    def _make(self, spec: NetworkSpec) -> NetworkRecord:
+        record = self._planned(spec)
         try:
             self._save(record, "create")
             failpoint.hit("network.recorded")
@@ -271,3 +287,17 @@ def _check_name(name: str) -> None:
         raise InvalidArgument(
             f"invalid network name ({name[:64]!r}): give up to 255 printable characters, no slash"
         )
+
+
+@contextlib.contextmanager
+def _alone_on_host() -> Iterator[None]:
+    """Other engines of the host wait: what is free when a subnet is chosen is free until the
+    bridge has its address.
+    """
+    with alone_in_netns(_PATIENCE_S) as is_alone:
+        if not is_alone:
+            _log.warning(
+                "another engine has been making a network for %g s: a subnet is chosen all the "
+                "same, and both may have chosen one", _PATIENCE_S,
+            )  # fmt: skip
+        yield

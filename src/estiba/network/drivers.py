@@ -80,6 +80,12 @@ class Drivers:
                 )
         return found
 
+    def looks_for_room(self, spec: NetworkSpec) -> bool:
+        """Whether the host's own addresses and routes tell which subnets the network may have."""
+        with self._lock:
+            is_bridge = self._drivers.get(spec.driver) is self.bridges
+        return is_bridge and not spec.config_only and not self.ipam.manages(spec.ipam_driver)
+
     def for_network(self, spec: NetworkSpec) -> Driver:
         """The driver for a new network.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from tests.kernel.network.private_host import (
 )
 from tests.support.dockerd import GenuineDockerd
 
+from estiba.kernel.netns import alone_in_netns
 from estiba.network.networks import Networks
 from estiba.network.record import NetworkSpec, PortRequest
 from estiba.store import Store
@@ -290,3 +293,37 @@ def test_rules_are_what_nft_would_have_written(host: Host) -> None:
     ):
         assert rule in shown
     remove_docker_rules()
+
+
+def test_two_engines_that_make_networks_at_once_choose_other_subnets(
+    host: Host, tmp_path: Path
+) -> None:
+    config = replace(host.config, bridge="estiba8", netns_root=tmp_path / "netns8")
+    store = Store.open(tmp_path / "second.db", EventBus())
+    second = Networks(config, store)
+    second.start()
+    second.restore([])
+    both = threading.Barrier(2)
+
+    def make(networks: Networks) -> list[str]:
+        made = []
+        for number in range(8):
+            both.wait()
+            made.append(networks.create(NetworkSpec(name=f"n{number}")).pools[0].subnet)
+        return made
+
+    with ThreadPoolExecutor(2) as pool:
+        first, others = pool.map(make, (host.networks, second))
+    second.remove_all_traces()
+    store.close()
+    assert len({*first, *others}) == 16
+
+
+def test_an_engine_that_stands_still_holds_others_up_for_a_while_only(
+    host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("estiba.network.catalog._PATIENCE_S", 0.05)
+    with alone_in_netns(0) as is_alone:
+        assert is_alone
+        host.networks.create(NetworkSpec(name="blue"))
+    assert "another engine has been making a network" in caplog.text
