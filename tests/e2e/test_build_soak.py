@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.support.buildremains import wait_nothing_remains
 from tests.support.classicbuild import begin
-from tests.support.daemon import PATIENCE, PrivateDaemon, wait_until
+from tests.support.daemon import PrivateDaemon, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -123,4 +123,4 @@ def test_random_builds(make_daemon: Callable[..., PrivateDaemon]) -> None:
         daemon.request("DELETE", f"/images/{image['Id']}?force=1")
     assert daemon.request("POST", "/build/prune?all=1")[0] == 200
     assert daemon.request("GET", "/system/df")[1]["BuildCache"] in ([], None)
-    wait_until(lambda: not layers(daemon), what="the layers to go", deadline_s=5 * PATIENCE)
+    wait_until(lambda: not layers(daemon), what="the layers to go")

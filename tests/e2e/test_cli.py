@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.daemon import PrivateDaemon
+from tests.support.daemon import PrivateDaemon, wait_until
 from tests.support.terminal import Terminal
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("clean")]
@@ -197,11 +197,9 @@ def test_what_is_to_come_says_so(daemon: PrivateDaemon) -> None:
 def test_the_same_output_as_docker(daemon: PrivateDaemon, arguments: list[str]) -> None:
     daemon.docker(
         "run", "-d", "--name", "same", "-l", "a.b=c", "-l", "d=e", "-p", "127.0.0.1:0:80",
-        "busybox", "sh", "-c", "echo one; echo two; touch /made; sleep 1000",
+        "busybox", "sh", "-c", "touch /made; echo one; echo two; sleep 1000",
     )  # fmt: skip
-    end = time.monotonic() + 10
-    while b"two" not in daemon.docker("logs", "same").stdout and time.monotonic() < end:
-        pass
+    wait_until(lambda: b"two" in daemon.docker("logs", "same").stdout, what="its last line")
     assert estiba(daemon, *arguments).stdout == daemon.docker(*arguments).stdout
 
 

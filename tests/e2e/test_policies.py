@@ -43,15 +43,20 @@ def asks(daemon: PrivateDaemon, name: str, address: str, port: int = 5432) -> bo
     return b"served" in done.stdout
 
 
+def wait_served(daemon: PrivateDaemon, name: str, address: str) -> None:
+    """Between two connections nobody listens for a moment."""
+    wait_until(lambda: asks(daemon, name, address), what=f"an answer to {name}")
+
+
 def test_a_policy_is_set_shown_kept_and_removed(daemon: PrivateDaemon) -> None:
     estiba(daemon, "network", "create", "app")
     db = run(daemon, "db", "--network", "app", "--label", "tier=data", command=SERVE)
     run(daemon, "web", "--network", "app")
     run(daemon, "other", "--network", "app")
-    wait_until(lambda: asks(daemon, "other", db), what="the server")
+    wait_served(daemon, "other", db)
     text = "default closed\nallow from=web to=label:tier=data port=5432\n"
     estiba(daemon, "network", "policy", "set", "app", stdin=text)
-    assert asks(daemon, "web", db)
+    wait_served(daemon, "web", db)
     assert not asks(daemon, "other", db)
     shown = estiba(daemon, "network", "policy", "show", "app")
     assert "allow from=web to=label:tier=data port=5432/tcp" in shown
@@ -59,14 +64,14 @@ def test_a_policy_is_set_shown_kept_and_removed(daemon: PrivateDaemon) -> None:
     denied = [c for c in view["Counters"] if c["Denies"] and c["Container"] == "db"]
     assert denied[0]["Packets"] > 0
     daemon.restart()
-    assert asks(daemon, "web", db)
+    wait_served(daemon, "web", db)
     assert not asks(daemon, "other", db)
     late = "echo | timeout 1 nc db 5432"
     joining = daemon.docker("run", "--rm", "--network", "app", "busybox", "sh", "-c", late,
                             check=False)  # fmt: skip
     assert b"served" not in joining.stdout
     estiba(daemon, "network", "policy", "rm", "app")
-    assert asks(daemon, "other", db)
+    wait_served(daemon, "other", db)
 
 
 def test_what_is_denied_is_in_the_log_and_among_the_events(daemon: PrivateDaemon) -> None:
@@ -79,8 +84,11 @@ def test_what_is_denied_is_in_the_log_and_among_the_events(daemon: PrivateDaemon
     web = view["NetworkSettings"]["Networks"]["app"]["IPAddress"]
     line = f"web ({web}) → db 5432/tcp: default closed"
     wait_until(lambda: line in daemon.log.read_text(), what="a line of the log")
-    events = estiba(daemon, "events", "--since", "60s", "--until", "0s", "--filter",
-                    "type=network", "--filter", "event=deny", "--format", "json")  # fmt: skip
+    denials = ("--filter", "type=network", "--filter", "event=deny", "--format", "json")
+    events = wait_until(
+        lambda: estiba(daemon, "events", "--since", "60s", "--until", "0s", *denials),
+        what="its event",
+    )
     found = json.loads(events.splitlines()[-1])["Actor"]["Attributes"]
     assert found["containerName"] == "db"
     assert (found["peerName"], found["port"], found["rule"]) == ("web", "5432", "default closed")
@@ -170,10 +178,11 @@ def test_killed_in_the_middle_of_a_change_one_policy_or_the_other_holds(
     estiba(daemon, "network", "create", "app")
     db = run(daemon, "db", "--network", "app", command=SERVE)
     run(daemon, "web", "--network", "app")
-    wait_until(lambda: asks(daemon, "web", db), what="the server")
+    wait_served(daemon, "web", db)
     dies(daemon, "network.policy-set", "PUT", "/networks/app/policy", {"Text": "default closed"})
     assert "default open" in estiba(daemon, "network", "policy", "show", "app")
-    assert asks(daemon, "web", db), "what was not answered was not done"
+    # What was not answered was not done.
+    wait_served(daemon, "web", db)
     estiba(daemon, "network", "policy", "set", "app", stdin="default closed")
     daemon.kill9()
     daemon.start()

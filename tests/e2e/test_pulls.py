@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import zstandard
 from tests.support.busybox import busybox_tar
-from tests.support.daemon import PrivateDaemon, UnixConnection, wait_until
+from tests.support.daemon import DEADLINE_S, PrivateDaemon, UnixConnection, wait_until
 from tests.support.hostile import archive, member
 from tests.support.scripted import Ask, Reply, ScriptedServer
 from tests.support.served import OCI_LAYER, OCI_MANIFEST, Served, digest, leftovers, tar_of
@@ -242,7 +242,7 @@ def test_two_pulls_share_the_work(
     go_on, both = threading.Event(), threading.Semaphore(0)
 
     def slow(_: Ask, reply: Reply) -> Reply:
-        assert go_on.wait(20)
+        assert go_on.wait(3 * DEADLINE_S)
         return reply
 
     def counted(_: Ask, reply: Reply) -> Reply:
@@ -259,10 +259,10 @@ def test_two_pulls_share_the_work(
     ]
     for thread in threads:
         thread.start()
-    assert both.acquire(timeout=5) and both.acquire(timeout=5), results
+    assert all(both.acquire(timeout=DEADLINE_S) for _ in range(2)), results
     go_on.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(DEADLINE_S)
     assert [failure(lines) for lines in results] == ["", ""]
     assert sum(blob in path for path in registry.paths("GET")) == 1
 

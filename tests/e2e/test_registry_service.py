@@ -401,8 +401,11 @@ def test_web_hooks(
     assert {head["Content-Type"] for head in receiver.headers} == {kind}
     assert {head["Authorization"] for head in receiver.headers} == {"Bearer hidden"}
     assert "hidden" not in registry.log.read_text()
-    metrics = registry.ask("GET", "/metrics").body.decode()
-    assert "estiba_registry_events_delivered_total 9" in metrics
+    # Counted once the last answer of the hook has come.
+    wait_until(
+        lambda: b"estiba_registry_events_delivered_total 9" in registry.ask("GET", "/metrics").body,
+        what="the count of what was delivered",
+    )
 
 
 def test_a_web_hook_that_hangs_holds_nothing_up(start: Callable[..., OwnRegistry]) -> None:

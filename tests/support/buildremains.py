@@ -59,7 +59,7 @@ def _processes(daemon: PrivateDaemon) -> list[str]:
 
 def wait_nothing_remains(daemon: PrivateDaemon) -> None:
     try:
-        wait_until(lambda: not remains(daemon), what="nothing to remain", deadline_s=20)
+        wait_until(lambda: not remains(daemon), what="nothing to remain")
     except AssertionError:
         raise AssertionError(
             "\n".join(remains(daemon)) + "\n" + daemon.log.read_text()[-3000:]

@@ -47,12 +47,11 @@ class HostState:
 
 
 def assert_clean(before: HostState, *, only: str = "") -> None:
-    """Waits a moment, because the kernel deletes links in its own time."""
+    """Waits, because the kernel deletes links in its own time, one after the other."""
     try:
         wait_until(
             lambda: not HostState.read(only=only).leaked_since(before),
             what="the host to be clean",
-            deadline_s=5.0,
         )
     except AssertionError:
         leaked = HostState.read(only=only).leaked_since(before)
