@@ -42,10 +42,13 @@ class _Lent:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._closed = False
+        self._is_given_back = False
 
     def read(self, size: int) -> bytes:
         patience_s, since = self._body.patience_s, time.monotonic()
         with self._lock:
+            if self._is_given_back:  # while the thread was busy with an earlier piece
+                raise Cancelled("the request was given up")
             while (data := self._body.take(size)) is None:
                 if self._closed:
                     raise Cancelled("the request was given up")
@@ -56,11 +59,16 @@ class _Lent:
 
     def close(self) -> None:
         self._closed = True
-        if self._lock.acquire(blocking=False):
-            self._loan.give_back()
-        else:
+        if not self._lock.acquire(blocking=False):
             # A thread waits for the client. It looks up once a second.
             self._loop.call_later(0.5, self.close)
+            return
+        try:
+            if not self._is_given_back:
+                self._is_given_back = True
+                self._loan.give_back()
+        finally:
+            self._lock.release()
 
 
 class _ReadAhead:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -12,7 +13,8 @@ import pytest
 
 from estiba.http1 import Connection, HttpRequest, HttpResponse
 from estiba.http1.uploads import Upload
-from estiba.kernel.blocking import run_blocking
+from estiba.kernel.blocking import run_apart, run_blocking
+from estiba.model.errors import Cancelled
 
 BIG = bytes(range(256)) * (20 << 10)
 
@@ -118,3 +120,36 @@ async def test_a_body_that_is_not_well_formed_is_an_error(wire: Wire) -> None:
     status, message = await wire.answer()
     assert status == 400
     assert b"not well-formed" in message
+
+
+async def test_a_thread_that_reads_on_after_the_end_is_told() -> None:
+    """It was busy with an earlier piece when the request was given up."""
+    ours, theirs = socket.socketpair()
+    told: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+
+    async def handle(request: HttpRequest) -> HttpResponse:
+        upload = Upload(request.body)
+        is_busy, is_given_up = threading.Event(), threading.Event()
+
+        def work() -> bytes:
+            upload.read()
+            is_busy.set()
+            is_given_up.wait()
+            return upload.read()
+
+        reading = asyncio.ensure_future(run_apart(work))
+        await run_blocking(is_busy.wait)
+        upload.close()
+        upload.close()
+        is_given_up.set()
+        await asyncio.wait([reading], timeout=10)
+        told.set_result(reading.exception() if reading.done() else None)
+        return HttpResponse(200)
+
+    transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+        lambda: Connection(handle), ours
+    )
+    with theirs:
+        theirs.sendall(with_length(b"whole") + b"half")
+        assert isinstance(await told, Cancelled)
+    transport.close()
