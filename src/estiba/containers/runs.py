@@ -54,7 +54,8 @@ class Runs:
     ) -> None:
         self.hub = AttachHub(world.paths.data_root / "tmp")
         self.ended = asyncio.Event()
-        """Set while no run is under way; a log follower ends then."""
+        """Set once the last run has ended, by when a log follower ends too. Each run has one of
+        its own: a follower that is slow would miss the end of a run that another follows."""
         self._journal = journal
         self._world = world
         self._lock = lock
@@ -163,7 +164,7 @@ class Runs:
         """
         name = self.record.name
         tasks = self._world.tasks
-        self.ended.clear()
+        self.ended = asyncio.Event()
         self._tasks = [tasks.spawn(self._watch_exit(self.record), name=f"exit {name}")]
         self._watch_memory(self.record)
         self._forward()
@@ -187,14 +188,17 @@ class Runs:
             return
         if forwarder is not None:
             self._forwarding = self._world.tasks.spawn(
-                self._send_on(forwarder, self._forwarding), name=f"forward {self.record.name}"
+                self._send_on(forwarder, self.ended, self._forwarding),
+                name=f"forward {self.record.name}",
             )
 
-    async def _send_on(self, forwarder: Forwarder, before: asyncio.Task[None] | None) -> None:
+    async def _send_on(
+        self, forwarder: Forwarder, ended: asyncio.Event, before: asyncio.Task[None] | None
+    ) -> None:
         """One after the other: the run `before` may still wait for the receiver."""
         if before is not None:
             await asyncio.wait({before})
-        await forwarder.run(self.ended)
+        await forwarder.run(ended)
 
     async def last_lines_sent(self) -> None:
         """Waits until what the container wrote is sent on; not long, its receiver may be away."""

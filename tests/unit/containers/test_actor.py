@@ -10,12 +10,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.support.logfiles import line, write_records
 from tests.support.records import with_policy
 from tests.support.world import Machine
 
 from estiba.containers import engine as engine_module
 from estiba.containers.attach import AttachHub, Chunk
 from estiba.containers.endings import overdue
+from estiba.containers.logs import LogQuery, read_log
 from estiba.containers.ports import BroughtUp
 from estiba.containers.record import ContainerRecord, Process
 from estiba.kernel.pidfd import identify
@@ -148,6 +150,27 @@ async def test_a_log_driver_that_fails_keeps_no_engine_from_starting(tmp_path: P
     again = machine.boot()
     assert [one.record.id for one in await again.engine.recover()] == [record.id]
     await again.end()
+
+
+async def test_who_reads_a_log_slowly_sees_the_end_of_its_run_though_the_next_has_begun(
+    tmp_path: Path,
+) -> None:
+    boot = Machine(tmp_path).boot()
+    record = with_policy("no")
+    await boot.engine.create(record)
+    actor = boot.engine.actors[record.id]
+    log = tmp_path / "log"
+    await actor.start()
+    write_records(log, [line(0, "first")])
+    following = read_log(log, LogQuery(follow=True), actor.runs.ended)
+    assert await anext(following) == (1, b"first\n")
+    for _ in range(2):
+        boot.world.kernel.end(record.id, 0)
+        await until(lambda: not actor.record.state.is_up)
+        await actor.start()
+    async with asyncio.timeout(5):
+        assert await anext(following, None) is None
+    await boot.end()
 
 
 async def test_two_renames_at_once_hold_one_name(tmp_path: Path) -> None:
