@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from estiba.kernel.blocking import start_blocking
+from estiba.kernel.blocking import start_clearing
 from estiba.kernel.trees import discard_tree
 from estiba.model.digest import Digest
 from estiba.model.errors import Cancelled, NotFound
@@ -62,7 +62,7 @@ class Frozen:
                 tree.users -= 1
                 is_over = tree.is_doomed and not tree.users
             if is_over:
-                start_blocking(discard_tree, tree.path)
+                start_clearing(discard_tree, tree.path)
 
     def _open(self, tree: _Tree) -> int:
         try:
@@ -102,7 +102,7 @@ class Frozen:
         os.rename(self._tree.path, trash)
         self._tree.path, self._tree.is_doomed = trash, True
         if not self._tree.users:
-            start_blocking(discard_tree, trash)
+            start_clearing(discard_tree, trash)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ import msgspec
 
 from estiba.kernel import failpoint
 from estiba.kernel.allocator import give_back
-from estiba.kernel.blocking import start_blocking
+from estiba.kernel.blocking import start_clearing
 from estiba.kernel.confined import opened_root
 from estiba.kernel.files import write_atomic
 from estiba.kernel.inode_flags import spread_subdirectories
@@ -69,8 +69,7 @@ class LayerStore:
         for name in ("layers", "ingest"):
             (self.root / name).mkdir(mode=0o710, parents=True, exist_ok=True)
         spread_subdirectories(self.root / "ingest")
-        for leftover in (self.root / "ingest").iterdir():
-            discard_tree(leftover)
+        start_clearing(_discard, list((self.root / "ingest").iterdir()))
 
     def diff_path(self, diff_id: Digest) -> Path:
         return self._path(diff_id) / "diff"
@@ -118,7 +117,7 @@ class LayerStore:
                     keep(info.diff_id)
                 if not self.publish(work, info):
                     # Nobody need wait until the second one is gone.
-                    start_blocking(discard_tree, work)
+                    start_clearing(discard_tree, work)
                 failpoint.hit("layer.renamed")
                 return info
         finally:
@@ -235,7 +234,7 @@ class LayerStore:
                 doomed.append(away)
         if doomed:
             # In one thread: many would keep those from the disk that the caller waits for.
-            start_blocking(_discard, doomed)
+            start_clearing(_discard, doomed)
 
 
 def _discard(trees: list[Path]) -> None:

@@ -14,12 +14,12 @@ import json
 import os
 import secrets
 import stat
-import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from estiba.kernel.blocking import start_clearing
 from estiba.kernel.confined import exists_in_root, opened_root
 from estiba.kernel.files import write_atomic
 from estiba.kernel.inode_flags import spread_subdirectories
@@ -49,7 +49,8 @@ class SnapshotStore:
         for leftover in (self.root / "views").iterdir():
             unmount(leftover)
             leftover.rmdir()
-        self._empty_trash()
+        for leftover in (self.root / "trash").iterdir():
+            start_clearing(discard_tree, leftover)
 
     def list_keys(self) -> list[str]:
         return [entry.name for entry in (self.root / "active").iterdir()]
@@ -107,12 +108,12 @@ class SnapshotStore:
 
     def remove(self, key: str) -> None:
         """Removes it at once; the files go in the background."""
-        path = self.root / "active" / key
+        gone = self.root / "trash" / f"{key[:64]}-{secrets.token_hex(4)}"
         try:
-            os.rename(path, self.root / "trash" / f"{key[:64]}-{secrets.token_hex(4)}")
+            os.rename(self.root / "active" / key, gone)
         except FileNotFoundError:
             return
-        threading.Thread(target=self._empty_trash, name="trash", daemon=True).start()
+        start_clearing(discard_tree, gone)
 
     def usage(self, key: str) -> int:
         """Bytes of the files that the container wrote."""
@@ -189,10 +190,6 @@ class SnapshotStore:
         except FileNotFoundError:
             raise NotFound(f"no such snapshot: {key}") from None
         return [self.layers.diff_path(layer) for layer in json.loads(text)] or [self.root / "empty"]
-
-    def _empty_trash(self) -> None:
-        for leftover in (self.root / "trash").iterdir():
-            discard_tree(leftover)
 
 
 def _changes(upper: int, below: int) -> Iterator[tuple[str, int]]:

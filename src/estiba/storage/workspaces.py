@@ -26,7 +26,7 @@ from typing import Protocol
 
 from estiba.kernel import failpoint
 from estiba.kernel.allocator import give_back
-from estiba.kernel.blocking import start_blocking
+from estiba.kernel.blocking import start_clearing
 from estiba.kernel.inode_flags import spread_subdirectories
 from estiba.kernel.mounts import mount_overlay, unmount
 from estiba.kernel.trees import discard_tree, opened_directory, walk
@@ -85,7 +85,7 @@ class Workspaces:
             for leftover in (self.root / name).iterdir():
                 unmount(leftover / place)
                 os.rename(leftover, self._trash())
-        start_blocking(self._empty_trash)
+        start_clearing(self._empty_trash)
 
     def prepare(self, key: str, lower: Sequence[Lower]) -> None:
         """A writable tree over `lower`, bottom first. Raises NotFound for one that is missing."""
@@ -279,7 +279,7 @@ class Workspaces:
         trash = self._trash()
         with contextlib.suppress(FileNotFoundError):
             os.rename(path, trash)
-            start_blocking(discard_tree, trash)
+            start_clearing(discard_tree, trash)
 
     def _empty_trash(self) -> None:
         for leftover in (self.root / "trash").iterdir():

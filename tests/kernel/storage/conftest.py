@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from estiba.kernel import failpoint
-from estiba.kernel.blocking import _executor
+from estiba.kernel.blocking import start_clearing
 
 
 @pytest.fixture
@@ -23,4 +24,6 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, tuple[int, st
 def _background() -> Iterator[None]:
     """What goes in the background has gone before the directories do."""
     yield
-    _executor.submit(lambda: None).result()
+    is_over = threading.Event()
+    start_clearing(is_over.set)
+    assert is_over.wait(60)

@@ -36,7 +36,7 @@ from estiba.distribution.cancel import CancelToken
 from estiba.http1 import Body
 from estiba.http1.uploads import Upload
 from estiba.images import removal
-from estiba.kernel.blocking import run_apart, run_blocking, start_blocking
+from estiba.kernel.blocking import run_apart, run_blocking, start_blocking, start_clearing
 from estiba.kernel.trees import discard_tree
 from estiba.model.errors import InvalidArgument, NotFound
 from estiba.model.event import EventType, prune_event
@@ -97,7 +97,7 @@ class Builds:
                     yield line
         finally:
             # Nobody need wait until a large context is gone.
-            start_blocking(discard_tree, work)
+            start_clearing(discard_tree, work)
 
     def _any_is_here(self, names: list[str]) -> bool:
         for name in names:
@@ -155,7 +155,7 @@ class Builds:
             for session in sessions:
                 self.agents.close(session)
             # Nobody need wait until a large context is gone.
-            start_blocking(discard_tree, work)
+            start_clearing(discard_tree, work)
 
     async def _told(self, request: BuildRequest) -> AsyncGenerator[Json, None]:
         run = _Run(self, request)
