@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from estiba.build.dockerfile.errors import nearest
 from estiba.build.effects import finished
+from estiba.build.failure import under_way
 from estiba.build.ops import ImageInput
-from estiba.build.progress import CANCELLED, Finished, Started, Status, Tell, Vertex
+from estiba.build.progress import Status, Tell, Vertex
 from estiba.distribution.cancel import CancelToken
 from estiba.distribution.credentials import Credentials
 from estiba.images.images import Images
@@ -94,16 +94,11 @@ class Bases:
                 current, total = max(one.current, 0), max(one.total, 0)
                 tell(Status(vertex, one.id, one.status, current, total))
 
-        tell(Started(vertex, time.time_ns()))
-        task = asyncio.ensure_future(run_apart(work))
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            cancel.cancel()
-            await finished(asyncio.wait([task]))
-            tell(Finished(vertex, time.time_ns(), error=CANCELLED))
-            raise
-        except EstibaError as error:
-            tell(Finished(vertex, time.time_ns(), error=error.message))
-            raise
-        tell(Finished(vertex, time.time_ns()))
+        with under_way(tell, vertex):
+            task = asyncio.ensure_future(run_apart(work))
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError:
+                cancel.cancel()
+                await finished(asyncio.wait([task]))
+                raise

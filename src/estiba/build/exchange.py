@@ -5,8 +5,8 @@ Everything that was asked for is checked before anything is built.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from estiba.build import outputs
 from estiba.build.cache import Session
 from estiba.build.effects import settled_or_cancelled
+from estiba.build.failure import under_way
 from estiba.build.outputs import Output, Parts
 from estiba.build.platform import Built, Find
-from estiba.build.progress import STDERR, Finished, Log, Started, Status, Tell, Vertex
+from estiba.build.progress import STDERR, Log, Status, Tell, Vertex
 from estiba.build.record import CacheRecord
 from estiba.build.request import BuildRequest
 from estiba.build.transfer import specs
@@ -102,21 +103,21 @@ class Exchange:
         if not self.cache_from:
             yield None
             return
-        vertex = self._begin("[internal] import caches")
+        vertex = self._vertex("[internal] import caches")
 
         def warn(text: str) -> None:
             self.tell(Log(vertex, STDERR, f"warning: {text}\n".encode()))
 
-        caches = await settled_or_cancelled(
-            self.cancel,
-            import_caches,
-            self._hub(),
-            self.cache_from,
-            self.request.platforms or (self.engine.images.host,),
-            self.request.caches,
-            warn,
-        )
-        self._end(vertex)
+        with under_way(self.tell, vertex):
+            caches = await settled_or_cancelled(
+                self.cancel,
+                import_caches,
+                self._hub(),
+                self.cache_from,
+                self.request.platforms or (self.engine.images.host,),
+                self.request.caches,
+                warn,
+            )
         remote = RemoteCaches(self._hub(), session, caches, warn)
         try:
             yield remote.find
@@ -127,14 +128,10 @@ class Exchange:
         """The image's config, with the records of its own steps where that was asked for."""
         if not any(target.type == specs.INLINE for target in self.cache_to):
             return config_json
-        vertex = self._begin("[internal] put the cache into the image's config")
-        try:
-            made = with_inline_cache(config_json, built)
-        except EstibaError as error:
-            self._end(vertex, error=str(error))
-            return config_json
-        self._end(vertex)
-        return made
+        vertex = self._vertex("[internal] put the cache into the image's config")
+        with contextlib.suppress(EstibaError), under_way(self.tell, vertex):
+            return with_inline_cache(config_json, built)
+        return config_json
 
     def _records(self, target: CacheTo, built: Sequence[Built]) -> list[CacheRecord]:
         assert self._session is not None
@@ -149,23 +146,21 @@ class Exchange:
         return list(found.values())
 
     async def _export(self, target: CacheTo, records: list[CacheRecord]) -> None:
-        vertex = self._begin(f"[internal] export cache to {target}")
+        vertex = self._vertex(f"[internal] export cache to {target}")
+        assert target.reference is not None
         try:
-            assert target.reference is not None
-            await settled_or_cancelled(
-                self.cancel,
-                push_cache,
-                self._hub(),
-                target.reference,
-                records,
-                self._teller(vertex),
-            )
-        except EstibaError as error:
-            self._end(vertex, error=str(error))
+            with under_way(self.tell, vertex):
+                await settled_or_cancelled(
+                    self.cancel,
+                    push_cache,
+                    self._hub(),
+                    target.reference,
+                    records,
+                    self._teller(vertex),
+                )
+        except EstibaError:
             if not target.ignores_errors:
                 raise
-            return
-        self._end(vertex)
 
     # -- outputs ---------------------------------------------------------------------------
 
@@ -191,15 +186,11 @@ class Exchange:
 
     async def _push(self, output: Output, images: list[ImageRecord]) -> list[tuple[str, str]]:
         names = ", ".join(name.familiar for name in output.names)
-        vertex = self._begin(f"[internal] push {names}")
-        try:
+        vertex = self._vertex(f"[internal] push {names}")
+        with under_way(self.tell, vertex):
             sent = await settled_or_cancelled(
                 self.cancel, outputs.push, self._hub(), output, images, self._teller(vertex)
             )
-        except EstibaError as error:
-            self._end(vertex, error=str(error))
-            raise
-        self._end(vertex)
         return [(one.reference.familiar, one.digest) for one in sent]
 
     def _streamed(self, output: Output, built: Sequence[Built]) -> ForClient:
@@ -237,13 +228,8 @@ class Exchange:
             fetches=self.engine.fetches(),
         )
 
-    def _begin(self, name: str) -> Vertex:
-        vertex = Vertex(next(self._ids), name)
-        self.tell(Started(vertex, time.time_ns()))
-        return vertex
-
-    def _end(self, vertex: Vertex, *, error: str = "") -> None:
-        self.tell(Finished(vertex, time.time_ns(), error=error))
+    def _vertex(self, name: str) -> Vertex:
+        return Vertex(next(self._ids), name)
 
     def _teller(self, vertex: Vertex) -> Callable[[Progress], None]:
         def tell(one: Progress) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.build.dockerfile.instructions import Span
-from estiba.build.progress import Vertex
+from estiba.build.progress import CANCELLED, Finished, Started, Tell, Vertex
 from estiba.model.errors import EstibaError, InvalidArgument
 
 _LEAST_FREE = 0.01
@@ -50,6 +54,19 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror}: make room, `builder prune` and `image prune` do"
     return str(error) or type(error).__name__
+
+
+@contextmanager
+def under_way(tell: Tell, vertex: Vertex) -> Iterator[None]:
+    """Tells that the work begins, and that it has ended, however it does."""
+    tell(Started(vertex, time.time_ns()))
+    try:
+        yield
+    except BaseException as error:
+        is_cancelled = isinstance(error, asyncio.CancelledError)
+        tell(Finished(vertex, time.time_ns(), error=CANCELLED if is_cancelled else reason(error)))
+        raise
+    tell(Finished(vertex, time.time_ns()))
 
 
 def is_nearly_full(place: Path) -> bool:
