@@ -19,6 +19,7 @@ from pathlib import Path
 import docker
 import pytest
 from tests.support.daemon import PrivateDaemon, wait_until
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("clean")]
 
@@ -199,12 +200,6 @@ def test_pipelined_and_broken_requests(daemon: PrivateDaemon) -> None:
 
 
 # -- TCP and TLS ---------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_tcp_without_tls_is_refused(make_daemon: Callable[..., PrivateDaemon]) -> None:

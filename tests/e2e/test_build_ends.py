@@ -25,6 +25,7 @@ from tests.support.classicbuild import (
     query_of,
 )
 from tests.support.daemon import DEADLINE_S, PrivateDaemon, wait_until
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -74,8 +75,7 @@ def test_the_client_leaves_while_nothing_is_said(daemon: PrivateDaemon) -> None:
 
 @pytest.fixture
 def on_tcp(make_daemon: Callable[..., PrivateDaemon]) -> tuple[PrivateDaemon, int]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     daemon = make_daemon("-H", f"tcp://127.0.0.1:{port}", "--allow-insecure-tcp")
     daemon.start()
     daemon.import_busybox()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.support.daemon import PrivateDaemon, wait_until
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("emptied")]
 
@@ -55,12 +56,6 @@ def is_closed(port: str | int) -> bool:
         return client.connect_ex(("127.0.0.1", int(port))) != 0
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 def ports(daemon: PrivateDaemon, name: str) -> dict[str, Any]:
     return dict(daemon.inspect(name)["NetworkSettings"]["Ports"])
 
@@ -70,7 +65,7 @@ def update(daemon: PrivateDaemon, name: str, **fields: Any) -> tuple[int, Any]:
 
 
 def test_a_container_that_runs_gets_and_loses_ports(daemon: PrivateDaemon) -> None:
-    first, second = free_port(), free_port()
+    first, second = str(free_port()), str(free_port())
     serve(daemon, "web", "-p", f"127.0.0.1:{first}:80")
     assert fetch(first) == "web"
     with socket.create_connection(("127.0.0.1", int(first))) as kept:
@@ -94,7 +89,7 @@ def test_a_container_that_runs_gets_and_loses_ports(daemon: PrivateDaemon) -> No
 
 
 def test_a_stopped_one_has_them_when_it_starts(daemon: PrivateDaemon) -> None:
-    port = free_port()
+    port = str(free_port())
     serve(daemon, "web")
     daemon.docker("kill", "web")
     status, answer = update(
@@ -141,7 +136,7 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
 
 
 def test_what_cannot_be_published_changes_nothing(daemon: PrivateDaemon) -> None:
-    own, taken = free_port(), free_port()
+    own, taken = str(free_port()), str(free_port())
     serve(daemon, "web", "-p", f"127.0.0.1:{own}:80")
     for name, mode in (("hosted", "host"), ("sharing", "container:web"), ("lonely", "none")):
         daemon.docker("run", "-d", "--name", name, "--network", mode, "busybox", "sleep", "1000")
@@ -167,7 +162,7 @@ def _with_port(value: Any, port: str) -> Any:
 
 
 def test_ports_go_with_limits_in_one_update(daemon: PrivateDaemon) -> None:
-    port = free_port()
+    port = str(free_port())
     serve(daemon, "web")
     estiba(daemon, "update", "--publish-add", f"127.0.0.1:{port}:80", "--pids-limit", "50", "web")
     assert fetch(port) == "web"

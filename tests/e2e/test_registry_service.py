@@ -18,6 +18,7 @@ from typing import Any
 import bcrypt
 import pytest
 from tests.support.daemon import wait_until
+from tests.support.ports import free_port
 from tests.support.registries import Authority
 from tests.support.registry import Answer, OwnRegistry, digest_of
 
@@ -418,8 +419,7 @@ def test_a_web_hook_that_hangs_holds_nothing_up(start: Callable[..., OwnRegistry
 
 
 def test_metrics_on_an_address_of_their_own(start: Callable[..., OwnRegistry]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     registry = start("--metrics-addr", f"127.0.0.1:{port}")
     content = registry.image("a")
     sizes = sum(part["size"] for part in (content["config"], *content["layers"]))

@@ -22,6 +22,7 @@ import pytest
 
 from estiba.kernel.trees import discard_tree
 from tests.support.busybox import busybox_tar
+from tests.support.ports import worker
 
 PATIENCE = float(os.environ.get("ESTIBA_TEST_PATIENCE", "1"))
 """How many times longer than on an idle machine of today things may take."""
@@ -63,6 +64,20 @@ def needs_docker(major: int) -> pytest.MarkDecorator:
     )
 
 
+_SUBNETS: set[str] = set()
+
+
+def _own_subnet() -> str:
+    """The beginning of one that no other daemon of this run has had, in any of its processes."""
+    number, count = worker()
+    while True:
+        third = secrets.randbelow(250 // count) * count + number
+        subnet = f"10.{200 + secrets.randbelow(50)}.{third}"
+        if subnet not in _SUBNETS:
+            _SUBNETS.add(subnet)
+            return subnet
+
+
 class PrivateDaemon:
     """Start it, use it, stop it; `close` leaves nothing behind."""
 
@@ -78,7 +93,7 @@ class PrivateDaemon:
         self.exec_root = Path(f"/run/estiba-test-{tag}")
         self.socket = self.exec_root / "api.sock"
         self.log = root / "daemon.log"
-        self.subnet = f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(250)}"
+        self.subnet = _own_subnet()
         self.flags = flags
         self.prefix: list[str] = []
         """A program, and its arguments, that becomes the daemon."""
