@@ -45,6 +45,6 @@ def no_connection_left() -> Iterator[None]:
     gc.disable()
     yield
     try:
-        wait_until(lambda: sockets() <= before, what="connections to be closed", deadline_s=5)
+        wait_until(lambda: sockets() <= before, what="connections to be closed")
     finally:
         gc.enable()

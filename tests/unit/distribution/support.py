@@ -6,6 +6,7 @@ import io
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from estiba.model.digest import digest_of
 from estiba.model.reference import Reference
 
 QUICK = RegistrySettings(
-    certs_dirs=(), connect_timeout_s=5, read_timeout_s=0.3, attempts=3, backoff_s=0.01
+    certs_dirs=(), connect_timeout_s=30, read_timeout_s=30, attempts=3, backoff_s=0.01
 )
+HASTY = replace(QUICK, read_timeout_s=0.3)
+"""For registries that hang: of others a busy machine would think so too."""
+
 GENUINE = RegistrySettings(certs_dirs=(), backoff_s=0.01)
 ANN = Credentials("ann", "secret")
 DATA = random.Random(7).randbytes(100_000)

@@ -12,6 +12,7 @@ from tests.unit.distribution.support import (
     DATA,
     DIGEST,
     GOOD,
+    HASTY,
     QUICK,
     read_all,
     repository,
@@ -57,7 +58,8 @@ def test_a_bad_mirror_is_passed_over(bad: Reply) -> None:
         scripted(lambda ask: bad) as mirror,
         scripted(serving({"one": GOOD, DIGEST: Reply(body=DATA)})) as server,
     ):
-        settings = replace(QUICK, mirrors={server.host: (f"http://{mirror.host}",)})
+        patience = HASTY if bad.hang is not None else QUICK
+        settings = replace(patience, mirrors={server.host: (f"http://{mirror.host}",)})
         with repository(server.host, settings=settings) as source:
             assert source.manifest("one").body == BODY
             assert source.resolve("one").digest == digest_of(BODY)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from tests.support.scripted import Ask, Reply, Stopwatch, scripted
 from tests.unit.distribution.support import (
+    HASTY,
     QUICK,
     manifest_of,
     noise,
@@ -33,7 +34,7 @@ TYPED = {"Content-Type": OCI_MANIFEST}
 
 def fetch(reply: Reply | Callable[[Ask], Reply], offset: int = 0) -> tuple[bytes, list[Ask]]:
     script = serving({DIGEST: reply}) if isinstance(reply, Reply) else reply
-    with scripted(script) as server, repository(server.host) as source:
+    with scripted(script) as server, repository(server.host, settings=HASTY) as source:
         data = read_all(source.blob(DIGEST, len(DATA), offset=offset))
         return data, [ask for ask in server.asks if ask.path.endswith(DIGEST)]
 
@@ -60,21 +61,21 @@ def test_a_registry_that_does_not_answer_at_all() -> None:
         release.wait(20)
         return Reply(raw=b"")
 
-    with scripted(script) as server, repository(server.host) as source:
+    with scripted(script) as server, repository(server.host, settings=HASTY) as source:
         with Stopwatch() as watch, pytest.raises(Unavailable, match="did not answer in time"):
             source.manifest("one")
         release.set()
-    assert watch.seconds < 5
+    assert watch.seconds < 10
 
 
 def cancelled_soon(cancel: Callable[[], None], work: Callable[[], object]) -> None:
     """`cancel` ends `work` at once, though its registry hangs."""
     timer = threading.Timer(0.2, cancel)
-    timer.start()
     with Stopwatch() as watch, pytest.raises(Cancelled):
+        timer.start()
         work()
     timer.join()
-    assert 0.1 < watch.seconds < 3
+    assert 0.1 < watch.seconds < 10
 
 
 PATIENT = replace(QUICK, read_timeout_s=30, connect_timeout_s=30, backoff_s=30)

@@ -78,7 +78,7 @@ def test_a_pause_that_the_registry_asks_for() -> None:
         Stopwatch() as watch,
     ):
         source.manifest("one")
-    assert 1 <= watch.seconds < 5
+    assert 1 <= watch.seconds < 10
 
 
 @pytest.mark.parametrize("pause", ["3600", "Fri, 31 Dec 2100 23:59:59 GMT"])
@@ -111,7 +111,7 @@ def test_nobody_is_there() -> None:
         pytest.raises(Unavailable, match="connection refused"),
     ):
         source.manifest("one")
-    assert watch.seconds < 2
+    assert watch.seconds < 10
     with (
         repository("no-such-host.invalid") as source,
         pytest.raises(Unavailable, match="cannot be looked up"),
