@@ -31,9 +31,13 @@ async def test_a_missing_process_cannot_be_identified() -> None:
 
 
 async def test_waiting_for_a_process_that_is_not_a_child() -> None:
-    done = await spawn.run(["sh", "-c", "sleep 0.2 >/dev/null 2>&1 & echo $!"])
+    done = await spawn.run(["sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo $!"])
     grandchild = pidfd.identify(int(done.stdout))
-    await asyncio.wait_for(pidfd.wait_exit(grandchild), 5)
+    waiting = asyncio.create_task(pidfd.wait_exit(grandchild))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    pidfd.send_signal(grandchild, signal.SIGKILL)
+    await asyncio.wait_for(waiting, 30)
     assert not pidfd.is_alive(grandchild)
     await pidfd.wait_exit(grandchild)
 
