@@ -50,7 +50,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
             made.networks.drain()
             made.networks.remove_all_traces()
         # The kernel takes a veth away in its own time once its namespace is gone.
-        wait_until(lambda: traces(tmp_path) == before, what="the host to be clean", deadline_s=5)
+        wait_until(lambda: traces(tmp_path) == before, what="the host to be clean")
 
 
 @pytest.fixture

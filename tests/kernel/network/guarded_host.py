@@ -79,18 +79,12 @@ class GuardedHost(Host):
         kind: int = socket.SOCK_STREAM,
         wait_s: float = QUIET_S,
     ) -> bool:
-        """Whether a server at `address` answers."""
+        """Whether a server at `address` answers at once; see `reaches`."""
         try:
             self.ask(where, address, port, kind, timeout_s=wait_s)
         except OSError:
             return False
         return True
-
-    def reaches(
-        self, where: Path | None, address: str, port: int, kind: int = socket.SOCK_STREAM
-    ) -> bool:
-        """As `passes`, with patience: for what is to be answered."""
-        return self.passes(where, address, port, kind, PATIENT_S)
 
     def refusal(self, where: Path | None, address: str, port: int) -> str:
         """How a connection fails that is to be refused: by a timeout if nobody does."""
@@ -140,7 +134,7 @@ class Conversation:
         listener = run_in_netns(self._server, lambda: socket.create_server(("0.0.0.0", 7777)))
         with listener:
             self._near = run_in_netns(
-                self._client, lambda: socket.create_connection((self._address, 7777), 2)
+                self._client, lambda: socket.create_connection((self._address, 7777), PATIENT_S)
             )
             self._far, _ = listener.accept()
         for each in (self._near, self._far):

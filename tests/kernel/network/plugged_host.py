@@ -103,7 +103,7 @@ def _made(root: Path, outside: Path, store: Store) -> Iterator[Plugged]:
         state = plugin.state() if (plugin.root / "state").exists() else {}
         plugin.kill()
     assert not any(state.values()), f"the plugin still has {state}"
-    wait_until(lambda: traces(root) == before, what="the host to be clean", deadline_s=5)
+    wait_until(lambda: traces(root) == before, what="the host to be clean")
 
 
 def spec(name: str = "net", **wanted: object) -> NetworkSpec:

@@ -113,6 +113,16 @@ class Host:
 
         return self._from(where, call)
 
+    def reaches(
+        self, where: Path | None, address: str, port: int, kind: int = socket.SOCK_STREAM
+    ) -> bool:
+        """Whether a server at `address` answers: it has time for it on a busy machine too."""
+        try:
+            self.ask(where, address, port, kind)
+        except OSError:
+            return False
+        return True
+
     def is_blocked(
         self, where: Path | None, address: str, port: int, timeout_s: float = 0.4
     ) -> bool:

@@ -13,7 +13,7 @@ from estiba.kernel.netns import run_in_netns
 from estiba.model.container import EndpointIpamConfig, EndpointSettings
 
 
-def ping(sandbox: Path, address: str, wait_s: float = 2) -> bool:
+def ping(sandbox: Path, address: str, wait_s: float = 5) -> bool:
     command = ["nsenter", f"--net={sandbox}", "busybox", "ping", "-c1", f"-W{wait_s}", address]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 

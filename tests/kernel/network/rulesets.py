@@ -20,7 +20,7 @@ def mirrored(*words: str) -> None:
         text = run("nft", "list", "table", "inet", TABLE)
         return all(word in text for word in words)
 
-    wait_until(is_there, what=f"the copy to hold {words}", deadline_s=5)
+    wait_until(is_there, what=f"the copy to hold {words}")
 
 
 def load(name: str, mark: str) -> None:

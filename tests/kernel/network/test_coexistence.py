@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from tests.kernel.network.private_host import (
     OUTSIDE_ADDRESS6,
     Host,
 )
+from tests.support.daemon import wait_until
 from tests.support.dockerd import GenuineDockerd
 
 from estiba.kernel.netns import alone_in_netns
@@ -33,13 +32,6 @@ WEB = [PortRequest(container_port=80, host_port="8080")]
 
 def run(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 5) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # What dockerd 20.10 writes at its start, as far as forwarding goes.
@@ -112,7 +104,7 @@ def test_rules_for_bridges_that_are_no_more_go(host: Host) -> None:
 def test_a_docker_engine_that_comes_later(host: Host) -> None:
     host.attach("web", ports=WEB)
     start_docker_rules()
-    wait_until(lambda: "estiba9" in accepted())
+    wait_until(lambda: "estiba9" in accepted(), what="rules for the bridge")
     works(host, "web")
     remove_docker_rules()
 
@@ -128,7 +120,7 @@ def test_a_genuine_docker_engine(host: Host, tmp_path: Path) -> None:
     dockerd = GenuineDockerd(tmp_path / "dockerd", ("--bip", "10.77.0.1/24"))
     try:
         dockerd.start()
-        wait_until(lambda: "estiba9" in accepted())
+        wait_until(lambda: "estiba9" in accepted(), what="rules for the bridge")
         # dockerd does this itself where it is the first to let the host forward.
         run("iptables-nft", "-P", "FORWARD", "DROP")
         works(host, "web")
@@ -142,17 +134,23 @@ def test_a_genuine_docker_engine(host: Host, tmp_path: Path) -> None:
             command = f"{ask} {address} {port} || true"
             return dockerd.docker("exec", "theirs", "sh", "-c", command).decode().strip()
 
-        wait_until(lambda: host.ask(host.outside, HOST_ADDRESS, 9090).strip() == "theirs")
+        inside = dockerd.docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "theirs")
+        address = inside.decode().strip()
+        # `exec -d` does not wait until its program listens.
+        for port in 80, 81:
+            wait_until(
+                lambda port=port: host.reaches(None, address, port), what=f"their port {port}"
+            )
+        assert host.ask(host.outside, HOST_ADDRESS, 9090).strip() == "theirs"
         assert theirs(OUTSIDE_ADDRESS, 7000) == HOST_ADDRESS
         assert theirs(HOST_ADDRESS, 8080), "our published port"
         assert host.ask(here, HOST_ADDRESS, 9090).strip() == "theirs"
         assert theirs(ours.ip_address, 80) == ""
-        inside = dockerd.docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "theirs")
-        assert host.ask(None, inside.decode().strip(), 81).strip() == "theirs"
-        assert host.is_blocked(here, inside.decode().strip(), 81)
+        assert host.ask(None, address, 81).strip() == "theirs"
+        assert host.is_blocked(here, address, 81)
         # The host's firewall decides about Docker's containers as about other machines.
         run("iptables-nft", "-A", "INPUT", "-p", "tcp", "--dport", "8080", "-j", "DROP")
-        wait_until(lambda: theirs(HOST_ADDRESS, 8080) == "")
+        wait_until(lambda: theirs(HOST_ADDRESS, 8080) == "", what="the host's rule to count")
         assert host.is_blocked(host.outside, HOST_ADDRESS, 8080)
         assert host.ask(None, "127.0.0.1", 8080)
     finally:
@@ -171,7 +169,9 @@ def test_docker_user_of_ipv6(host: Host) -> None:
     for line in DOCKER_RULES:
         run("ip6tables-nft", *line.split())
     rules = ["-N", "DOCKER-USER"]
-    wait_until(lambda: f"-i {bridge} " in run("ip6tables-nft", "-S", "DOCKER-USER"))
+    wait_until(
+        lambda: f"-i {bridge} " in run("ip6tables-nft", "-S", "DOCKER-USER"), what="its rules"
+    )
     assert rules == run("ip6tables-nft", "-S", "DOCKER-USER").split()[:2]
     assert host.ask(host.outside, HOST_ADDRESS6, 8080) == OUTSIDE_ADDRESS6
     host.serve(host.outside, 7000, address="::")
@@ -190,20 +190,20 @@ def test_a_firewall_of_another_kind_that_drops_is_pointed_out(
     chain = "{ type filter hook forward priority filter; policy drop; }"
     run("nft", "add", "table", family, "mine")
     run("nft", "add", "chain", family, "mine", "passing", chain)
-    wait_until(lambda: f"{family} mine passing, policy drop" in caplog.text)
+    wait_until(lambda: f"{family} mine passing, policy drop" in caplog.text, what="the warning")
     run("nft", "delete", "table", family, "mine")
 
 
 def test_a_firewall_that_drops_is_pointed_out(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     run("iptables-nft", "-P", "FORWARD", "DROP")
-    wait_until(lambda: "iptables -I FORWARD" in caplog.text)
+    wait_until(lambda: "iptables -I FORWARD" in caplog.text, what="the warning")
     remove_docker_rules()
 
 
 def test_a_flush_of_the_whole_ruleset_is_healed(host: Host) -> None:
     host.attach("web", ports=WEB)
     run("nft", "flush", "ruleset")
-    wait_until(lambda: "estiba_estiba9" in run("nft", "list", "tables"))
+    wait_until(lambda: "estiba_estiba9" in run("nft", "list", "tables"), what="the tables")
     works(host, "web")
 
 
@@ -264,10 +264,10 @@ def test_rules_of_many_networks_come_and_go_in_their_places(host: Host) -> None:
     run("iptables-nft", "-F", "DOCKER-USER")
     made["n5"] = host.networks.create(NetworkSpec(name="n5")).bridge
     run("iptables-nft", "-A", "DOCKER-USER", "-j", "RETURN")
-    wait_until(lambda: len(accepted().splitlines()) == 14)
+    wait_until(lambda: len(accepted().splitlines()) == 14, what="all rules")
     check("estiba9", made["n4"], made["n5"])
     run("nft", "delete", "rule", "ip", "filter", "DOCKER-USER", "handle", last_of("estiba9"))
-    wait_until(lambda: len(accepted().splitlines()) == 14)
+    wait_until(lambda: len(accepted().splitlines()) == 14, what="all rules")
     check("estiba9", made["n4"], made["n5"])
     host.networks.remove("n4")
     host.networks.remove("n5")

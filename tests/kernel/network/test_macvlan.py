@@ -41,6 +41,7 @@ def lan(host: Host, tmp_path: Path) -> Iterator[Path]:
                 rtroutes.add_address(index, ip_interface("10.50.0.1/24")),
                 rtroutes.add_address(index, ip_interface("fd00:50::1/64")),
             )
+            rtnetlink.settle_carrier(handle, "lan1")
 
     with NetlinkSocket() as handle, ExitStack() as stack:
         ensure_netns(neighbour)
@@ -53,6 +54,7 @@ def lan(host: Host, tmp_path: Path) -> Iterator[Path]:
             rtnetlink.set_link("lan1", netns_fd=there), rtnetlink.set_link("lan0", up=True)
         )
         run_in_netns(neighbour, inside)
+        rtnetlink.settle_carrier(handle, "lan0")
         stack.callback(lambda: host.networks.sweep([]))
         yield neighbour
 

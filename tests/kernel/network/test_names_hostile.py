@@ -80,7 +80,7 @@ def test_a_flood_does_not_starve_others(named: Named) -> None:
         took = []
         for _ in range(50):
             began = time.monotonic()
-            assert named.told("quiet", "name-quiet", wait_s=2) == quiet.ip_address
+            assert named.told("quiet", "name-quiet") == quiet.ip_address
             took.append(time.monotonic() - began)
     finally:
         stop.set()
@@ -124,19 +124,20 @@ def test_who_leaves_in_the_middle_takes_his_questions_along(named: Named) -> Non
 
 
 def test_answers_a_second_are_limited(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "WINDOW_S", 0.2)
+    window_s = 1.0
+    monkeypatch.setattr(server_module, "WINDOW_S", window_s)
     monkeypatch.setattr(server_module, "MAX_IN_WINDOW", 16)
     one = named.join("one")
     two = named.join("two")
 
     def inside() -> float:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(5)
+            client.settimeout(10)
             client.connect(("127.0.0.11", 53))
             began = time.monotonic()
-            for _ in range(64):
+            for _ in range(32):
                 client.send(dns.message.make_query("name-one", "A").to_wire())
-            for _ in range(64):
+            for _ in range(32):
                 client.recv(512)
             return time.monotonic() - began
 
@@ -144,9 +145,9 @@ def test_answers_a_second_are_limited(named: Named, monkeypatch: pytest.MonkeyPa
     thread.start()
     began = time.monotonic()
     assert named.told("two", "name-two") == two.ip_address
-    assert time.monotonic() - began < 0.2, "others do not wait"
+    assert time.monotonic() - began < window_s, "others do not wait"
     thread.join()
-    assert 0.6 <= run_in_netns(named.sandbox("one"), inside) < 3
+    assert window_s <= run_in_netns(named.sandbox("one"), inside) < 10 * window_s
     assert named.told("one", "name-one", tcp=True) == one.ip_address
 
 

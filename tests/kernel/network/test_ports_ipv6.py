@@ -112,7 +112,7 @@ def test_ports_of_both_families_change_while_flows_go_on(six: Host) -> None:
 def test_a_udp_flow_of_ipv6_follows_the_port(six: Host) -> None:
     def open_socket() -> socket.socket:
         client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        client.settimeout(2)
+        client.settimeout(5)
         client.connect((HOST_ADDRESS6, 5354))
         return client
 
@@ -172,7 +172,7 @@ def test_sctp_on_the_wire(six: Host, family: int) -> None:
 
     def raw() -> socket.socket:
         made = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_SCTP)
-        made.settimeout(3)
+        made.settimeout(5)
         return made
 
     def receive(where: socket.socket) -> tuple[bytes, str]:

@@ -248,7 +248,7 @@ def test_a_dead_container_is_swept(host: Host, web: Endpoint) -> None:
 def test_a_udp_flow_follows_the_port_to_another_container(host: Host) -> None:
     def open_socket() -> socket.socket:
         client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        client.settimeout(2)
+        client.settimeout(5)
         client.connect((HOST_ADDRESS, 5354))
         return client
 

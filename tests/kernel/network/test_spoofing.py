@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -80,6 +81,8 @@ class Stage:
 
     def send(self, *frames: bytes) -> None:
         def go() -> None:
+            # The kernel keeps the order of what one processor sends, not that of two.
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
             with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
                 link.bind((self.bad.interface, 0))
                 for each in frames:
@@ -98,7 +101,7 @@ class Stage:
         def listen() -> socket.socket:
             link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_ALL))
             link.bind((self.victim.interface, 0))
-            link.settimeout(3)
+            link.settimeout(5)
             return link
 
         link = run_in_netns(where, listen)
