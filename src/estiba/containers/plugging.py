@@ -151,6 +151,8 @@ class Plugging:
     def leave(self, record: ContainerRecord, net: AttachedNetwork) -> list[AttachedNetwork]:
         """Leaves a network; the networks that the container has then. There is no way back.
 
+        Its programs do not see the link any more: unlike at the end of a run somebody looks.
+
         Ports that lived there move to the container's new way out, or are gone.
         """
         if net.endpoint is not None:
@@ -164,6 +166,7 @@ class Plugging:
         failpoint.hit("disconnect.published")
         self._tell(record, rest)
         failpoint.hit("disconnect.told")
+        self.networks.drain()
         return rest
 
     def publish(self, record: ContainerRecord) -> list[AttachedNetwork]:
@@ -196,6 +199,7 @@ class Plugging:
             self.networks.republish(record.id, endpoint, ports)
         self.networks.reroute(record.id)
         self._tell(record, record.networks)
+        self.networks.drain()
 
     def rename(self, record: ContainerRecord, name: str) -> list[AttachedNetwork]:
         """The container is called otherwise on its networks."""

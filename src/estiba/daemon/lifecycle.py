@@ -91,6 +91,8 @@ class Daemon:
                     unmount(point)
                 shutil.rmtree(run, ignore_errors=True)
         self.core.networks.sweep(live)
+        # Containers that run on have some of what is taken away.
+        self.core.networks.drain()
         self.core.policies.sweep({network.id for network in self.core.networks.networks()})
 
     async def close(self) -> None:
