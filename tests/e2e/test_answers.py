@@ -118,8 +118,11 @@ def test_inspect_shows_an_exec_as_it_was_made(daemon: PrivateDaemon) -> None:
 
 
 def _pid_inside(daemon: PrivateDaemon) -> int:
-    listed = daemon.docker("exec", "box", "pidof", "sleep").stdout.split()
-    return max(int(pid) for pid in listed)
+    def listed() -> list[bytes]:
+        return daemon.docker("exec", "box", "pidof", "sleep").stdout.split()
+
+    both = wait_until(lambda: len(found := listed()) == 2 and found, what="the exec's program")
+    return max(int(pid) for pid in both)
 
 
 # -- inspect and list ----------------------------------------------------------------------

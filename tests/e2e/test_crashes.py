@@ -238,11 +238,15 @@ def test_an_error_in_start_is_undone(daemon: PrivateDaemon, point: str) -> None:
 def test_running_containers_outlive_the_daemon(daemon: PrivateDaemon) -> None:
     ticker = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"
     daemon.docker("run", "-d", "--name", "live", "busybox", "sh", "-c", ticker)
-    daemon.docker("run", "-d", "--name", "ends", "busybox", "sh", "-c", "sleep 0.3; exit 9")
-    daemon.docker("run", "-d", "--name", "auto", "--rm", "busybox", "sleep", "0.3")
-    daemon.docker("run", "-d", "--name", "kept", "--restart", "always", "busybox", "sleep", "0.3")
+    until_told = "until [ -e /end/now ]; do sleep 0.02; done"
+    end = ("-v", f"{daemon.root}/end:/end:ro", "busybox", "sh", "-c")
+    daemon.docker("run", "-d", "--name", "ends", *end, f"{until_told}; exit 9")
+    daemon.docker("run", "-d", "--name", "auto", "--rm", *end, until_told)
+    daemon.docker("run", "-d", "--name", "kept", "--restart", "always", *end,
+                  f"{until_told}; sleep 0.3")  # fmt: skip
     pid = daemon.inspect("live")["State"]["Pid"]
     daemon.kill9()
+    (daemon.root / "end" / "now").touch()
     wait_until(
         lambda: len(list((daemon.exec_root / "exits").iterdir())) >= 3,
         what="the three to end without the daemon",

@@ -199,7 +199,10 @@ def load(daemon: PrivateDaemon, archive: bytes) -> None:
 @pytest.mark.parametrize("point", LOAD)
 def test_killed_in_load(daemon: PrivateDaemon, saved: bytes, point: str) -> None:
     die_in(daemon, point, lambda: load(daemon, saved))
-    assert [path for path in leftovers(daemon) if path.startswith(("../tmp", "ingest"))] == []
+    wait_until(
+        lambda: not [path for path in leftovers(daemon) if path.startswith(("../tmp", "ingest"))],
+        what="the files of the archive, and of layers of no image, to go",
+    )
     if point == "image.written":
         check_whole(daemon, "box:1")
     else:

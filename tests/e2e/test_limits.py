@@ -314,7 +314,11 @@ def test_stats_are_what_the_kernel_counts(daemon: PrivateDaemon, runtime: str) -
     script = "head -c 20m /dev/urandom > /x; cat /x > /dev/null; sleep 1000 & sleep 1000 & wait"
     limits = ("-m", "128m", "--pids-limit", "77")
     group = _run(daemon, runtime, *limits, "busybox", "sh", "-c", script)
-    wait_until(lambda: group.stats().pids.current == 3, what="the file to be written")
+    # Of processes: the threads of a runtime that is about to become the program count as well.
+    wait_until(
+        lambda: len(HIERARCHIES.processes(group.path)) == 3 and group.stats().pids.current == 3,
+        what="the file to be written",
+    )
     sample = _sample(daemon)
     assert sample["pids_stats"] == {"current": 3, "limit": 77}
     memory, now = sample["memory_stats"], group.stats().memory

@@ -23,6 +23,8 @@ from wsproto.events import (
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("clean")]
 
+_LOOKS = 10
+
 
 def test_old_form_of_attach_answers_200(daemon: PrivateDaemon) -> None:
     daemon.docker("create", "-i", "--name", "box", "busybox", "cat")
@@ -101,12 +103,24 @@ def test_a_websocket_that_only_listens_is_answered(daemon: PrivateDaemon) -> Non
     client.wire.close()
 
 
+def settled(descriptors: Path) -> int:
+    """How many there are once those of the clients before have been closed."""
+    seen: list[int] = []
+
+    def is_still() -> bool:
+        seen.append(len(os.listdir(descriptors)))
+        return len(seen) >= _LOOKS and len(set(seen[-_LOOKS:])) == 1
+
+    wait_until(is_still, what="the engine to be still")
+    return seen[-1]
+
+
 def test_who_leaves_a_quiet_container_is_forgotten(daemon: PrivateDaemon) -> None:
     """Attached, following its log, waiting for its end: nothing is ever written to them."""
     daemon.docker("run", "-di", "--name", "box", "busybox", "cat")
     assert daemon.process is not None
     descriptors = Path(f"/proc/{daemon.process.pid}/fd")
-    before = len(os.listdir(descriptors))
+    before = settled(descriptors)
     clients = []
     for request in (
         b"POST /containers/box/attach?stream=1&stdin=1&stdout=1",
@@ -134,7 +148,7 @@ def test_an_exec_goes_on_without_its_client(daemon: PrivateDaemon) -> None:
     daemon.docker("run", "-d", "--name", "box", "busybox", "sleep", "600")
     assert daemon.process is not None
     descriptors = Path(f"/proc/{daemon.process.pid}/fd")
-    before = len(os.listdir(descriptors))
+    before = settled(descriptors)
     command = ["sh", "-c", "yes | head -c 5000000; touch /done"]
     body = {"Cmd": command, "AttachStdin": True, "AttachStdout": True}
     made = daemon.request("POST", "/containers/box/exec", body)[1]["Id"]
