@@ -16,13 +16,16 @@ from typing import Any
 import pytest
 from tests.support.buildremains import remains, wait_nothing_remains
 from tests.support.classicbuild import (
+    GATE,
     Going,
     begin,
     begin_bundle,
     build,
     context_tar,
     failed,
+    open_gate,
     query_of,
+    waits_for,
 )
 from tests.support.daemon import DEADLINE_S, PrivateDaemon, wait_until
 from tests.support.ports import free_port
@@ -204,24 +207,28 @@ def test_the_client_leaves_while_somebody_else_is_silent(
 
 def test_others_go_on_when_one_leaves(daemon: PrivateDaemon) -> None:
     """Two builds of the same: the one that does the step goes, the other one does it."""
-    text = "FROM busybox\nRUN echo going; sleep 2; echo done > /done-leaving\n"
+    text = f"FROM busybox\nRUN {GATE} echo going; {waits_for('left')}; echo done > /done-leaving\n"
     first = begin(daemon, {"Dockerfile": text})
     first.until(says("going"))
     second = begin(daemon, {"Dockerfile": text})
     second.until(lambda line: "Step 1/2" in line.get("stream", ""))
     first.leave()
+    second.until(says("going"))
+    open_gate(daemon, "left")
     answer = second.rest()
     assert not answer.error and "going" in answer.text, answer.lines
     wait_nothing_remains(daemon)
 
 
 def test_others_go_on_when_one_that_waits_leaves(daemon: PrivateDaemon) -> None:
-    text = "FROM busybox\nRUN echo going; sleep 2; echo done > /done-waiting\n"
+    run = f"RUN {GATE} echo going; {waits_for('waiter-left')}; echo done > /done-waiting"
+    text = f"FROM busybox\n{run}\n"
     first = begin(daemon, {"Dockerfile": text})
     first.until(says("going"))
     second = begin(daemon, {"Dockerfile": text})
     second.until(lambda line: "Step 1/2" in line.get("stream", ""))
     second.leave()
+    open_gate(daemon, "waiter-left")
     answer = first.rest()
     assert not answer.error, answer.lines
     wait_nothing_remains(daemon)

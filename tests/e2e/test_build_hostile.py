@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,13 @@ def test_what_cannot_be_is_refused(daemon: PrivateDaemon, asked: dict[str, Any])
     wait_clean(daemon)
 
 
+def busy_s(daemon: PrivateDaemon) -> float:
+    """How long it has had a processor: the clock would tell of whoever else wants one too."""
+    assert daemon.process is not None
+    fields = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_a_dockerfile_that_means_to_keep_the_engine_busy(daemon: PrivateDaemon) -> None:
     lines = "\n".join(f"ENV N{number}=x$N{number - 1}" for number in range(3000))
     slowest = [0.0]
@@ -80,9 +87,9 @@ def test_a_dockerfile_that_means_to_keep_the_engine_busy(daemon: PrivateDaemon) 
 
     def ping() -> None:
         while not over.wait(0.02):
-            began = time.monotonic()
+            began = busy_s(daemon)
             assert daemon.request("GET", "/_ping")[0] == 200
-            slowest[0] = max(slowest[0], time.monotonic() - began)
+            slowest[0] = max(slowest[0], busy_s(daemon) - began)
 
     watcher = threading.Thread(target=ping)
     watcher.start()
@@ -91,7 +98,7 @@ def test_a_dockerfile_that_means_to_keep_the_engine_busy(daemon: PrivateDaemon) 
     finally:
         over.set()
         watcher.join()
-    assert slowest[0] < 2 * PATIENCE
+    assert slowest[0] < 2 * PATIENCE, "it did so much else before it answered"
 
 
 # -- the wrong layer -----------------------------------------------------------------------

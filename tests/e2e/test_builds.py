@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.support.buildremains import wait_nothing_remains
 from tests.support.classicbuild import (
+    GATE,
     Answer,
     begin,
     build,
@@ -21,6 +22,7 @@ from tests.support.classicbuild import (
     context_tar,
     failed,
     spans,
+    waits_for,
 )
 from tests.support.daemon import PrivateDaemon, wait_until
 
@@ -345,7 +347,8 @@ def test_a_dockerfile_elsewhere_and_a_compressed_context(daemon: PrivateDaemon) 
 
 
 def test_stages_run_at_once(daemon: PrivateDaemon) -> None:
-    runs = [f"RUN : {n}; sleep 1.5" for n in range(2)]
+    """Each of two steps ends when the other one has begun."""
+    runs = [f"RUN {GATE} touch /gate/stage{n}; {waits_for(f'stage{1 - n}')}" for n in range(2)]
     stages = "".join(f"FROM busybox AS s{n}\n{run}\nRUN touch /f\n" for n, run in enumerate(runs))
     text = f"{stages}FROM busybox\nCOPY --from=s0 /f /0\nCOPY --from=s1 /f /1\n"
     times = spans(bundle(daemon, {"Dockerfile": text}))

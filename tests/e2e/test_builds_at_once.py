@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.support.buildremains import wait_nothing_remains
-from tests.support.classicbuild import Json, at_once, begin_bundle, build, bundle
+from tests.support.classicbuild import GATE, Json, at_once, begin_bundle, build, bundle
 from tests.support.daemon import PrivateDaemon
 
 pytestmark = pytest.mark.e2e
@@ -27,7 +27,12 @@ def test_two_builds_of_the_same_do_it_once(daemon: PrivateDaemon) -> None:
 
 
 def test_one_without_the_cache_beside_one_with_it(daemon: PrivateDaemon) -> None:
-    files = {"Dockerfile": "FROM busybox\nRUN sleep 0.5; cat /proc/sys/kernel/random/uuid > /u\n"}
+    # Each waits until both have come so far.
+    meet = (
+        "touch /gate/met-$(cat /u); until [ $(ls /gate | grep -c met-) -ge 2 ]; do sleep 0.1; done"
+    )
+    run = f"RUN {GATE} cat /proc/sys/kernel/random/uuid > /u; {meet}"
+    files = {"Dockerfile": f"FROM busybox\n{run}\n"}
     answers = at_once(lambda: build(daemon, files), lambda: build(daemon, files, nocache="1"))
     assert len({answer.image for answer in answers}) == 2
 

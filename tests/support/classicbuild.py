@@ -19,6 +19,23 @@ File = str | bytes | tarfile.TarInfo
 BUNDLE = "application/vnd.estiba.build.v1+tar"
 _TIMEOUT_S = 120 * PATIENCE
 
+GATE = "--mount=type=cache,id=gate,target=/gate"
+"""A folder that steps of several builds share while they run: what they do waits for files."""
+
+
+def waits_for(name: str) -> str:
+    """What a step that mounts GATE says to end after somebody has made that file."""
+    tries = round(600 * PATIENCE)
+    return (
+        f"n=0; until [ -e /gate/{name} ]; do n=$((n+1)); [ $n -lt {tries} ] || exit 1; "
+        "sleep 0.1; done"
+    )
+
+
+def open_gate(daemon: PrivateDaemon, name: str) -> None:
+    """By another build."""
+    build(daemon, {"Dockerfile": f"FROM busybox\nRUN {GATE} touch /gate/{name}\n"})
+
 
 def context_tar(files: Mapping[str, File], *, mtime: int = 0, mode: int = 0o644) -> bytes:
     """A context; a TarInfo stands for itself, without content."""
