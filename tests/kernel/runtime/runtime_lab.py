@@ -31,6 +31,8 @@ from estiba.security.profiles.profile import decide_profile, read_host
 HOST = read_host()
 HIERARCHIES = Hierarchies.detect()
 CGROUP_PARENT = f"/estiba-test-runtime-{os.getpid()}"
+UNTIL_RESIZED = 'until [ "$(stty size)" = "44 111" ]; do :; done'
+"""For a shell: a size and the input after it go different ways through conmon and runc."""
 
 
 @dataclass

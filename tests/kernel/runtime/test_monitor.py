@@ -9,8 +9,10 @@ import signal
 import sys
 
 import pytest
+from tests.kernel.runtime.runtime_lab import UNTIL_RESIZED
 
 from estiba.kernel import pidfd, spawn
+from estiba.kernel.blocking import run_blocking
 from estiba.model.errors import (
     CommandNotExecutable,
     CommandNotFound,
@@ -154,7 +156,7 @@ async def test_a_program_that_does_not_read_blocks_only_its_writer(lab) -> None:
 
 async def test_terminal_with_size_resize_and_input(lab) -> None:
     config = {"tty": True, "open_stdin": True}
-    script = "tty; stty size; read line; echo got $line; stty size"
+    script = f"tty; stty size; read line; echo got $line; {UNTIL_RESIZED}; stty size"
     container = lab.container("sh", "-c", script, config=config, host={"console_size": [33, 99]})
     await container.create()
     attachment = await lab.monitor.attach(container.bundle, tty=True)
@@ -165,7 +167,6 @@ async def test_terminal_with_size_resize_and_input(lab) -> None:
         output += data
         if output.endswith(b"33 99\r\n") and b"got" not in output:
             await lab.monitor.resize(container.bundle, height=44, width=111)
-            await asyncio.sleep(0.1)
             await attachment.write_stdin(b"hello\r")
     assert output.splitlines() == [
         b"/dev/pts/0",
@@ -270,7 +271,9 @@ asyncio.run(main())
 
 
 async def test_container_and_monitor_outlive_the_engine(lab) -> None:
-    container = lab.container("sh", "-c", "sleep 0.5; echo survived; exit 3")
+    gate = lab.root / "gate"
+    os.mkfifo(gate)
+    container = lab.container("sh", "-c", "read x < /gate; echo survived; exit 3")
     request = container.request
     words = [lab.runtime.path, lab.runtime.root, lab.monitor.path, lab.monitor.exit_dir]
     engine = await spawn.run(
@@ -287,6 +290,7 @@ async def test_container_and_monitor_outlive_the_engine(lab) -> None:
     pid, start_time = map(int, engine.stdout.split())
     monitor = pidfd.ProcessIdentity(pid, start_time)
     assert pidfd.is_alive(monitor)
+    await run_blocking(gate.write_text, "go\n")
     waiting = lab.monitor.wait_exit(container.id, container.bundle, monitor)
     assert (await asyncio.wait_for(waiting, 10)).code == 3
     assert container.log() == "survived\n"
