@@ -8,11 +8,22 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.daemon import PrivateDaemon
 from tests.support.leaks import HostState, assert_clean
 from tests.support.scripted import ScriptedServer, scripted
 from tests.support.served import Served
+
+# Property tests draw the same cases in every run, however slow the machine is.
+settings.register_profile(
+    "estiba",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("estiba")
 
 
 def pytest_configure() -> None:

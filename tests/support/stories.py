@@ -27,7 +27,10 @@ from estiba.model.state import ContainerState
 from tests.support.records import make_record, with_policy
 from tests.support.world import Boot
 
-DEADLINE_S = 2.0
+DEADLINE_S = 30.0
+SETTLING_S = 2.0
+"""After a restart that may never come."""
+
 VOLUMES = [MountPlan(type="volume", name="v" * 64, destination="/data", anonymous=True)]
 
 
@@ -80,10 +83,10 @@ class Story:
             self.problems.append("waits in vain")
 
 
-async def held(condition: Callable[[], bool]) -> bool:
+async def held(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> bool:
     """Whether `condition` comes true before the deadline."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(deadline_s):
             while not condition():  # noqa: ASYNC110 - the fakes announce nothing
                 await asyncio.sleep(0.0005)
             return True
@@ -183,7 +186,7 @@ async def restarts_twice(story: Story) -> None:
     for _ in range(2):
         if story.record.id in kernel.runs:
             await story.exits(1)
-            await held(is_settled)
+            await held(is_settled, SETTLING_S)
     await story.exits(1)
     await story.act(lambda: story.actor.remove(force=True, volumes=True))
 

@@ -369,7 +369,9 @@ PIECES = st.sampled_from(
 
 
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(PIECES, min_size=1, max_size=14), st.sampled_from(["", " "]))
 def test_no_text_is_said_to_use_nothing_that_a_shell_sees_a_difference_in(

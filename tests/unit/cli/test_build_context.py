@@ -181,7 +181,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     for _ in range(4):
         next(half)
     half.close()  # type: ignore[attr-defined]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 # -- a tar on STDIN ------------------------------------------------------------------------

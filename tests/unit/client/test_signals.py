@@ -70,4 +70,4 @@ def test_it_leaves_no_descriptors() -> None:
     for _ in range(2):
         with WatchedSignals({int(signal.SIGUSR1): lambda _: None}):
             pass
-    wait_until(lambda: len(os.listdir("/proc/self/fd")) == before, what="the pipes to be closed")
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before, what="the pipes to be closed")

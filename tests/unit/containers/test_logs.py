@@ -384,4 +384,4 @@ async def test_following_holds_one_file_and_leaves_no_descriptor(tmp_path: Path)
         await follower.wait_size(2 * (number + 1))
     assert len(os.listdir("/proc/self/fd")) <= held + 1
     await follower.finish()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before

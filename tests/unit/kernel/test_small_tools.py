@@ -138,7 +138,7 @@ async def test_a_watch_of_nothing_is_an_error_and_holds_no_descriptor(tmp_path: 
         DirectoryWatch(tmp_path / "absent")
     with DirectoryWatch(tmp_path):
         pass
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 async def test_signs_are_told_once(tmp_path: Path) -> None:

@@ -41,4 +41,4 @@ def test_a_reader_that_leaves_ends_the_thread_and_closes_the_pieces() -> None:
     assert next(read) == b"more"
     read.close()  # type: ignore[attr-defined]
     assert closed.is_set()
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before

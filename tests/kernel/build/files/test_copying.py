@@ -445,7 +445,7 @@ def test_nothing_stays_open(source: Path, tree: Path) -> None:
         (source / "a.tar").write_bytes(archive(member("f", data=bytes(999)))[:700])
         with pytest.raises(EstibaError):
             copy(source, tree, "a.tar", to="/x", unpacks=True)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_streams_of_tar_are_whole(source: Path, tree: Path) -> None:
