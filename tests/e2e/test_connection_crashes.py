@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
-from tests.support.daemon import PrivateDaemon
+from tests.support.daemon import PrivateDaemon, wait_until
 from tests.support.leaks import HostState, assert_clean
 
 pytestmark = pytest.mark.e2e
@@ -33,6 +33,7 @@ DISCONNECT = [
     "disconnect.published",
     "disconnect.told",
 ]
+SERVE = "echo hello > /tmp/index.html; httpd -p 80 -h /tmp; touch /tmp/ready; sleep 1000"
 PUBLISH = ["publish.begun", "network.ports-translated", "publish.published"]
 
 
@@ -49,9 +50,17 @@ def before(daemon: PrivateDaemon) -> HostState:
     """The host without the container, which then serves a published port on `bridge`."""
     state = HostState.read(only=daemon.tag)
     daemon.docker("network", "create", "a-blue")
-    daemon.docker("run", "-d", "--name", "web", "-p", "127.0.0.1::80", "busybox", "sh", "-c",
-                  "echo hello > /tmp/index.html; httpd -f -p 80 -h /tmp")  # fmt: skip
+    daemon.docker("run", "-d", "--name", "web", "-p", "127.0.0.1::80", "--tmpfs", "/tmp",
+                  "busybox", "sh", "-c", SERVE)  # fmt: skip
+    wait_served(daemon)
     return state
+
+
+def wait_served(daemon: PrivateDaemon) -> None:
+    wait_until(
+        lambda: daemon.docker("exec", "web", "ls", "/tmp/ready", check=False).returncode == 0,
+        what="the server",
+    )
 
 
 def connect(daemon: PrivateDaemon) -> None:
@@ -186,4 +195,5 @@ def test_what_ended_meanwhile_is_not_connected(daemon: PrivateDaemon) -> None:
     assert daemon.inspect("web")["State"]["Status"] == "exited"
     assert list(shown(daemon)) == ["bridge"]
     daemon.docker("start", "web")
+    wait_served(daemon)
     check(daemon, "bridge")
