@@ -6,7 +6,7 @@ import secrets
 import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.kernel.network.private_host import Host, configure_outside, entered, make_uplink, traces
@@ -23,7 +23,11 @@ from estiba.plugins.registry import Registry
 from estiba.store import Store
 from estiba.store.events import EventBus
 
-QUICK = Patience(call_s=3.0, query_s=1.0, away_s=1.0, turn_s=0.5, first_pause_s=0.05, silence_s=1.0)
+PATIENT = Patience(
+    call_s=30.0, query_s=30.0, away_s=1.0, turn_s=0.5, first_pause_s=0.05, silence_s=1.0
+)
+HASTY = replace(PATIENT, call_s=4.0, query_s=2.0)
+"""With a plugin that hangs: of another a busy machine would think so too."""
 
 
 @dataclass
@@ -31,12 +35,14 @@ class Plugged(Host):
     """A host whose engine knows plugins."""
 
     plugin: PluginProcess = None  # type: ignore[assignment]
+    patience: Patience = PATIENT
+    """Of the next engine."""
 
     def engine(self) -> Networks:
         return Networks(self.config, self.store, plugins=self.engine_registry())
 
     def engine_registry(self) -> Registry:
-        return Registry(Places((self.root / "plugins",), ()), QUICK, activation_s=1.0)
+        return Registry(Places((self.root / "plugins",), ()), self.patience, activation_s=1.0)
 
     def restarted(self, live: list[str] | None = None) -> Networks:
         """Another engine, with these containers still up; the old one just died."""

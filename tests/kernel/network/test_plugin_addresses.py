@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from tests.kernel.network.plugged_host import Plugged, plugged
+from tests.kernel.network.plugged_host import HASTY, Plugged, plugged
 
 from estiba.model.container import EndpointIpamConfig, EndpointSettings
 from estiba.model.errors import (
@@ -155,6 +155,8 @@ def test_a_container_that_comes_back_gives_back_what_its_plugin_did_not_hear_of(
 
 @pytest.mark.parametrize("how", ["hang", "die", "garbage"])
 def test_a_plugin_of_addresses_that_misbehaves(host: Plugged, how: str) -> None:
+    host.patience = HASTY
+    host.restarted()
     host.networks.create(NetworkSpec(name="leased", ipam_driver="blue"))
     host.plugin.behave(RequestAddress=how)
     with pytest.raises(Unavailable, match=r"plugin blue: IpamDriver\.RequestAddress"):

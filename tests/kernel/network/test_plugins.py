@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.kernel.network.plugged_host import Plugged, inside, plugged, spec
+from tests.kernel.network.plugged_host import HASTY, Plugged, inside, plugged, spec
 from tests.support.daemon import wait_until
 
 from estiba.model.container import EndpointIpamConfig, EndpointSettings
@@ -190,7 +190,10 @@ def test_what_the_plugin_may_not_have(host: Plugged) -> None:
 
 
 def test_a_plugin_that_hangs_keeps_no_other_network_waiting(host: Plugged) -> None:
+    host.patience = HASTY
+    host.restarted()
     host.networks.create(spec("before"))
+    known = host.plugin.methods().count("NetworkDriver.GetCapabilities")
     host.plugin.behave(GetCapabilities="hang", CreateEndpoint="hang")
     failures: list[str] = []
 
@@ -209,16 +212,15 @@ def test_a_plugin_that_hangs_keeps_no_other_network_waiting(host: Plugged) -> No
     wait_until(
         lambda: (
             {"NetworkDriver.CreateEndpoint"} <= set(host.plugin.methods())
-            and host.plugin.methods().count("NetworkDriver.GetCapabilities") == 2
+            and host.plugin.methods().count("NetworkDriver.GetCapabilities") == known + 1
         ),
         what="both to hang",
     )
-    begin = time.monotonic()
     host.networks.create(NetworkSpec(name="other"))
     host.attach("free", "other")
     host.networks.close_sandbox("free")
     host.networks.remove("other")
-    assert time.monotonic() - begin < 1.5
+    assert threads[1].is_alive(), "it hangs still"
     for thread in threads:
         thread.join()
     assert len(failures) == 2
@@ -256,7 +258,7 @@ def test_a_container_ends_although_the_plugin_is_dead(host: Plugged) -> None:
     host.plugin.kill()
     begin = time.monotonic()
     host.networks.close_sandbox("one")
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 10
     host.plugin.start()
     host.attach("one", "net")
     host.networks.close_sandbox("one")
