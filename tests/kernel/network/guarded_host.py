@@ -137,13 +137,21 @@ class Conversation:
                 self._client, lambda: socket.create_connection((self._address, 7777), PATIENT_S)
             )
             self._far, _ = listener.accept()
-        for each in (self._near, self._far):
-            each.settimeout(TALK_S)
+        self._wait_at_most(PATIENT_S)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._near.close()
         self._far.close()
+
+    def _wait_at_most(self, seconds: float) -> None:
+        for each in (self._near, self._far):
+            each.settimeout(seconds)
+
+    def is_cut(self) -> bool:
+        """Nothing comes any more."""
+        self._wait_at_most(TALK_S)
+        return not self.goes_on()
 
     def goes_on(self) -> bool:
         """A question, and an answer that is long in coming."""
