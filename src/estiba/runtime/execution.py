@@ -283,12 +283,22 @@ def _start_behind_terminal(request: ExecRequest) -> Execution:
 
 
 def _with_terminal(request: ExecRequest, child: spawn.Child, terminal: int) -> Execution:
+    """Owns the terminal. Raises OSError, and ends the program, when descriptors are short."""
+    owned = [terminal]
+    try:
+        for _ in range(2 if request.stdin else 1):
+            owned.append(os.dup(terminal))
+    except OSError:
+        for fd in owned:
+            os.close(fd)
+        child.abandon()
+        raise
     return Execution(
         request,
         child,
         output=Output({STDOUT: terminal}),
-        stdin=Input(os.dup(terminal)) if request.stdin else None,
-        terminal=os.dup(terminal),
+        stdin=Input(owned[2]) if request.stdin else None,
+        terminal=owned[1],
     )
 
 

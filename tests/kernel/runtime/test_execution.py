@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -235,3 +236,23 @@ async def test_descriptors_are_given_back(running) -> None:
         execution = await running.exec("echo", "x", tty=tty, stdin=True)
         await read_all(execution)
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("left", [0, 1])
+async def test_a_terminal_is_given_back_when_descriptors_are_short(
+    running, monkeypatch, left
+) -> None:
+    fds, copies = set(os.listdir("/proc/self/fd")), iter(range(left))
+    dup = os.dup
+
+    def short(fd: int) -> int:
+        if next(copies, None) is None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return dup(fd)
+
+    monkeypatch.setattr(os, "dup", short)
+    with pytest.raises(OSError, match="Too many open files"):
+        await running.exec("sleep", "1000", tty=True, stdin=True)
+    async with asyncio.timeout(10):
+        while not set(os.listdir("/proc/self/fd")) <= fds:  # noqa: ASYNC110 - its end is reaped
+            await asyncio.sleep(0.01)
