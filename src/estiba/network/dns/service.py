@@ -166,9 +166,16 @@ class _ServerThread:
 
     def _begin(self) -> None:
         ready = threading.Event()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._run(ready)), name="names", daemon=True
-        )
+
+        def run() -> None:
+            try:
+                with asyncio.Runner() as runner:
+                    runner.run(self._run(ready))
+            finally:
+                ready.set()  # a loop that cannot be made, for want of descriptors, is no server
+
+        self._server = None
+        self._thread = threading.Thread(target=run, name="names", daemon=True)
         self._thread.start()
         ready.wait()
         if self._server is None:
@@ -178,11 +185,8 @@ class _ServerThread:
     async def _run(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
-        self._server = None
-        try:
-            self._server = NameServer(*self._parts)
-        finally:
-            ready.set()
+        self._server = NameServer(*self._parts)
+        ready.set()
         try:
             await self._stopped.wait()
         finally:
