@@ -121,7 +121,7 @@ def write_whole(path: str, pieces: Iterable[bytes]) -> None:
         if os.path.exists(path) and not os.path.isfile(path):
             with open(path, "wb", buffering=0) as file:
                 for piece in pieces:
-                    file.write(piece)
+                    write_all(file.fileno(), piece)
             return
         path = os.path.realpath(path)
         temporary = f"{path}.{os.getpid()}.tmp"

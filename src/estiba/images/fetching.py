@@ -19,6 +19,7 @@ from estiba.distribution.cancel import CancelToken
 from estiba.images.images import Images
 from estiba.images.progress import Progress
 from estiba.kernel import failpoint
+from estiba.kernel.files import write_all
 from estiba.model.digest import Digest, hex_of
 from estiba.model.errors import Cancelled, DataLoss, EstibaError, Unavailable
 from estiba.model.image import Descriptor
@@ -225,7 +226,7 @@ class _Incoming:
             self._stream = self._open_blob(self._fetch.cancel, self._fetch.offset, self._hashing)
         piece = self._stream.read(size)
         if self._file is not None and piece:
-            self._file.write(piece)
+            write_all(self._file, piece)
         return piece
 
     def check_whole(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from estiba.images.images import Images
 from estiba.images.importing import IteratorSource
+from estiba.kernel.files import write_all
 from estiba.model.digest import Digest, hex_of
 from estiba.model.errors import DataLoss, InvalidArgument, LimitExceeded
 from estiba.model.image import Descriptor
@@ -245,7 +246,7 @@ class _Tee:
         self.size += len(piece)
         self._probe.raw(piece)
         if self._file is not None:
-            self._file.write(piece)
+            write_all(self._file, piece)
         return piece
 
     def drain(self) -> None:

@@ -9,6 +9,7 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from estiba.kernel.libc import check, libc
 
@@ -39,6 +40,15 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = 
         raise
     if durable:
         sync_directory(path.parent)
+
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """All of it, to a file without a buffer: where the disk has room for a part the kernel takes
+    that, and refuses the rest only when it is asked to take it. Raises OSError.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
 
 
 def edit_in_place(path: Path, edit: Callable[[bytes], bytes], *, limit: int) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.kernel import failpoint
-from estiba.kernel.files import sync_directory, write_atomic
+from estiba.kernel.files import sync_directory, write_all, write_atomic
 from estiba.model.digest import Digest, hex_of
 from estiba.model.errors import DataLoss, LimitExceeded, NotFound
 from estiba.storage.tar import Source
@@ -86,7 +86,7 @@ class ContentStore:
                     if written > size_bytes:
                         raise LimitExceeded(f"blob {digest} is longer than its {size_bytes} bytes")
                     state.update(piece)
-                    file.write(piece)
+                    write_all(file, piece)
                 _check(state.hexdigest(), digest)
                 _check_size(written, size_bytes, digest)
                 os.fsync(file.fileno())

@@ -23,6 +23,7 @@ from estiba.distribution.cancel import CancelToken
 from estiba.distribution.settings import RegistrySettings
 from estiba.distribution.transport import Request, Transport
 from estiba.distribution.urls import MAX_URL_CHARS, Url, parse_url
+from estiba.kernel.files import write_all
 from estiba.model.digest import Digest, parse_digest
 from estiba.model.errors import (
     DeadlineExceeded,
@@ -216,7 +217,7 @@ def _save(
                 )
             for each in sums.values():
                 each.update(piece)
-            file.write(piece)
+            write_all(file, piece)
         os.fchmod(fd, _MODE)
         mtime_ns = _modified_ns(answer)
         os.utime(fd, ns=(mtime_ns, mtime_ns))

@@ -48,6 +48,12 @@ def fetch(
         return download(remote, directory, settings=SETTINGS, **more)  # type: ignore[arg-type]
 
 
+def test_a_file_that_finds_room_for_a_part_only_is_none(tmp_path: Path, little_room: int) -> None:
+    with pytest.raises(OSError, match="File too large"):
+        fetch(tmp_path, Reply(body=b"x" * (little_room + 1)))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_has_mode_time_and_digest(tmp_path: Path) -> None:
     headers = {"Last-Modified": "Sun, 09 Sep 2001 01:46:40 GMT", "ETag": '"v1"'}
     done = fetch(tmp_path, Reply(headers=headers, body=DATA), checksum=DIGEST)
