@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from estiba.containers.logs import rotated_files
 from estiba.containers.ports import Controls, Paths
 from estiba.containers.record import ContainerRecord
 from estiba.containers.validate import parse_size
@@ -78,15 +80,13 @@ def _length(path: Path) -> int | None:
 
 def rotate(path: Path, files: int) -> None:
     """Shifts `path` to `.1`, `.1` to `.2` and so on; keeps `files` in all."""
-    number = 1
-    while path.with_name(f"{path.name}.{number}").exists():
-        number += 1
-    for index in range(number - 1, 0, -1):
-        source = path.with_name(f"{path.name}.{index}")
-        if index >= files - 1:
-            os.unlink(source)
-        else:
-            os.rename(source, path.with_name(f"{path.name}.{index + 1}"))
+    rotated = rotated_files(path)
+    gap = next(age for age in itertools.count(1) if age not in rotated)
+    for age in sorted(rotated, reverse=True):
+        if age >= files or age == files - 1 < gap:
+            os.unlink(rotated[age])
+        elif age < gap:
+            os.rename(rotated[age], path.with_name(f"{path.name}.{age + 1}"))
     with contextlib.suppress(FileNotFoundError):
         if files > 1:
             os.rename(path, path.with_name(f"{path.name}.1"))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -64,12 +65,26 @@ def stamp(time_ns: int) -> bytes:
 
 def log_files(path: Path) -> list[Path]:
     """The files of the log at `path` that exist, oldest first."""
-    rotated = []
-    number = 1
-    while (candidate := path.with_name(f"{path.name}.{number}")).exists():
-        rotated.append(candidate)
-        number += 1
-    return [*reversed(rotated), *([path] if path.exists() else [])]
+    rotated = rotated_files(path)
+    older = [rotated[number] for number in sorted(rotated, reverse=True)]
+    return [*older, *([path] if path.exists() else [])]
+
+
+def rotated_files(path: Path) -> dict[int, Path]:
+    """Those behind the first, by their age. One may be missing in between: a rotation is under
+    way, or was cut off.
+    """
+    there = {entry.name: entry for entry in path.parent.glob(f"{glob.escape(path.name)}.*")}
+    found: dict[int, Path] = {}
+    age, missing = 1, 0
+    while missing < 2:
+        entry = there.get(f"{path.name}.{age}")
+        if entry is None:
+            missing += 1
+        else:
+            found[age] = entry
+        age += 1
+    return found
 
 
 class LogFormatter:

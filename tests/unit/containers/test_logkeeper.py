@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.support.records import make_record
 from tests.support.world import FakeWorld
 
 from estiba.containers.logkeeper import LogKeeper, limits, rotate
+from estiba.containers.logs import log_files
 from estiba.containers.ports import Paths
 from estiba.containers.record import ContainerRecord
 from estiba.model.container import HostConfig, LogConfig
@@ -46,6 +48,41 @@ def test_rotation_keeps_so_many_of_the_newest(tmp_path: Path, files: int) -> Non
         rotate(path, files)
     kept = contents(path)
     assert kept == {f"log.{age}": str(8 - age) for age in range(1, files)}
+
+
+def test_a_log_is_whole_for_whoever_reads_it_in_the_middle_of_a_rotation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    for name, text in (("log", "new"), ("log.1", "old"), ("log.2", "oldest")):
+        path.with_name(name).write_text(text)
+    rename, read = os.rename, []
+
+    def renaming(source: Path, target: Path) -> None:
+        rename(source, target)
+        read.append([file.read_text() for file in log_files(path)])
+
+    monkeypatch.setattr(os, "rename", renaming)
+    rotate(path, 5)
+    assert read == [["oldest", "old", "new"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("files", "kept"),
+    [
+        (5, {"log.1": "new", "log.2": "old", "log.3": "oldest"}),
+        (3, {"log.1": "new", "log.2": "old"}),
+        (1, {}),
+    ],
+)
+def test_a_rotation_that_was_cut_off_in_between_leaves_nothing_behind(
+    tmp_path: Path, files: int, kept: dict[str, str]
+) -> None:
+    path = tmp_path / "log"
+    for name, text in (("log", "new"), ("log.2", "old"), ("log.3", "oldest")):
+        path.with_name(name).write_text(text)
+    rotate(path, files)
+    assert contents(path) == kept
 
 
 def test_a_lower_limit_removes_what_is_above_it(tmp_path: Path) -> None:
