@@ -86,10 +86,12 @@ class Fetches:
             if fetch is not None and only_same_place and fetch.place != wanted.place:
                 fetch = None
             if fetch is None or fetch.cancel.cancelled:
-                fetch = self._under_way[wanted.diff_id] = wanted
+                fetch = wanted
                 threading.Thread(
                     target=self._run, args=(fetch, open_blob), name="layer-fetch", daemon=True
                 ).start()
+                # Not before: of one that nobody works at others would wait for ever.
+                self._under_way[wanted.diff_id] = fetch
             fetch.waiters.append(wake)
             return fetch
 
