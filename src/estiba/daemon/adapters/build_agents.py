@@ -86,13 +86,13 @@ async def _connect(queue: asyncio.Queue[_Offer]) -> Lent:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     offer.taken.set_result(ours)
-    descriptor = theirs.detach()
 
     def done() -> None:
+        theirs.close()
         with contextlib.suppress(OSError):
             ours.shutdown(socket.SHUT_RDWR)
 
-    return descriptor, done
+    return theirs.fileno(), done
 
 
 async def _pump(stream: ClientStream, end: socket.socket) -> None:
