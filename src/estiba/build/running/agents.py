@@ -19,6 +19,8 @@ _MAX_CONNECTIONS = 32
 _CONNECT_S = 30.0
 _LAST_ANSWER_S = 10.0
 _CHUNK_BYTES = 1 << 16
+_PAUSE_S = 0.5
+"""While the engine has no descriptor left."""
 
 
 class AgentSocket:
@@ -58,7 +60,12 @@ class AgentSocket:
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            client, _ = await loop.sock_accept(self._listener)
+            try:
+                client, _ = await loop.sock_accept(self._listener)
+            except OSError as error:
+                _log.warning("an agent's connection is taken later: %s", error.strerror)
+                await asyncio.sleep(_PAUSE_S)
+                continue
             if len(self._connections) >= _MAX_CONNECTIONS:
                 client.close()
                 continue

@@ -24,7 +24,7 @@ import msgspec
 from estiba.build.effects import settled
 from estiba.build.ports import CacheMount, Waiting
 from estiba.build.running.queues import Gate
-from estiba.kernel.blocking import run_blocking
+from estiba.kernel.blocking import run_blocking, start_clearing
 from estiba.kernel.confined import open_in_root, opened_root
 from estiba.kernel.files import write_atomic
 from estiba.kernel.trees import discard_tree, remove_tree, tree_size
@@ -75,11 +75,11 @@ class CacheMounts:
         self._uses: dict[str, _Uses] = {}
 
     def open(self) -> None:
-        """Makes the directories and throws away what a crash left half removed. Blocks."""
+        """Makes the directories, and has what a crash left half removed thrown away. Blocks."""
         for path in (self._root, self._trash):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for leftover in self._trash.iterdir():
-            discard_tree(leftover)
+            start_clearing(discard_tree, leftover)
 
     @asynccontextmanager
     async def held(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import socket
@@ -130,3 +131,29 @@ async def test_an_answer_after_the_end_of_the_question(tmp_path: Path) -> None:
         server.close()
         Path(path).unlink(missing_ok=True)
     assert agent.opened == agent.done
+
+
+async def test_who_asks_while_descriptors_are_short_is_answered_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept, refusals = socket.socket.accept, iter(range(1))
+
+    def short(listener: socket.socket) -> tuple[socket.socket, object]:
+        if next(refusals, None) is not None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return accept(listener)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"you said " + await reader.read())
+        writer.close()
+
+    path = f"/tmp/estiba-answer-{os.getpid()}"
+    server = await asyncio.start_unix_server(answer, path)
+    monkeypatch.setattr(socket.socket, "accept", short)
+    listener = AgentSocket(SshMount(Agent(path), "/x"), tmp_path / "agent")
+    try:
+        assert await ask(tmp_path / "agent", half_close=True) == b"you said hello"
+    finally:
+        await listener.close()
+        server.close()
+        Path(path).unlink(missing_ok=True)
