@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from estiba.containers.record import KIND, ContainerRecord, encode
@@ -45,7 +46,8 @@ class Journal:
 
         `events` are those of what it has brought up or down, and come before its own.
 
-        Raises NotFound when the container was removed while the change waited for its turn.
+        Raises NotFound when the container was removed while the change waited for its turn. Who is
+        cancelled meanwhile hears of it once `record` shows whether it was written.
         """
         if self._world.is_gone(record.id):
             raise NotFound(f"No such container: {record.id}")
@@ -61,7 +63,14 @@ class Journal:
             if action is not None:
                 tx.add_event(container_event(record, action, attributes))
 
-        await self._world.store.commit(write, durable=True)
+        writing = asyncio.ensure_future(self._world.store.commit(write, durable=True))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait({writing})
+            if writing.exception() is None:
+                self.record = record
+            raise
         self.record = record
 
     async def erase(self) -> None:

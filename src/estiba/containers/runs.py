@@ -112,7 +112,10 @@ class Runs:
             )
             await self._journal.commit(running, "start", ends="start", events=events_up(pending))
         except BaseException as error:
-            await asyncio.shield(self._undo_start(record, error))
+            if self.record.state.is_up:
+                self.watch()  # cancelled when it was told of as started already
+            else:
+                await asyncio.shield(self._undo_start(record, error))
             raise
         self.watch()
         linking = self._world.linking(record.id)

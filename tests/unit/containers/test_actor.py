@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,9 +20,10 @@ from estiba.containers.attach import AttachHub, Chunk
 from estiba.containers.endings import overdue
 from estiba.containers.logs import LogQuery, read_log
 from estiba.containers.ports import BroughtUp
-from estiba.containers.record import ContainerRecord, Process
+from estiba.containers.record import KIND, ContainerRecord, Process
 from estiba.kernel.pidfd import identify
 from estiba.model.container import LogConfig
+from estiba.model.errors import Internal
 from estiba.model.state import ContainerState
 
 
@@ -226,4 +228,45 @@ async def test_unnamed_containers_made_at_once_never_take_one_name(
     made = await asyncio.gather(*(boot.engine.create(record) for record in records))
     names = {actor.record.name for actor in made}
     assert names == {"calm_reef", "dry_dock", "old_pier"}
+    await boot.end()
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+async def test_a_start_that_is_cancelled_as_it_is_written(tmp_path: Path, is_written: bool) -> None:
+    """What was told of as started runs on and is watched; what was not leaves no trace."""
+    boot = Machine(tmp_path).boot()
+    record = with_policy("no")
+    await boot.engine.create(record)
+    store: Any = boot.engine.world.store
+    commit, release = store.commit, boot.world.release
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow_commit(function: Callable[..., Any], *, durable: bool = False) -> Any:
+        reached.set()
+        await go_on.wait()
+        if not is_written:
+            raise Internal("the disk is full")
+        return await commit(function, durable=durable)
+
+    async def released(record: ContainerRecord) -> None:
+        await release(record)
+        store.commit = slow_commit
+
+    boot.world.release = released  # type: ignore[method-assign]
+    actor = boot.engine.actors[record.id]
+    starting = asyncio.create_task(actor.start())
+    await reached.wait()
+    starting.cancel()
+    await asyncio.sleep(0)
+    store.commit = commit
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert actor.record.state.is_up == is_written
+    if is_written:
+        boot.world.kernel.end(record.id, 3)
+        await until(lambda: actor.record.state == ContainerState.EXITED)
+    actions = [event.action for event in await boot.store.events_since(0, None)]
+    assert [a for a in actions if a in ("start", "die")] == ["start", "die"] * is_written
+    assert not boot.store.intents(KIND)
     await boot.end()
