@@ -248,7 +248,9 @@ class FakeWorld:
     async def signal(self, record: ContainerRecord, number: int) -> None:
         self.calls.append(f"signal {number} {record.name}")
         self.point("signal")
-        run = self.kernel.runs[record.id]
+        run = self.kernel.runs.get(record.id)
+        if run is None:
+            return  # as for a program that has ended and was torn down
         if number == 9 or (number in (2, 3, 15) and not self.kernel.ignores_sigterm):
             run.end(128 + number)
 
@@ -260,7 +262,8 @@ class FakeWorld:
     async def unpause(self, record: ContainerRecord) -> None:
         self.calls.append(f"unpause {record.name}")
         self.point("unpause")
-        self.kernel.runs[record.id].thaw()
+        if (run := self.kernel.runs.get(record.id)) is not None:
+            run.thaw()
 
     async def update(self, record: ContainerRecord, resources: Resources) -> None:
         self.calls.append(f"update {record.name}")
