@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from tests.support.daemon import PrivateDaemon
 from tests.support.leaks import HostState, assert_clean
 from tests.support.plugins.managed import pids_of
 from tests.support.plugins.tree import plugin_tree
+from tests.support.registry import POLICY, OwnRegistry, write_people
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +42,29 @@ def clean(daemon: PrivateDaemon) -> Iterator[None]:
     for line in daemon.docker("ps", "-aq").stdout.decode().split():
         daemon.docker("rm", "-fv", line)
     assert_clean(before, only=daemon.tag)
+
+
+@pytest.fixture
+def start_registry(tmp_path: Path) -> Iterator[Callable[..., OwnRegistry]]:
+    """Starts registries by their flags; they end well and without a traceback."""
+    made: list[OwnRegistry] = []
+
+    def start(*flags: str) -> OwnRegistry:
+        made.append(OwnRegistry(tmp_path / f"registry{len(made)}", flags))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for registry in made:
+        if registry.process is not None and registry.process.poll() is None:
+            assert registry.stop() == 0
+        assert "Traceback" not in registry.log.read_text()
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> tuple[str, ...]:
+    """Flags of a registry: `ana` and `ben`, whose passwords are their names, and their rights."""
+    htpasswd, policy = tmp_path / "htpasswd", tmp_path / "policy.toml"
+    policy.write_text(POLICY)
+    write_people(htpasswd, ana="ana", ben="ben")
+    return "--htpasswd", str(htpasswd), "--policy", str(policy)

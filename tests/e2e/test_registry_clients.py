@@ -59,21 +59,6 @@ def containers(tmp_path: Path) -> Iterator[Containers]:
         yield made
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., OwnRegistry]]:
-    made: list[OwnRegistry] = []
-
-    def start(*flags: str) -> OwnRegistry:
-        made.append(OwnRegistry(tmp_path / f"registry{len(made)}", flags))
-        made[-1].start()
-        return made[-1]
-
-    yield start
-    for registry in made:
-        assert registry.stop() == 0
-        assert "Traceback" not in registry.log.read_text()
-
-
 def docker_fails(dockerd: GenuineDockerd, *arguments: str) -> str:
     done = subprocess.run(
         ["docker", *arguments], capture_output=True, text=True, env=dockerd.environment(),
@@ -89,9 +74,9 @@ def login(dockerd: GenuineDockerd, host: str, user: str) -> None:
 
 
 def test_docker_pushes_and_pulls(
-    dockerd: GenuineDockerd, start: Callable[..., OwnRegistry]
+    dockerd: GenuineDockerd, start_registry: Callable[..., OwnRegistry]
 ) -> None:
-    registry = start()
+    registry = start_registry()
     name = f"{registry.host}/some/busybox"
     dockerd.docker("tag", "busybox", f"{name}:v1")
     pushed = dockerd.docker("push", f"{name}:v1").decode()
@@ -112,11 +97,14 @@ def test_docker_pushes_and_pulls(
 
 @pytest.mark.parametrize("kind", ["basic", "token", "token-tls"])
 def test_docker_with_a_password(
-    dockerd: GenuineDockerd, start: Callable[..., OwnRegistry], htpasswd: Path, policy: Path,
+    dockerd: GenuineDockerd,
+    start_registry: Callable[..., OwnRegistry],
+    htpasswd: Path,
+    policy: Path,
     kind: str,
-) -> None:  # fmt: skip
+) -> None:
     auth, _, tls = kind.partition("-")
-    registry = start(
+    registry = start_registry(
         "--htpasswd", str(htpasswd), "--policy", str(policy), "--auth", auth,
         *(["--self-signed"] if tls else []),
     )  # fmt: skip
@@ -148,9 +136,9 @@ def test_docker_with_a_password(
 
 @needs_containers
 def test_podman_and_skopeo(
-    containers: Containers, start: Callable[..., OwnRegistry], htpasswd: Path
+    containers: Containers, start_registry: Callable[..., OwnRegistry], htpasswd: Path
 ) -> None:
-    registry = start("--htpasswd", str(htpasswd), "--auth", "token")
+    registry = start_registry("--htpasswd", str(htpasswd), "--auth", "token")
     plain = ["--tls-verify=false"]
     tar = containers.root / "busybox.tar"
     tar.write_bytes(busybox_tar())
@@ -183,9 +171,9 @@ def test_podman_and_skopeo(
 
 @needs_containers
 def test_tls_of_its_own(
-    containers: Containers, start: Callable[..., OwnRegistry], tmp_path: Path
+    containers: Containers, start_registry: Callable[..., OwnRegistry], tmp_path: Path
 ) -> None:
-    registry = start("--self-signed")
+    registry = start_registry("--self-signed")
     ca = tmp_path / "registry0" / "estiba" / "tls" / "ca.pem"
     assert str(ca) in registry.log.read_text()
     certs = tmp_path / "certs"
@@ -207,10 +195,10 @@ def test_tls_of_its_own(
 @needs_containers
 @pytest.mark.skipif(not GenuineRegistry.is_installed(), reason="needs docker-registry")
 def test_images_of_many_platforms_keep_their_digests(
-    containers: Containers, start: Callable[..., OwnRegistry], tmp_path: Path
+    containers: Containers, start_registry: Callable[..., OwnRegistry], tmp_path: Path
 ) -> None:
     """docker-registry, ours, an OCI layout, and docker-registry again."""
-    registry, genuine = start(), GenuineRegistry(tmp_path / "genuine")
+    registry, genuine = start_registry(), GenuineRegistry(tmp_path / "genuine")
     entries = []
     for name in ("amd64", "arm64"):
         content = registry.image("made", name)
@@ -245,9 +233,9 @@ def test_images_of_many_platforms_keep_their_digests(
 
 @needs_containers
 def test_manifest_lists_of_podman(
-    containers: Containers, start: Callable[..., OwnRegistry]
+    containers: Containers, start_registry: Callable[..., OwnRegistry]
 ) -> None:
-    registry = start()
+    registry = start_registry()
     registry.push_image("part", "v1")
     part, whole = f"{registry.host}/part:v1", f"{registry.host}/whole:v1"
     containers.podman("manifest", "create", "list")

@@ -16,13 +16,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import bcrypt
+
 from tests.support.daemon import DEADLINE_S, wait_until
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
+POLICY = """
+[[repository]]
+match = "public/*"
+read = ["anonymous"]
+write = ["ana"]
+
+[[repository]]
+match = "ana/*"
+read = ["ana"]
+write = ["ana"]
+delete = ["ana"]
+
+[[repository]]
+match = "shared/*"
+read = ["*"]
+write = ["ana"]
+"""
 _ADDRESS = re.compile(r" on (?:127\.0\.0\.1|0\.0\.0\.0):(\d+)$", re.MULTILINE)
+
+
+def write_people(path: Path, **passwords: str) -> None:
+    """A file of passwords, as htpasswd makes it."""
+    path.write_text(
+        "".join(
+            f"{name}:{bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}\n"
+            for name, password in passwords.items()
+        )
+    )
 
 
 def digest_of(data: bytes) -> str:
